@@ -1,0 +1,557 @@
+"""ECG-JEPA models: the encoder, its pre-training pair with predictor, and a classifier."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_ecg_jepa import EcgJepaConfig
+
+
+@dataclass
+class EcgJepaForPreTrainingOutput(ModelOutput):
+    """
+    Args:
+        loss: mean absolute error between `prediction` and `target`, a scalar.
+        prediction: predicted latents of the hidden patches, (batch, hidden patches, hidden_size).
+        target: the target encoder's latents of the same patches, same shape, without gradient.
+        hidden_states, attentions: the context encoder's, when asked for.
+    """
+
+    loss: torch.FloatTensor | None = None
+    prediction: torch.FloatTensor | None = None
+    target: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def sinusoidal_positions(num_positions: int, width: int) -> torch.Tensor:
+    """Fixed 1-D positions, (num_positions, width): sine on even, cosine on odd channels, base 10000."""
+    frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
+    angles = torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+
+
+def gather_patches(tokens: torch.Tensor, patch_indices: torch.Tensor) -> torch.Tensor:
+    """Pick patches (batch, kept) out of tokens (batch or 1, patches, width) -> (batch, kept, width)."""
+    index = patch_indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+    return tokens.expand(patch_indices.shape[0], -1, -1).gather(1, index)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain softmax attention over (batch, heads, tokens, head width); also returns the weights."""
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+def attend(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **kwargs: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    Multi-head attention through the implementation that the configuration names.
+
+    `query` (batch, queries, width), `key` and `value` (batch, keys, width) -> (batch, queries, width) and the weights,
+    or `None` where the implementation does not return any. `module` holds `config`, `num_heads` and `attention_dropout`.
+    """
+    batch, num_queries, width = query.shape
+    query, key, value = (
+        x.view(batch, -1, module.num_heads, width // module.num_heads).transpose(1, 2) for x in (query, key, value)
+    )
+    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+        module.config._attn_implementation, eager_attention_forward
+    )
+    output, weights = interface(
+        module,
+        query,
+        key,
+        value,
+        None,
+        dropout=module.attention_dropout if module.training else 0.0,
+        scaling=(width // module.num_heads) ** -0.5,
+        **kwargs,
+    )
+    return output.reshape(batch, num_queries, width), weights
+
+
+class EcgJepaEmbeddings(nn.Module):
+    """Signal -> patch tokens with positions, the kept ones only, with the registers in front."""
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__()
+        self.config = config
+        self.patch_projection = nn.Conv1d(
+            len(config.lead_names),
+            config.hidden_size,
+            kernel_size=config.patch_size,
+            stride=config.patch_size,
+            bias=config.use_bias,
+        )
+        self.register_tokens = (
+            nn.Parameter(torch.zeros(1, config.num_register_tokens, config.hidden_size))
+            if config.num_register_tokens
+            else None
+        )
+        self.register_buffer(
+            "position_embeddings", sinusoidal_positions(config.num_patches, config.hidden_size), persistent=False
+        )
+
+    def forward(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None) -> torch.Tensor:
+        self._check_input(input_values, patch_indices)
+        tokens = self.patch_projection(input_values.to(self.patch_projection.weight.dtype)).transpose(1, 2)
+        tokens = tokens + self.position_embeddings[: tokens.shape[1]].to(tokens.dtype)
+        if patch_indices is not None:
+            tokens = gather_patches(tokens, patch_indices)
+        if self.register_tokens is not None:
+            registers = self.register_tokens.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+            tokens = torch.cat([registers, tokens], dim=1)
+        return tokens
+
+    def _check_input(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None) -> None:
+        config = self.config
+        if input_values.dim() != 3 or input_values.shape[1] != len(config.lead_names):
+            raise ValueError(
+                f"input_values must be (batch, {len(config.lead_names)} leads, samples) with leads "
+                f"{', '.join(config.lead_names)}, but its shape is {tuple(input_values.shape)}. "
+                "EcgJepaFeatureExtractor brings records into this form."
+            )
+        samples = input_values.shape[2]
+        if samples == 0 or samples % config.patch_size or samples > config.signal_length:
+            raise ValueError(
+                f"input_values has {samples} samples, but the model takes 1 to {config.num_patches} whole patches of "
+                f"{config.patch_size} samples ({config.patch_size} to {config.signal_length} samples at "
+                f"{config.sampling_rate} Hz): crop the signal."
+            )
+        if patch_indices is not None and (
+            patch_indices.dim() != 2 or patch_indices.shape[0] != input_values.shape[0] or patch_indices.dtype != torch.long
+        ):
+            raise ValueError(
+                f"patch_indices must be a long tensor (batch={input_values.shape[0]}, kept), but got "
+                f"{patch_indices.dtype} of shape {tuple(patch_indices.shape)}."
+            )
+
+
+class EcgJepaResidualProjection(nn.Linear):
+    """
+    The last linear layer of a residual branch, initialised with a smaller standard deviation.
+
+    A class of its own because transformers only ever initialises modules of packages like this one that hold parameters
+    themselves: a block cannot do it for its children.
+    """
+
+
+class EcgJepaAttention(nn.Module):
+    """Self-attention with one fused projection to queries, keys and values."""
+
+    def __init__(self, config: EcgJepaConfig, width: int, num_heads: int):
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
+        self.projection = EcgJepaResidualProjection(width, width, bias=config.use_bias)
+
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query, key, value = self.qkv(hidden_states).chunk(3, dim=-1)
+        output, weights = attend(self, query, key, value, **kwargs)
+        return self.projection(output), weights
+
+
+class EcgJepaMLP(nn.Module):
+    """Two linear layers around the activation."""
+
+    def __init__(self, config: EcgJepaConfig, width: int):
+        super().__init__()
+        inner = int(width * config.mlp_ratio)
+        self.up_projection = nn.Linear(width, inner, bias=config.use_bias)
+        self.activation = ACT2FN[config.hidden_act]
+        self.down_projection = EcgJepaResidualProjection(inner, width, bias=config.use_bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down_projection(self.activation(self.up_projection(hidden_states)))
+
+
+class EcgJepaLayerScale(nn.Module):
+    """A learned factor per channel on a residual branch."""
+
+    def __init__(self, config: EcgJepaConfig, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((width,), float(config.layerscale_value)))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states * self.weight
+
+
+class EcgJepaLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer block, with LayerScale only in the encoder (as in the reference)."""
+
+    def __init__(self, config: EcgJepaConfig, width: int, num_heads: int, has_layerscale: bool = False):
+        super().__init__()
+
+        def layerscale() -> nn.Module:
+            return EcgJepaLayerScale(config, width) if has_layerscale else nn.Identity()
+
+        self.attention_norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
+        self.attention = EcgJepaAttention(config, width, num_heads)
+        self.attention_scale = layerscale()
+        self.mlp_norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
+        self.mlp = EcgJepaMLP(config, width)
+        self.mlp_scale = layerscale()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        attended, _ = self.attention(self.attention_norm(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.dropout(self.attention_scale(attended))
+        return hidden_states + self.dropout(self.mlp_scale(self.mlp(self.mlp_norm(hidden_states))))
+
+
+class EcgJepaPredictor(nn.Module):
+    """Context tokens and the places of hidden patches -> predicted latents of the hidden patches."""
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__()
+        width = config.pred_hidden_size
+        self.input_projection = nn.Linear(config.hidden_size, width, bias=config.use_bias)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.layers = nn.ModuleList(
+            EcgJepaLayer(config, width, config.pred_num_attention_heads) for _ in range(config.pred_num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
+        self.output_projection = nn.Linear(width, config.hidden_size, bias=config.use_bias)
+        self.register_buffer("position_embeddings", sinusoidal_positions(config.num_patches, width), persistent=False)
+
+    def forward(
+        self,
+        context: torch.Tensor,
+        context_mask: torch.Tensor,
+        target_mask: torch.Tensor,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """`context` (batch, K, hidden_size), masks (batch, K) and (batch, M) -> (batch, M, hidden_size)."""
+        context = self.input_projection(context)
+        positions = self.position_embeddings[None].to(context.dtype)
+        context = context + gather_patches(positions, context_mask)
+        hidden = self.mask_token.to(context.dtype) + gather_patches(positions, target_mask)
+        hidden_states = torch.cat([context, hidden], dim=1)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        return self.output_projection(self.norm(hidden_states[:, context.shape[1] :]))
+
+
+class EcgJepaAttentivePooling(nn.Module):
+    """One learned query that looks at all tokens; heads as in the encoder."""
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.first_token = 0 if config.classifier_pool_registers else config.num_register_tokens
+        bias = config.qkv_bias if config.classifier_qkv_bias is None else config.classifier_qkv_bias
+        self.query_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=bias)
+        self.key_value = nn.Linear(config.hidden_size, 2 * config.hidden_size, bias=bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, tokens, hidden_size) -> pooled (batch, hidden_size) and attention weights, if the implementation has any."""
+        query = self.query(self.query_token.to(hidden_states.dtype)).expand(hidden_states.shape[0], -1, -1)
+        key, value = self.key_value(hidden_states[:, self.first_token :]).chunk(2, dim=-1)
+        pooled, weights = attend(self, query, key, value)
+        return pooled.squeeze(1), weights
+
+
+class EcgJepaPreTrainedModel(PreTrainedModel):
+    """Initialisation and abilities shared by the models."""
+
+    config: EcgJepaConfig
+    config_class = EcgJepaConfig
+    base_model_prefix = "ecg_jepa"
+    main_input_name = "input_values"
+    input_modalities = ("time",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["EcgJepaEmbeddings", "EcgJepaLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": EcgJepaLayer, "attentions": EcgJepaAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Only functions of transformers.initialization: they leave alone what from_pretrained has loaded.
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Linear, nn.Conv1d)):
+            # The encoder's depth counts in both networks, as in the reference.
+            depth_factor = (2 * self.config.num_hidden_layers) ** -0.5
+            residual = isinstance(module, EcgJepaResidualProjection)
+            init.trunc_normal_(module.weight, std=std * depth_factor if residual else std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, EcgJepaLayerScale):
+            init.constant_(module.weight, float(self.config.layerscale_value))
+        elif isinstance(module, EcgJepaEmbeddings):
+            if module.register_tokens is not None:
+                init.trunc_normal_(module.register_tokens, std=std)
+        elif isinstance(module, EcgJepaPredictor):
+            init.trunc_normal_(module.mask_token, std=std)
+        elif isinstance(module, EcgJepaAttentivePooling):
+            init.trunc_normal_(module.query_token, std=std)
+        if isinstance(module, (EcgJepaEmbeddings, EcgJepaPredictor)):
+            # from_pretrained builds on the meta device, where a buffer that is not saved has no values.
+            init.copy_(module.position_embeddings, sinusoidal_positions(*module.position_embeddings.shape))
+
+
+class EcgJepaModel(EcgJepaPreTrainedModel):
+    """
+    One ECG-JEPA encoder.
+
+    Loaded from any checkpoint of this package it is the encoder meant for use (in pre-training: the target encoder).
+    """
+
+    # The rest of a pre-training or classifier checkpoint is of no use here, and no reason to warn.
+    _keys_to_ignore_on_load_unexpected = [r"^context_encoder\.", r"^predictor\.", r"^pooling\.", r"^classifier\."]
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__(config)
+        self.embeddings = EcgJepaEmbeddings(config)
+        self.layers = nn.ModuleList(
+            EcgJepaLayer(config, config.hidden_size, config.num_attention_heads, bool(config.layerscale_value))
+            for _ in range(config.num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.norm_bias)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch projection."""
+        return self.embeddings.patch_projection
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        patch_indices: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        Args:
+            input_values (`torch.Tensor` of shape `(batch, leads, samples)`):
+                Normalised signals, leads in the order of `config.lead_names`, any whole number of patches up to
+                `config.signal_length` samples at `config.sampling_rate` Hz.
+            patch_indices (`torch.LongTensor` of shape `(batch, kept)`, *optional*):
+                Encode these patches only; the others do not enter the network.
+
+        Returns:
+            `last_hidden_state` (batch, registers + patches, hidden_size), registers first, and `pooler_output`
+            (batch, hidden_size), the mean over patches.
+
+        Raises:
+            ValueError: for a wrong number of leads, or a length that is no whole number of patches or too long.
+        """
+        hidden_states = self.embeddings(input_values, patch_indices)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        hidden_states = self.norm(hidden_states)
+        pooled = hidden_states[:, self.config.num_register_tokens :].mean(dim=1)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
+    """
+    Context encoder, predictor and target encoder.
+
+    `.ecg_jepa` is the target encoder, an exponential moving average of `.context_encoder` that never takes gradients; a
+    training loop calls [`~EcgJepaForPreTraining.update_target_encoder`] once per optimiser step.
+    """
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__(config)
+        self.ecg_jepa = EcgJepaModel(config)
+        self.context_encoder = EcgJepaModel(config)
+        self.predictor = EcgJepaPredictor(config)
+        self.post_init()
+        self._freeze_target_encoder()
+
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        """Initialise what no checkpoint brought; both encoders start equal."""
+        super().initialize_weights()
+        for target, context in zip(self.ecg_jepa.parameters(), self.context_encoder.parameters(), strict=True):
+            # A checkpoint may hold the target encoder alone: then the context encoder starts from it.
+            if getattr(target, "_is_hf_initialized", False):
+                init.copy_(context, target)
+            else:
+                init.copy_(target, context)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, which forgets that the target encoder is frozen: freeze it again."""
+        result = super().from_pretrained(*args, **kwargs)
+        model = result[0] if isinstance(result, tuple) else result
+        model._freeze_target_encoder()
+        return result
+
+    def _freeze_target_encoder(self) -> None:
+        self.ecg_jepa.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "EcgJepaForPreTraining":
+        """Training mode for context encoder and predictor; the target encoder stays in evaluation mode (no dropout)."""
+        super().train(mode)
+        self.ecg_jepa.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch projection of the target encoder."""
+        return self.ecg_jepa.get_input_embeddings()
+
+    @torch.no_grad()
+    def update_target_encoder(self, momentum: float) -> None:
+        """
+        One EMA step: target = momentum * target + (1 - momentum) * context.
+
+        The reference does this at the start of every forward; once after every optimiser step is the same training
+        without gradient accumulation, and the intended one with it.
+        """
+        targets = [parameter.data for parameter in self.ecg_jepa.parameters()]
+        sources = [parameter.data for parameter in self.context_encoder.parameters()]
+        torch._foreach_lerp_(targets, sources, 1.0 - momentum)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        context_mask: torch.Tensor,
+        target_mask: torch.Tensor,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> EcgJepaForPreTrainingOutput:
+        r"""
+        Args:
+            input_values (`torch.Tensor` of shape `(batch, leads, samples)`): Normalised signals.
+            context_mask (`torch.LongTensor` of shape `(batch, K)`): Indices of the visible patches.
+            target_mask (`torch.LongTensor` of shape `(batch, M)`): Indices of the hidden patches to predict.
+
+        Returns:
+            [`EcgJepaForPreTrainingOutput`] with the L1 `loss`, `prediction` and `target` (batch, M, hidden_size).
+        """
+        num_registers = self.config.num_register_tokens
+        with torch.no_grad():
+            target = self.ecg_jepa(input_values).last_hidden_state[:, num_registers:]
+            target = gather_patches(target, target_mask)
+        context = self.context_encoder(input_values, patch_indices=context_mask, **kwargs)
+        prediction = self.predictor(context.last_hidden_state[:, num_registers:], context_mask, target_mask)
+        return EcgJepaForPreTrainingOutput(
+            loss=nn.functional.l1_loss(prediction.float(), target.float()),
+            prediction=prediction,
+            target=target,
+            hidden_states=context.hidden_states,
+            attentions=context.attentions,
+        )
+
+
+class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
+    """ECG-JEPA encoder with a classifier over its tokens (see `config.classifier_pooling`)."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^context_encoder\.", r"^predictor\."]
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.ecg_jepa = EcgJepaModel(config)
+        self.pooling = EcgJepaAttentivePooling(config) if config.classifier_pooling == "attentive" else None
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        bias = config.use_bias if config.classifier_bias is None else config.classifier_bias
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=bias)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch projection of the encoder."""
+        return self.ecg_jepa.get_input_embeddings()
+
+    def classify_tokens(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The head alone: an encoder's last_hidden_state (batch, registers + patches, hidden_size) -> logits (batch, labels)."""
+        if self.pooling is not None:
+            pooled, _ = self.pooling(hidden_states)
+        elif self.config.classifier_pooling == "register":
+            pooled = hidden_states[:, 0]
+        else:
+            pooled = hidden_states[:, self.config.num_register_tokens :].mean(dim=1)
+        return self.classifier(self.dropout(pooled))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SequenceClassifierOutput:
+        r"""
+        Args:
+            input_values (`torch.Tensor` of shape `(batch, leads, samples)` or `(batch, crops, leads, samples)`):
+                Normalised signals; logits are averaged over crops.
+            labels (`torch.Tensor`, *optional*): For `problem_type="multi_label_classification"` floats of shape
+                `(batch, num_labels)`, for `"single_label_classification"` class indices of shape `(batch,)`.
+
+        Returns:
+            `SequenceClassifierOutput` with `logits` (batch, num_labels) and, given labels, the `loss`.
+        """
+        num_crops = input_values.shape[1] if input_values.dim() == 4 else 1
+        if input_values.dim() == 4:
+            input_values = input_values.flatten(0, 1)
+        outputs = self.ecg_jepa(input_values, **kwargs)
+        logits = self.classify_tokens(outputs.last_hidden_state)
+        logits = logits.view(-1, num_crops, self.num_labels).mean(dim=1)
+        return SequenceClassifierOutput(
+            loss=None if labels is None else self._loss(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.config.problem_type == "multi_label_classification" and labels.shape != logits.shape:
+            raise ValueError(
+                f"labels must be one 0 or 1 per class, of shape {tuple(logits.shape)}, but got {tuple(labels.shape)}."
+            )
+        return self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+
+
+__all__ = [
+    "EcgJepaForPreTraining",
+    "EcgJepaForPreTrainingOutput",
+    "EcgJepaForSequenceClassification",
+    "EcgJepaModel",
+    "EcgJepaPreTrainedModel",
+]

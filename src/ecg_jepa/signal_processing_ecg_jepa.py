@@ -1,0 +1,152 @@
+"""
+What happens to a signal before the model sees it. Preparation of databases and the feature extractor both call these
+functions, so that a user's record goes through exactly what the training records went through.
+
+Signals are arrays (leads, samples) in mV.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from scipy import signal as scipy_signal
+
+# Millivolts per unit, by lower-case name; databases spell "mV" in every case.
+MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
+
+# The augmented limb leads and III as combinations of I and II (Einthoven 1913, Goldberger 1942).
+DERIVED_LEADS = {"iii": (-1.0, 1.0), "avr": (-0.5, -0.5), "avl": (1.0, -0.5), "avf": (-0.5, 1.0)}
+
+
+def unit_factor(unit: str) -> float:
+    """Millivolts per `unit` (V, mV, uV, nV in any case). Raises `ValueError` for anything else."""
+    factor = MILLIVOLTS_PER_UNIT.get(unit.strip().lower()) if isinstance(unit, str) else None
+    if factor is None:
+        raise ValueError(f'Unknown unit {unit!r}: expected one of "mV", "uV", "V", "nV".')
+    return factor
+
+
+def select_leads(signal: np.ndarray, lead_names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """
+    Bring leads into the wanted order.
+
+    Args:
+        signal: (leads, samples), rows named by `lead_names` in any order and case; more leads than wanted are fine.
+        wanted: names in the order of the result. III, aVR, aVL and aVF are derived from I and II where absent.
+
+    Raises:
+        ValueError: if names and rows do not match, a name repeats, or a lead is missing and cannot be derived.
+    """
+    if len(lead_names) != signal.shape[0]:
+        raise ValueError(f"{len(lead_names)} lead names for a signal of {signal.shape[0]} leads: name every row once.")
+    rows = {name.strip().lower(): index for index, name in enumerate(lead_names)}
+    if len(rows) != len(lead_names):
+        raise ValueError(f"Lead names repeat (case does not count): {', '.join(lead_names)}.")
+    selected = []
+    missing = []
+    for name in wanted:
+        key = name.lower()
+        if key in rows:
+            selected.append(signal[rows[key]])
+        elif key in DERIVED_LEADS and "i" in rows and "ii" in rows:
+            factor_i, factor_ii = DERIVED_LEADS[key]
+            selected.append(factor_i * signal[rows["i"]] + factor_ii * signal[rows["ii"]])
+        else:
+            missing.append(name)
+    if missing:
+        raise ValueError(
+            f"Missing leads {', '.join(missing)}: the record has {', '.join(lead_names)}. Only III, aVR, aVL and aVF "
+            "can be derived (from I and II); no lead is filled with zeros."
+        )
+    return np.stack(selected)
+
+
+def interpolate_nans(signal: np.ndarray) -> np.ndarray:
+    """
+    Replace NaNs by linear interpolation along each lead; at the edges by the nearest value.
+
+    Raises:
+        ValueError: if a lead has no finite value, or any value is infinite.
+    """
+    if np.isinf(signal).any():
+        raise ValueError("The signal has infinite values: expected mV, with NaN where nothing was recorded.")
+    missing = np.isnan(signal)
+    if not missing.any():
+        return signal
+    if missing.all(axis=1).any():
+        leads = np.flatnonzero(missing.all(axis=1)).tolist()
+        raise ValueError(f"Leads {leads} (counted from 0) are NaN throughout: there is nothing to interpolate from.")
+    signal = signal.copy()
+    positions = np.arange(signal.shape[1])
+    for lead in np.flatnonzero(missing.any(axis=1)):
+        gaps = missing[lead]
+        signal[lead, gaps] = np.interp(positions[gaps], positions[~gaps], signal[lead, ~gaps])
+    return signal
+
+
+@lru_cache(maxsize=32)
+def _butterworth(cutoff: float, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:
+    return scipy_signal.butter(4, cutoff, btype="highpass", fs=sampling_rate)
+
+
+def highpass(signal: np.ndarray, sampling_rate: float, cutoff: float = 0.5) -> np.ndarray:
+    """
+    4th-order Butterworth high-pass at `cutoff` Hz, forward and backward (no phase shift).
+
+    The reference applies it to CODE-15 and St-Petersburg, at 0.5 Hz and before resampling: without it, training on
+    their baseline wander is unstable.
+    """
+    numerator, denominator = _butterworth(cutoff, sampling_rate)
+    shortest = 3 * max(len(numerator), len(denominator))
+    if signal.shape[1] <= shortest:
+        raise ValueError(f"A high-pass needs more than {shortest} samples, but the record has {signal.shape[1]}.")
+    return scipy_signal.filtfilt(numerator, denominator, signal, axis=1).astype(signal.dtype, copy=False)
+
+
+def resample(signal: np.ndarray, sampling_rate: float, target_rate: float) -> np.ndarray:
+    """Resample by FFT from `sampling_rate` to `target_rate` (both Hz); the length is rounded to whole samples."""
+    if sampling_rate == target_rate:
+        return signal
+    num_samples = round(signal.shape[1] * target_rate / sampling_rate)
+    return scipy_signal.resample(signal, num_samples, axis=1).astype(signal.dtype, copy=False)
+
+
+def condition(
+    signal: np.ndarray, sampling_rate: float, target_rate: float, highpass_cutoff: float | None = None
+) -> np.ndarray:
+    """NaNs, then the high-pass if a cutoff (Hz) is given, then the target rate: everything before normalisation."""
+    signal = interpolate_nans(signal)
+    if highpass_cutoff is not None:
+        signal = highpass(signal, sampling_rate, highpass_cutoff)
+    return resample(signal, sampling_rate, target_rate)
+
+
+def normalize(signal: np.ndarray, mean: np.ndarray, std: np.ndarray, clip: float | None = 5.0) -> np.ndarray:
+    """
+    Subtract the per-lead `mean` and divide by the per-lead `std` (mV, of the training records, not of this record: the
+    amplitude carries diagnoses), then clip to +-`clip` standard deviations.
+    """
+    normalized = (signal - np.asarray(mean, signal.dtype)[:, None]) / np.asarray(std, signal.dtype)[:, None]
+    return normalized if clip is None else normalized.clip(-clip, clip)
+
+
+def crop_starts(num_samples: int, crop_length: int, crop_stride: int) -> list[int]:
+    """
+    First samples of crops that cover a record: every `crop_stride`, and one more that ends where the record ends if the
+    others leave something over. A record shorter than a crop is one crop, starting at 0.
+    """
+    last = max(0, num_samples - crop_length)
+    starts = list(range(0, last + 1, crop_stride))
+    return starts if starts[-1] == last else [*starts, last]
+
+
+__all__ = [
+    "condition",
+    "crop_starts",
+    "highpass",
+    "interpolate_nans",
+    "normalize",
+    "resample",
+    "select_leads",
+    "unit_factor",
+]
