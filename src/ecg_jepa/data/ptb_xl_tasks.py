@@ -1,0 +1,75 @@
+"""SCP statements -> the seven classification tasks of PTB-XL (Strodthoff et al. 2020; ST-MEM: Na et al. 2024)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM")
+
+TRAIN_FOLDS = tuple(range(1, 9))
+VALIDATION_FOLD = 9
+TEST_FOLD = 10
+
+
+@dataclass
+class Task:
+    """
+    A task over the records of a database.
+
+    Args:
+        name: one of `TASKS`.
+        class_names: sorted; only classes that some record has.
+        labels: (records, classes) float32 zeros and ones.
+        included: (records,) bool; records without a label of the task are left out, as are, for ST-MEM, those with several.
+        single_label: True for ST-MEM (softmax over exclusive classes).
+    """
+
+    name: str
+    class_names: list[str]
+    labels: np.ndarray
+    included: np.ndarray
+    single_label: bool
+
+
+def _class_of_statement(name: str, table: pd.DataFrame) -> dict[str, str]:
+    """Statement -> class of the task; statements that are not in it have none."""
+    if name == "all":
+        return {statement: statement for statement in table.index}
+    if name in ("diagnostic", "form", "rhythm"):
+        return {statement: statement for statement in table.index[table[name] == 1.0]}
+    column = "diagnostic_subclass" if name == "subdiagnostic" else "diagnostic_class"
+    return table.loc[(table["diagnostic"] == 1.0) & table[column].notna(), column].to_dict()
+
+
+def make_task(name: str, statements: Sequence[Sequence[str]], table: pd.DataFrame) -> Task:
+    """
+    Label records for a task. Every statement counts, whatever its likelihood.
+
+    Args:
+        name: one of `TASKS`.
+        statements: of each record.
+        table: `scp_statements.csv`, indexed by statement, with columns `diagnostic`, `form`, `rhythm`, `diagnostic_class`,
+            `diagnostic_subclass`.
+
+    Raises:
+        ValueError: for an unknown task or a statement that the table does not know.
+    """
+    if name not in TASKS:
+        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(TASKS)}.")
+    unknown = {statement for of_record in statements for statement in of_record} - set(table.index)
+    if unknown:
+        raise ValueError(f"Statements that scp_statements.csv does not know: {', '.join(sorted(unknown))}.")
+    class_of = _class_of_statement(name, table)
+    classes_of_records = [{class_of[s] for s in of_record if s in class_of} for of_record in statements]
+    single_label = name == "ST-MEM"
+    included = np.array([len(c) == 1 if single_label else len(c) > 0 for c in classes_of_records], dtype=bool)
+    class_names = sorted(
+        {c for classes, kept in zip(classes_of_records, included, strict=True) if kept for c in classes}
+    )
+    column = {class_name: index for index, class_name in enumerate(class_names)}
+    labels = np.zeros((len(statements), len(class_names)), dtype=np.float32)
+    for row in np.flatnonzero(included):
+        labels[row, [column[c] for c in classes_of_records[row]]] = 1.0
+    return Task(name, class_names, labels, included, single_label)

@@ -1,0 +1,236 @@
+"""
+The one record schema, and what a prepared database is: a folder with
+
+- `*.arrow`: the records, memory-mapped when read,
+- `database.json`: what they are ([`DatabaseInfo`]),
+- `rejected.jsonl`: what was left out and why,
+- and, where the database has one, `scp_statements.csv`, its table of statements.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+DATABASE_FILE = "database.json"
+REJECTED_FILE = "rejected.jsonl"
+STATEMENTS_FILE = "scp_statements.csv"
+
+# A record is int16 in microvolts: the resolution of PTB-XL, and finer than MIMIC's.
+MICROVOLTS_PER_MILLIVOLT = 1000.0
+
+FEATURES = datasets.Features(
+    {
+        "record_id": datasets.Value("string"),
+        "patient_id": datasets.Value("string"),
+        "age": datasets.Value("float32"),  # years; PTB-XL writes 300 for patients older than 89
+        "sex": datasets.Value("string"),  # "female", "male"
+        "fold": datasets.Value("int8"),
+        "statements": datasets.List(datasets.Value("string")),
+        "likelihoods": datasets.List(datasets.Value("float32")),  # percent, 0 where the database does not say
+        "num_samples": datasets.Value("int32"),  # per lead
+        "num_interpolated": datasets.Value("int32"),  # samples that were NaN, over all leads
+        "num_clipped": datasets.Value("int32"),  # samples beyond +-32.767 mV, over all leads
+        "lead_mean": datasets.List(datasets.Value("float64")),  # mV
+        "lead_std": datasets.List(datasets.Value("float64")),  # mV
+        "signal": datasets.List(datasets.Value("int16")),  # uV, leads x samples in C order
+    }
+)
+
+
+class RecordError(ValueError):
+    """A record that cannot be used; `reason` says why in a form that can be counted."""
+
+    def __init__(self, record: str | Path, reason: str, detail: str = ""):
+        super().__init__(record, reason, detail)
+        self.record, self.reason, self.detail = str(record), reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.record}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+@dataclass
+class EcgRecord:
+    """A signal as read from its file: (leads, samples) in mV, NaN where nothing was recorded."""
+
+    signal: np.ndarray
+    sampling_rate: float
+    lead_names: list[str]
+
+
+@dataclass(frozen=True)
+class RecordInfo:
+    """What a database says of a record beside its signal."""
+
+    record_id: str
+    path: str
+    patient_id: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    fold: int | None = None
+    statements: dict[str, float] = field(default_factory=dict)  # name -> likelihood in percent
+
+
+@dataclass
+class DatabaseInfo:
+    """What `database.json` holds."""
+
+    name: str
+    sampling_rate: int
+    lead_names: list[str]
+    records: int
+    rejected: dict[str, int]  # reason -> count
+    hours: float
+    megabytes: float
+    interpolated_samples: int
+    clipped_samples: int
+    digest: str  # of source files and settings: tells whether a preparation is still up to date
+
+
+def write_database_info(directory: str | Path, info: DatabaseInfo) -> None:
+    """Write `database.json`."""
+    Path(directory, DATABASE_FILE).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+
+
+def read_database_info(directory: str | Path) -> DatabaseInfo | None:
+    """`database.json` of a prepared database, or `None` if the folder holds none."""
+    path = Path(directory, DATABASE_FILE)
+    return DatabaseInfo(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def append_rejection(directory: str | Path, error: RecordError) -> None:
+    """Add a line to `rejected.jsonl`; one short write in append mode, so that processes may share the file."""
+    line = json.dumps({"record": error.record, "reason": error.reason, "detail": error.detail})
+    with Path(directory, REJECTED_FILE).open("a") as file:
+        file.write(line + "\n")
+
+
+def read_rejections(directory: str | Path) -> list[dict[str, str]]:
+    """The lines of `rejected.jsonl`; empty if nothing was rejected."""
+    path = Path(directory, REJECTED_FILE)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+class PreparedDatabase:
+    """
+    A prepared database, opened without reading the signals.
+
+    Args:
+        directory: the folder of one database.
+
+    Raises:
+        FileNotFoundError: if it holds no prepared database; the message says how to make one.
+    """
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+        info = read_database_info(self.directory)
+        shards = sorted(self.directory.glob("*.arrow"))
+        if info is None or not shards:
+            raise FileNotFoundError(
+                f"{self.directory} holds no prepared database (no {DATABASE_FILE} with .arrow files). Prepare one with: "
+                "python training/prepare_data.py --database NAME --data_dir RAW --output_dir PREPARED"
+            )
+        self.info = info
+        parts = [datasets.Dataset.from_file(str(shard)) for shard in shards]
+        self.dataset = datasets.concatenate_datasets(parts)
+        if len(self.dataset) != info.records:
+            raise ValueError(
+                f"{self.directory} is incomplete: {DATABASE_FILE} counts {info.records} records, but the .arrow files hold "
+                f"{len(self.dataset)}. Prepare it again."
+            )
+        # Per chunk the flat samples, and per record its chunk and first sample: crops are then views of mapped memory.
+        chunks = self.dataset.data.column("signal").chunks
+        self._samples = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
+        offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        self._chunk = np.repeat(np.arange(len(chunks)), [len(chunk) for chunk in chunks])
+        self._begin = np.concatenate([o[:-1] for o in offsets])
+        self.num_samples = self.column("num_samples")
+        if not (np.concatenate([np.diff(o) for o in offsets]) == self.num_samples * len(info.lead_names)).all():
+            raise ValueError(f"{self.directory} is damaged: signals do not have the length that their rows state.")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def name(self) -> str:
+        """Name of the database, such as `ptb-xl`."""
+        return self.info.name
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of plain values; missing numbers are NaN, missing strings None."""
+        return self.dataset.data.column(name).to_pandas().to_numpy()
+
+    def statements(self) -> list[list[str]]:
+        """The statements of each record."""
+        return self.dataset.data.column("statements").to_pylist()
+
+    def statement_table(self) -> pd.DataFrame | None:
+        """The database's own table of statements, indexed by statement, or `None` if it has none."""
+        path = self.directory / STATEMENTS_FILE
+        return pd.read_csv(path, index_col=0) if path.is_file() else None
+
+    def signal(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """
+        A record or a crop of it, (leads, samples) int16 in uV: a read-only view of the mapped file, nothing is copied.
+
+        Raises:
+            IndexError: if the crop does not lie within the record.
+        """
+        num_samples = int(self.num_samples[index])
+        stop = num_samples if length is None else start + length
+        if not 0 <= start < stop <= num_samples:
+            raise IndexError(f"Samples {start} to {stop} of record {index}, which has {num_samples}.")
+        begin = int(self._begin[index])
+        leads = len(self.info.lead_names)
+        flat = self._samples[self._chunk[index]][begin : begin + leads * num_samples]
+        return flat.reshape(leads, num_samples)[:, start:stop]
+
+    def lead_statistics(self, indices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation per lead in mV over all samples of the records `indices` (default: all)."""
+        if indices is not None and len(indices) == 0:
+            raise ValueError(f"No record of {self.name} to take the mean and standard deviation of.")
+        table = self.dataset.data.table.select(["lead_mean", "lead_std"])
+        means, stds = (_as_matrix(table.column(name)) for name in ("lead_mean", "lead_std"))
+        weights = self.num_samples.astype(np.float64)
+        if indices is not None:
+            means, stds, weights = means[indices], stds[indices], weights[indices]
+        weights = weights / weights.sum()
+        mean = weights @ means
+        # Law of total variance: within records plus between their means.
+        variance = weights @ (stds**2 + (means - mean) ** 2)
+        return mean, np.sqrt(variance)
+
+
+def _as_matrix(column: pa.ChunkedArray) -> np.ndarray:
+    return column.combine_chunks().flatten().to_numpy().reshape(len(column), -1)
+
+
+def find_database(data_dir: str | Path, name: str | None = None) -> PreparedDatabase:
+    """
+    Open the prepared database `name` below `data_dir`, or the only one there; `data_dir` may also be its own folder.
+
+    Raises:
+        FileNotFoundError: if there is none of that name, or several and no name is given; the message lists them.
+    """
+    data_dir = Path(data_dir)
+    own = read_database_info(data_dir)
+    if own is not None and name in (None, own.name):
+        return PreparedDatabase(data_dir)
+    found = {path.parent.name: path.parent for path in sorted(data_dir.glob(f"*/{DATABASE_FILE}"))}
+    if name is None and len(found) == 1:
+        return PreparedDatabase(next(iter(found.values())))
+    if name in found:
+        return PreparedDatabase(found[name])
+    available = ", ".join(found) or "none"
+    if name is None and found:
+        raise FileNotFoundError(f"{data_dir} holds several prepared databases ({available}): name one with --database.")
+    raise FileNotFoundError(
+        f"No prepared database{f' {name!r}' if name else ''} in {data_dir} (found: {available}). Prepare it with: python "
+        f"training/prepare_data.py --database {name or 'NAME'} --data_dir RAW --output_dir {data_dir}"
+    )

@@ -1,0 +1,415 @@
+"""
+Synthetic 12-lead ECG in PTB-XL's layout, so that everything runs on a machine without data.
+
+A cardiac dipole moves through the beat as a sum of Gaussians per wave on three orthogonal axes (McSharry et al. 2003;
+Sameni et al. 2007) and is projected on I, II and V1-V6 with Dower's transform (Dower et al. 1980). The other limb leads
+follow from I and II, noise included, so that Einthoven's and Goldberger's relations hold exactly, in the files too.
+
+The records are good for tests, demonstrations and teaching. They are not realistic enough to publish results on.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..signal_processing_ecg_jepa import resample
+from .ptb_xl import DATABASE_CSV, PtbXl
+from .records import STATEMENTS_FILE
+
+SAMPLING_RATE = 500  # Hz
+DURATION = 10.0  # s
+
+# Dower's coefficients: rows I, II, V1..V6 from X (to the left), Y (to the feet), Z (to the back).
+DOWER = np.array(
+    [
+        [0.632, -0.235, 0.059],
+        [0.235, 1.066, -0.132],
+        [-0.515, 0.157, -0.917],
+        [0.044, 0.164, -1.387],
+        [0.882, 0.098, -1.277],
+        [1.213, 0.127, -0.601],
+        [1.125, 0.127, -0.086],
+        [0.831, 0.076, 0.230],
+    ]
+)
+
+# PTB-XL's spelling, in its order.
+FILE_LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+# statement: description, diagnostic, form, rhythm, class, subclass
+STATEMENTS: dict[str, tuple[str, int, int, int, str, str]] = {
+    "NORM": ("normal ECG", 1, 0, 0, "NORM", "NORM"),
+    "CLBBB": ("complete left bundle branch block", 1, 0, 0, "CD", "CLBBB"),
+    "CRBBB": ("complete right bundle branch block", 1, 0, 0, "CD", "CRBBB"),
+    "1AVB": ("first degree AV block", 1, 0, 0, "CD", "_AVB"),
+    "AMI": ("anterior myocardial infarction", 1, 0, 0, "MI", "AMI"),
+    "IMI": ("inferior myocardial infarction", 1, 0, 0, "MI", "IMI"),
+    "LVH": ("left ventricular hypertrophy", 1, 0, 0, "HYP", "LVH"),
+    "ISC_": ("ischemic ST-T changes", 1, 0, 0, "STTC", "ISC_"),
+    "LNGQT": ("long QT interval", 1, 1, 0, "STTC", "STTC"),
+    "PVC": ("ventricular premature complexes", 0, 1, 0, "", ""),
+    "PAC": ("atrial premature complexes", 0, 1, 0, "", ""),
+    "SR": ("sinus rhythm", 0, 0, 1, "", ""),
+    "AFIB": ("atrial fibrillation", 0, 0, 1, "", ""),
+    "SBRAD": ("sinus bradycardia", 0, 0, 1, "", ""),
+    "STACH": ("sinus tachycardia", 0, 0, 1, "", ""),
+}
+
+# How often each finding is drawn, and each rhythm. Ectopic beats come on top.
+FINDINGS = {"NORM": 5, "CLBBB": 1, "CRBBB": 1, "1AVB": 1, "AMI": 1.5, "IMI": 1.5, "LVH": 1.5, "ISC_": 1.5, "LNGQT": 1}
+RHYTHMS = {"SR": 14, "AFIB": 2, "SBRAD": 2, "STACH": 2}
+ECTOPY = {"": 8, "PVC": 1, "PAC": 1}
+
+
+@dataclass
+class Wave:
+    """A Gaussian excursion of the dipole: `center` and `width` in s from the R peak, `dipole` (X, Y, Z) in mV."""
+
+    center: float
+    width: float
+    dipole: np.ndarray
+
+
+Beat = dict[str, Wave]
+
+
+def _wave(center: float, width: float, *dipole: float) -> Wave:
+    return Wave(center, width, np.array(dipole))
+
+
+def normal_beat() -> Beat:
+    """P, QRS and T of a healthy heart."""
+    return {
+        "P": _wave(-0.16, 0.022, 0.06, 0.11, -0.02),
+        "Q": _wave(-0.026, 0.008, -0.12, -0.06, -0.14),
+        "R": _wave(0.0, 0.012, 0.95, 0.75, 0.25),
+        "S": _wave(0.032, 0.012, -0.22, -0.18, 0.60),
+        "ST": _wave(0.14, 0.050, 0.0, 0.0, 0.0),
+        "T1": _wave(0.26, 0.050, 0.18, 0.13, -0.12),
+        "T2": _wave(0.30, 0.032, 0.16, 0.12, -0.10),
+    }
+
+
+def _set_t(beat: Beat, *dipole: float) -> None:
+    beat["T1"].dipole = 0.55 * np.array(dipole)
+    beat["T2"].dipole = 0.45 * np.array(dipole)
+
+
+def _left_bundle_branch_block(beat: Beat) -> None:
+    # Late, slow, notched forces to the left and back; no septal q; T against QRS.
+    beat["Q"].dipole = np.array([0.10, 0.05, 0.05])
+    beat["R"] = _wave(0.0, 0.022, 0.55, 0.30, 0.50)
+    beat["S"] = _wave(0.055, 0.025, 0.75, 0.20, 0.85)
+    beat["ST"].dipole = np.array([-0.08, -0.03, -0.12])
+    _set_t(beat, -0.38, -0.12, -0.40)
+
+
+def _right_bundle_branch_block(beat: Beat) -> None:
+    # Terminal forces to the right and front: R' in V1, slurred S in I and V6.
+    beat["S"] = _wave(0.072, 0.022, -0.50, 0.05, -0.65)
+    _set_t(beat, 0.32, 0.20, 0.10)
+
+
+def _first_degree_block(beat: Beat) -> None:
+    beat["P"].center = -0.28
+
+
+def _anterior_infarction(beat: Beat) -> None:
+    # Anterior forces lost: QS and raised ST in V1-V4.
+    beat["Q"] = _wave(-0.022, 0.013, 0.0, 0.0, 0.55)
+    beat["R"].dipole = np.array([0.60, 0.65, 0.55])
+    beat["ST"].dipole = np.array([0.06, 0.0, -0.22])
+    _set_t(beat, 0.12, 0.15, 0.25)
+
+
+def _inferior_infarction(beat: Beat) -> None:
+    # Initial forces away from the feet: Q and negative T in II, III, aVF.
+    beat["Q"] = _wave(-0.024, 0.014, 0.05, -0.60, -0.05)
+    beat["R"].dipole = np.array([0.95, 0.45, 0.20])
+    beat["ST"].dipole = np.array([0.0, 0.08, 0.0])
+    _set_t(beat, 0.30, -0.26, -0.22)
+
+
+def _left_ventricular_hypertrophy(beat: Beat) -> None:
+    # Large forces to the left and back, strain pattern of ST and T.
+    beat["R"] = _wave(0.0, 0.015, 1.75, 0.75, 0.80)
+    beat["S"].dipole = np.array([-0.10, -0.15, 0.95])
+    beat["ST"].dipole = np.array([-0.10, -0.02, -0.06])
+    _set_t(beat, -0.22, 0.02, -0.28)
+
+
+def _ischemia(beat: Beat) -> None:
+    beat["ST"].dipole = np.array([-0.14, -0.10, 0.08])
+    _set_t(beat, -0.20, -0.12, -0.05)
+
+
+def _long_qt(beat: Beat) -> None:
+    for name in ("T1", "T2"):
+        beat[name].center += 0.11
+        beat[name].width *= 1.25
+
+
+_CHANGES: dict[str, Callable[[Beat], None]] = {
+    "CLBBB": _left_bundle_branch_block,
+    "CRBBB": _right_bundle_branch_block,
+    "1AVB": _first_degree_block,
+    "AMI": _anterior_infarction,
+    "IMI": _inferior_infarction,
+    "LVH": _left_ventricular_hypertrophy,
+    "ISC_": _ischemia,
+    "LNGQT": _long_qt,
+}
+
+
+def _premature_ventricular_beat(rng: np.random.Generator) -> Beat:
+    # No P; broad, from a random focus; T against QRS.
+    direction = rng.normal(size=3)
+    direction *= rng.uniform(1.2, 1.9) / np.linalg.norm(direction)
+    return {
+        "R": Wave(0.0, 0.030, direction),
+        "S": Wave(0.070, 0.030, 0.5 * direction),
+        "T1": Wave(0.30, 0.060, -0.45 * direction),
+    }
+
+
+def _individual_beat(finding: str, rng: np.random.Generator) -> Beat:
+    """The beat of one patient: between normal and the full picture of the finding, with individual waves and heart axis."""
+    normal, changed = normal_beat(), normal_beat()
+    if finding in _CHANGES:
+        _CHANGES[finding](changed)
+    severity = rng.uniform(0.6, 1.15)
+    axis = _rotation(np.radians(rng.normal(0.0, [8.0, 8.0, 14.0])))
+    gain = np.exp(rng.normal(0.0, 0.2))
+    beat = {}
+    for name, start in normal.items():
+        end = changed[name]
+        beat[name] = Wave(
+            (start.center + severity * (end.center - start.center)) * np.exp(rng.normal(0.0, 0.04)),
+            (start.width + severity * (end.width - start.width)) * np.exp(rng.normal(0.0, 0.08)),
+            axis @ (start.dipole + severity * (end.dipole - start.dipole)) * gain * np.exp(rng.normal(0.0, 0.12)),
+        )
+    return beat
+
+
+def _rotation(angles: np.ndarray) -> np.ndarray:
+    """Rotation by angles (rad) around X, Y and Z."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        first, second = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+        matrix = turn @ matrix
+    return matrix
+
+
+def _beat_times(rhythm: str, respiration: float, rng: np.random.Generator) -> np.ndarray:
+    """R peaks in s, from before the start of the record to after its end."""
+    rate = {"SBRAD": rng.uniform(38, 52), "STACH": rng.uniform(105, 140)}.get(rhythm, rng.uniform(60, 95))
+    mean_interval = 60.0 / rate
+    num_beats = int(DURATION / mean_interval * 1.6) + 4
+    if rhythm == "AFIB":
+        intervals = mean_interval * np.exp(rng.normal(0.0, 0.22, num_beats))
+    else:
+        phase = 2 * np.pi * respiration * mean_interval * np.arange(num_beats)
+        intervals = mean_interval * (1.0 + rng.uniform(0.01, 0.05) * np.sin(phase) + rng.normal(0.0, 0.012, num_beats))
+    return np.cumsum(intervals) - rng.uniform(1.0, 2.0) * mean_interval
+
+
+def _ectopic_beats(ectopy: str, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pull some beats forward (the pause after them stays) and say which."""
+    is_ectopic = np.zeros(len(times), dtype=bool)
+    if not ectopy:
+        return is_ectopic
+    inside = np.flatnonzero((times > 1.0) & (times < DURATION - 1.0))
+    chosen = rng.choice(inside[1:-1], size=min(len(inside) - 2, int(rng.integers(2, 4))), replace=False)
+    is_ectopic[chosen] = True
+    intervals = np.diff(times, prepend=times[0] - 0.8)
+    times[is_ectopic] -= rng.uniform(0.28, 0.4) * intervals[is_ectopic]
+    return is_ectopic
+
+
+def _dipole(waves: list[Wave], num_samples: int) -> np.ndarray:
+    """Sum of waves, centered in s from the start of the record -> (3, samples) in mV."""
+    centers = np.array([wave.center for wave in waves]) * SAMPLING_RATE
+    widths = np.array([wave.width for wave in waves]) * SAMPLING_RATE
+    dipoles = np.array([wave.dipole for wave in waves])
+    reach = int(np.ceil(4 * widths.max()))  # beyond 4 widths a Gaussian is below 0.04% of its peak
+    samples = np.rint(centers).astype(int)[:, None] + np.arange(-reach, reach + 1)
+    values = np.exp(-0.5 * (((samples - centers[:, None]) / widths[:, None]) ** 2).astype(np.float32))
+    samples = samples.clip(-1, num_samples) + 1  # what lies outside gathers in a sample at each end, cut off below
+    summed = [
+        np.bincount(samples.ravel(), weights=(values * weight[:, None]).ravel(), minlength=num_samples + 2)
+        for weight in dipoles.T.astype(np.float32)
+    ]
+    return np.stack(summed)[:, 1:-1]
+
+
+def _noise(respiration: float, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Baseline wander, mains hum and muscle noise on the eight independent leads, (8, samples) in mV."""
+    frequencies = np.array([respiration, rng.uniform(0.03, 0.12), 50.0])
+    highest = np.array([0.10, 0.10, 0.008])
+    gains = rng.uniform(highest / 5, highest, (8, 3))
+    phases = rng.uniform(0, 2 * np.pi, (8, 3))
+    # sin(a + b) taken apart, so that only two rows of sines per frequency are computed for eight leads.
+    angles = (2 * np.pi * frequencies)[:, None].astype(np.float32) * times
+    waves = np.hstack([gains * np.cos(phases), gains * np.sin(phases)]).astype(np.float32)
+    noise = waves @ np.concatenate([np.sin(angles), np.cos(angles)])
+    # Muscle noise: the sum of two uniform variables has nearly the shape of a normal one, at a quarter of the time.
+    scale = np.float32(rng.uniform(0.008, 0.025) * np.sqrt(6))
+    for lead in noise:
+        lead += scale * (rng.random((2, len(times)), dtype=np.float32).sum(axis=0) - np.float32(1))
+    return noise
+
+
+def simulate(finding: str, rhythm: str, ectopy: str, rng: np.random.Generator) -> np.ndarray:
+    """
+    One record.
+
+    Args:
+        finding: a key of `FINDINGS`.
+        rhythm: a key of `RHYTHMS`.
+        ectopy: a key of `ECTOPY`; the empty string for none.
+
+    Returns:
+        I, II, V1..V6 in mV, (8, 5000) at 500 Hz; [`twelve_leads`] adds the others.
+    """
+    num_samples = int(DURATION * SAMPLING_RATE)
+    times = (np.arange(num_samples) / SAMPLING_RATE).astype(np.float32)
+    respiration = rng.uniform(0.18, 0.33)  # Hz
+    beat = _individual_beat(finding, rng)
+    peaks = _beat_times(rhythm, respiration, rng)
+    is_ectopic = _ectopic_beats(ectopy, peaks, rng)
+    intervals = np.diff(peaks, append=peaks[-1] + 0.8)
+    ventricular = _premature_ventricular_beat(rng)
+    waves: list[Wave] = []
+    variation = iter(1.0 + rng.normal(0.0, 0.03, len(peaks) * len(beat)))  # from beat to beat
+    for peak, interval, ectopic in zip(peaks, intervals, is_ectopic, strict=True):
+        if not -1.0 < peak < DURATION + 1.0:
+            continue
+        breath = 1.0 + 0.06 * np.sin(2 * np.pi * respiration * peak)
+        shape = ventricular if ectopic and ectopy == "PVC" else beat
+        for name, wave in shape.items():
+            if name == "P" and rhythm == "AFIB":
+                continue
+            center, gain = wave.center, breath * next(variation)
+            if name in ("T1", "T2", "ST"):
+                # Bazett: repolarisation takes as long as the square root of the interval.
+                center *= min(1.2, max(0.75, np.sqrt(interval / 0.8)))
+            if name == "P" and ectopic:
+                gain = -gain  # an ectopic focus low in the atrium
+            waves.append(Wave(peak + center, wave.width, wave.dipole * gain))
+    dipole = _dipole(waves, num_samples)
+    if rhythm == "AFIB":
+        frequency = rng.uniform(4.5, 8.0) + 0.3 * np.sin(2 * np.pi * 0.5 * times)
+        flutter = np.sin(2 * np.pi * np.cumsum(frequency) / SAMPLING_RATE)
+        dipole += rng.uniform(0.02, 0.06) * np.array([[0.5], [1.0], [-0.8]]) * flutter
+    placement = np.exp(rng.normal(0.0, 0.08, (8, 1)))  # electrodes are never quite in place
+    return (placement * DOWER).astype(np.float32) @ dipole.astype(np.float32) + _noise(respiration, times, rng)
+
+
+def twelve_leads(independent: np.ndarray) -> np.ndarray:
+    """
+    I, II, V1..V6 in mV -> twelve leads in whole uV, (12, samples) int16 in the order of `FILE_LEADS`.
+
+    I and II are rounded to even numbers, so that halves of them are whole and Einthoven's and Goldberger's relations hold
+    exactly between the stored numbers.
+    """
+    chest = np.rint(independent[2:] * 1000).astype(np.int32)
+    lead_i, lead_ii = (2 * np.rint(independent[:2] * 500)).astype(np.int32)
+    limb = [lead_i, lead_ii, lead_ii - lead_i, -(lead_i + lead_ii) // 2, lead_i - lead_ii // 2, lead_ii - lead_i // 2]
+    return np.concatenate([limb, chest]).clip(-32767, 32767).astype(np.int16)
+
+
+def write_wfdb_record(path: Path, signal: np.ndarray, sampling_rate: int, lead_names: tuple[str, ...]) -> None:
+    """
+    Write int16 uV (leads, samples) as WFDB, format 16, 1000 units per mV: `path`.hea and `path`.dat.
+
+    Some 30 times faster than `wfdb.wrsamp`, which takes 58 ms for a record of 10 s.
+    """
+    Path(f"{path}.dat").write_bytes(signal.T.astype("<i2").tobytes())
+    checksums = signal.sum(axis=1, dtype=np.int64).astype(np.int16)
+    lines = [f"{path.name} {len(lead_names)} {sampling_rate} {signal.shape[1]}"]
+    for name, row, checksum in zip(lead_names, signal, checksums, strict=True):
+        lines.append(f"{path.name}.dat 16 1000.0(0)/mV 16 0 {row[0]} {checksum} 0 {name}")
+    Path(f"{path}.hea").write_text("\n".join(lines) + "\n")
+
+
+def _draw(table: dict[str, float], rng: np.random.Generator) -> str:
+    weights = np.array(list(table.values()), dtype=float)
+    return str(rng.choice(list(table), p=weights / weights.sum()))
+
+
+def _write_record(directory: Path, seed: int, with_low_rate: bool, index: int) -> dict[str, Any]:
+    """Write the files of one record; its row of `ptbxl_database.csv`."""
+    rng = np.random.default_rng([seed, index])
+    finding, rhythm, ectopy = _draw(FINDINGS, rng), _draw(RHYTHMS, rng), _draw(ECTOPY, rng)
+    independent = simulate(finding, rhythm, ectopy, rng)
+    folder, number = f"{index // 1000 * 1000:05d}", f"{index + 1:05d}"
+    high_rate, low_rate = f"records500/{folder}/{number}_hr", f"records100/{folder}/{number}_lr"
+    (directory / high_rate).parent.mkdir(parents=True, exist_ok=True)
+    write_wfdb_record(directory / high_rate, twelve_leads(independent), 500, FILE_LEADS)
+    if with_low_rate:
+        (directory / low_rate).parent.mkdir(parents=True, exist_ok=True)
+        write_wfdb_record(directory / low_rate, twelve_leads(resample(independent, SAMPLING_RATE, 100)), 100, FILE_LEADS)
+    patient = index - index // 5  # every fifth record is another one of the patient before
+    statements = [finding, ectopy, rhythm] if ectopy else [finding, rhythm]
+    return {
+        "ecg_id": index + 1,
+        "patient_id": float(10000 + patient),
+        "age": float(rng.integers(18, 90)),
+        "sex": int(rng.integers(0, 2)),
+        "scp_codes": str({name: 0.0 if name in RHYTHMS else 100.0 for name in statements}),
+        "strat_fold": patient % 10 + 1,
+        "filename_lr": low_rate,
+        "filename_hr": high_rate,
+    }
+
+
+def generate_database(
+    directory: str | Path, num_records: int, seed: int = 0, with_low_rate: bool = False, num_proc: int = 1
+) -> Path:
+    """
+    Write labelled synthetic records in PTB-XL's layout: `records500/` (and `records100/` if `with_low_rate`),
+    `ptbxl_database.csv` and `scp_statements.csv`.
+
+    Args:
+        directory: where to; created if absent.
+        num_records: how many records of 10 s.
+        seed: the same seed gives the same files, and record n depends on nothing else.
+        with_low_rate: also write the 100 Hz files.
+        num_proc: processes to share the work.
+
+    Returns:
+        `directory`.
+
+    Raises:
+        ValueError: for fewer than one record.
+    """
+    if num_records < 1:
+        raise ValueError(f"num_records={num_records} must be at least 1.")
+    directory = Path(directory)
+    write = partial(_write_record, directory, seed, with_low_rate)
+    if num_proc == 1:
+        rows = list(map(write, range(num_records)))
+    else:
+        with ProcessPoolExecutor(num_proc) as pool:
+            rows = list(pool.map(write, range(num_records), chunksize=50))
+    pd.DataFrame(rows).to_csv(directory / DATABASE_CSV, index=False)
+    columns = ["description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"]
+    pd.DataFrame.from_dict(STATEMENTS, orient="index", columns=columns).replace({0: None, "": None}).to_csv(
+        directory / STATEMENTS_FILE
+    )
+    return directory
+
+
+class Synthetic(PtbXl):
+    """Synthetic records written by [`generate_database`], read as PTB-XL is. Not for published results."""
+
+    database = "synthetic"
