@@ -40,25 +40,34 @@ def read_wfdb(path: str | Path) -> EcgRecord:
     if not header_path.is_file():
         raise RecordError(path, "missing header", f"no file {header_path.name}")
     try:
-        header = wfdb.rdheader(str(path))
+        record = wfdb.rdrecord(str(path))
+        factors = np.array([unit_factor(unit) for unit in record.units])
     except Exception as error:  # wfdb raises what its parsing happens to run into
+        _check_header(path)
+        raise RecordError(path, "unreadable signal", f"{type(error).__name__}: {error}") from error
+    _check_signal_files(path, record)
+    signal = (record.p_signal.T * factors[:, None]).astype(np.float32)
+    if signal.shape != (record.n_sig, record.sig_len):
+        raise RecordError(path, "wrong length", f"{signal.shape[1]} samples, header says {record.sig_len}")
+    return EcgRecord(np.ascontiguousarray(signal), float(record.fs), list(record.sig_name))
+
+
+def _check_header(path: Path) -> None:
+    """Why wfdb could not read a record: raises a `RecordError` that says more than wfdb's own, if header and sizes tell."""
+    try:
+        header = wfdb.rdheader(str(path))
+    except Exception as error:
         raise RecordError(path, "unreadable header", f"{type(error).__name__}: {error}") from error
     if isinstance(header, wfdb.MultiRecord) or not header.n_sig or not header.sig_len or not header.fs:
         raise RecordError(path, "unreadable header", "expected one segment with signals, their length and rate")
     _check_signal_files(path, header)
-    try:
-        record = wfdb.rdrecord(str(path))
-        factors = np.array([unit_factor(unit) for unit in record.units])
-    except Exception as error:
-        raise RecordError(path, "unreadable signal", f"{type(error).__name__}: {error}") from error
-    if record.p_signal.shape != (header.sig_len, header.n_sig):
-        raise RecordError(path, "wrong length", f"{record.p_signal.shape[0]} samples, header says {header.sig_len}")
-    signal = (record.p_signal.T * factors[:, None]).astype(np.float32)
-    return EcgRecord(np.ascontiguousarray(signal), float(record.fs), list(record.sig_name))
 
 
 def _check_signal_files(path: Path, header: wfdb.Record) -> None:
-    """Signal files must be there and as long as the header says; wfdb reads the beginning of a longer one in silence."""
+    """
+    Signal files must be there and as long as the header says; wfdb reads the beginning of a longer one in
+    silence.
+    """
     for name in dict.fromkeys(header.file_name):
         file = path.parent / name
         if not file.is_file():

@@ -1,0 +1,17 @@
+"""CPU threads of a training process."""
+
+import os
+
+import torch
+from accelerate import Accelerator
+
+
+def use_all_cores(accelerator: Accelerator) -> None:
+    """
+    Share the machine's cores among its processes when training on the CPU.
+
+    `accelerate launch` sets OMP_NUM_THREADS to 1 unless told otherwise, which leaves all cores but one idle.
+    """
+    if accelerator.device.type == "cpu":
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))

@@ -1,0 +1,67 @@
+"""What a finished run leaves behind: an encoder that `AutoModel.from_pretrained` reads, complete with its pre-processing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..arguments import write_yaml
+from ..configuration_ecg_jepa import EcgJepaConfig
+from ..data.corpus import Corpus
+from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from ..model_card import write_model_card
+from ..modeling_ecg_jepa import EcgJepaForPreTraining
+from .recipe import PretrainingRecipe
+
+
+def make_feature_extractor(
+    config: EcgJepaConfig, mean: Sequence[float], std: Sequence[float], **options: float | None
+) -> EcgJepaFeatureExtractor:
+    """The extractor that fits `config`, with per-lead statistics in mV; `options` as for the class."""
+    return EcgJepaFeatureExtractor(
+        lead_names=config.lead_names,
+        sampling_rate=config.sampling_rate,
+        patch_size=config.patch_size,
+        signal_length=config.signal_length,
+        mean=mean,
+        std=std,
+        **options,
+    )
+
+
+def export_pretraining(
+    output_dir: str | Path,
+    model: EcgJepaForPreTraining,
+    corpus: Corpus,
+    recipe: PretrainingRecipe,
+    last_metrics: dict[str, float],
+    card_template: Path,
+) -> EcgJepaFeatureExtractor:
+    """
+    Write the target encoder, its extractor, card and training configuration to `output_dir`, and all three networks to
+    `output_dir/pretraining`. The extractor holds the statistics of the weighted mixture; the card lists each database's own.
+    """
+    output_dir = Path(output_dir)
+    mean, std = corpus.mixture_statistics()
+    extractor = make_feature_extractor(model.config, mean.tolist(), std.tolist())
+    model.ecg_jepa.save_pretrained(output_dir)
+    extractor.save_pretrained(output_dir)
+    model.save_pretrained(output_dir / "pretraining")
+    extractor.save_pretrained(output_dir / "pretraining")
+    write_yaml(recipe, output_dir / "training_config.yaml")
+    databases = [
+        {"name": d.name, "weight": weight, "records": len(records), "mean": means.tolist(), "std": stds.tolist()}
+        for d, weight, records, means, stds in zip(
+            corpus.databases, corpus.weights, corpus.records, *corpus.lead_statistics(), strict=True
+        )
+    ]
+    write_model_card(
+        output_dir,
+        card_template,
+        config=model.config,
+        recipe=recipe,
+        num_parameters=model.ecg_jepa.num_parameters(),
+        databases=databases,
+        mean=mean.tolist(),
+        std=std.tolist(),
+        metrics=last_metrics,
+    )
+    return extractor

@@ -1,0 +1,166 @@
+"""Everything that a pre-training run can be told; the defaults are the paper's ViT-S on all ten databases."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ..configuration_ecg_jepa import EcgJepaConfig
+from .masking import draw_num_context, sample_block_masks
+from .optimization import cosine_schedule, linear_schedule, warmup_cosine_schedule
+
+
+def _option(default: Any, text: str) -> Any:
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class PretrainingRecipe:
+    """
+    Arguments of `training/pretrain.py`, and what follows from them at a step.
+
+    Steps count optimiser steps, from 0. Raises `ValueError` for values that do not fit together.
+    """
+
+    # Data
+    data_dir: str = _option("data/prepared", "folder with prepared databases")
+    databases: list[str] = _option(["ptb-xl=1.0"], "NAME=WEIGHT of each database; weights sum to 1")
+    synthetic_records: int = _option(0, "generate and prepare this many synthetic records if there are none yet")
+    crop_duration: float = _option(10.0, "seconds of signal that the model sees; shorter records are left out")
+
+    # Model
+    size: Literal["xs", "s", "b"] = _option("s", "published size; the next six override its numbers")
+    hidden_size: int | None = _option(None, "width of the encoder")
+    num_hidden_layers: int | None = _option(None, "depth of the encoder")
+    num_attention_heads: int | None = _option(None, "heads of the encoder")
+    pred_hidden_size: int | None = _option(None, "width of the predictor")
+    pred_num_hidden_layers: int | None = _option(None, "depth of the predictor")
+    pred_num_attention_heads: int | None = _option(None, "heads of the predictor")
+    patch_size: int = _option(25, "samples per patch")
+
+    # Masks
+    min_keep_ratio: float = _option(0.15, "smallest share of visible patches")
+    max_keep_ratio: float = _option(0.25, "largest share of visible patches")
+    min_block_size: int = _option(10, "shortest hidden block, in patches")
+    uniform_mask_positions: bool = _option(False, "hide all positions equally often, unlike the paper")
+
+    # Optimisation
+    max_steps: int = _option(100_000, "optimiser steps of the run; schedules end there")
+    batch_size: int = _option(2048, "records per batch over all processes")
+    gradient_accumulation_steps: int = _option(1, "batches per optimiser step")
+    learning_rate: float = _option(1e-3, "after warm-up")
+    final_learning_rate: float = _option(1e-6, "at the last step (cosine)")
+    warmup_start_learning_rate: float = _option(1e-6, "at step 0 (linear warm-up)")
+    warmup_steps: int = _option(10_000, "optimiser steps of warm-up")
+    weight_decay: float = _option(0.01, "at step 0")
+    final_weight_decay: float = _option(0.1, "at the last step (cosine)")
+    adam_beta1: float = _option(0.9, "AdamW")
+    adam_beta2: float = _option(0.99, "AdamW")
+    adam_epsilon: float = _option(1e-6, "AdamW")
+    max_grad_norm: float = _option(0.0, "clip gradients to this norm; 0 does not clip")
+    ema_momentum: float = _option(0.998, "of the target encoder at step 0")
+    final_ema_momentum: float = _option(0.9995, "of the target encoder at the end (linear)")
+
+    # Run
+    output_dir: str = _option("runs/pretrain", "folder for checkpoints, logs and the exported encoder")
+    resume_from_checkpoint: str | None = _option(None, "'latest' or the path of a checkpoint-<step> folder")
+    seed: int = _option(0, "of initial weights, crops and masks")
+    mixed_precision: Literal["no", "bf16"] = _option("bf16", "compute in bfloat16; weights stay float32")
+    torch_compile: bool = _option(False, "compile the model")
+    gradient_checkpointing: bool = _option(False, "recompute activations to save memory")
+    save_steps: int = _option(5_000, "optimiser steps between checkpoints")
+    save_total_limit: int = _option(2, "checkpoints to keep; older ones are deleted")
+    logging_steps: int = _option(50, "optimiser steps between log lines")
+    report_to: list[str] = _option([], "trackers of Accelerate: tensorboard, wandb, ...")
+    probe_task: str | None = _option(None, "after training, linear-probe this PTB-XL task beside untrained encoders")
+    probe_seeds: int = _option(3, "untrained encoders to compare with")
+
+    def __post_init__(self) -> None:
+        self.database_weights()
+        self.model_config(sampling_rate=500)
+        for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "save_steps", "save_total_limit", "logging_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if not 0 < self.min_keep_ratio <= self.max_keep_ratio < 1:
+            raise ValueError(
+                f"min_keep_ratio={self.min_keep_ratio} and max_keep_ratio={self.max_keep_ratio} must lie between 0 and 1, "
+                "the first no larger than the second."
+            )
+        if not 0 <= self.warmup_steps < self.max_steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} leaves nothing of max_steps={self.max_steps}: lower it with --warmup_steps."
+            )
+
+    def database_weights(self) -> dict[str, float]:
+        """`databases` as name -> weight. Raises `ValueError` if an entry is not NAME=WEIGHT."""
+        weights: dict[str, float] = {}
+        for entry in self.databases:
+            name, _, weight = entry.partition("=")
+            try:
+                weights[name] = float(weight) if name not in weights else float("nan")
+            except ValueError:
+                weights[name] = float("nan")
+            if not weights[name] > 0:
+                raise ValueError(f"databases: {entry!r} is not NAME=WEIGHT with a positive weight, each name once.")
+        if abs(sum(weights.values()) - 1.0) > 1e-6:
+            raise ValueError(f"databases: the weights sum to {sum(weights.values()):g}, not to 1.")
+        return weights
+
+    def model_config(self, sampling_rate: int) -> EcgJepaConfig:
+        """Configuration of the model for records of `sampling_rate` Hz. Raises `ValueError` if it is inconsistent."""
+        overrides = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+        names = [*overrides, *(f"pred_{name}" for name in overrides)]
+        return EcgJepaConfig.from_size(
+            self.size,
+            sampling_rate=sampling_rate,
+            signal_length=round(self.crop_duration * sampling_rate),
+            patch_size=self.patch_size,
+            **{name: getattr(self, name) for name in names if getattr(self, name) is not None},
+        )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then cosine."""
+        return warmup_cosine_schedule(
+            step,
+            self.max_steps,
+            self.learning_rate,
+            self.final_learning_rate,
+            self.warmup_steps,
+            self.warmup_start_learning_rate,
+        )
+
+    def weight_decay_at(self, step: int) -> float:
+        """Cosine."""
+        return cosine_schedule(step, self.max_steps, self.weight_decay, self.final_weight_decay)
+
+    def momentum_at(self, step: int) -> float:
+        """Momentum of the EMA before forward `step`, which is the one after optimiser step `step - 1` (linear)."""
+        return linear_schedule(step, self.max_steps, self.ema_momentum, self.final_ema_momentum)
+
+    def masks(self, batch_index: int, rank: int, batch_size: int, num_patches: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Masks for part `rank` of a batch, a pure function of (seed, batch_index, rank). The number of visible patches is the
+        same on all ranks, so that they take equally long.
+        """
+        shared = _seeded_generator(self.seed, batch_index)
+        num_context = draw_num_context(num_patches, self.min_keep_ratio, self.max_keep_ratio, shared)
+        own = _seeded_generator(self.seed, batch_index, rank + 1)
+        return sample_block_masks(
+            batch_size, num_patches, num_context, self.min_block_size, own, self.uniform_mask_positions
+        )
+
+    def log_due(self, step: int) -> bool:
+        """Whether to log after optimiser step `step`."""
+        return (step + 1) % self.logging_steps == 0 or step + 1 == self.max_steps
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Whether to save after optimiser step `step`."""
+        return (step + 1) % self.save_steps == 0 or step + 1 == self.max_steps
+
+
+def _seeded_generator(*key: int) -> torch.Generator:
+    """A generator whose stream depends on all numbers of `key`."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
