@@ -49,9 +49,7 @@ def assert_close(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-
     torch.testing.assert_close(actual, expected, atol=atol, rtol=0, msg=lambda text: f"{what}: {text}")
 
 
-def assert_same_weights(
-    model: torch.nn.Module, expected: torch.nn.Module, noise: dict[str, torch.Tensor] | None = None
-) -> None:
+def assert_same_weights(model: torch.nn.Module, expected: torch.nn.Module, noise: dict[str, torch.Tensor] | None = None) -> None:
     """`noise` marks elements of which only rounding decides (see `key_biases`): they are left out of the comparison."""
     theirs = dict(expected.named_parameters())
     assert theirs
@@ -104,9 +102,7 @@ def test_pretraining(path: Path) -> None:
     total = config["steps"]
     for step in range(case["steps"]):
         # The reference moves the target encoder before each forward, also before the first.
-        model.update_target_encoder(
-            linear_schedule(step, total, config["encoder_momentum"], config["final_encoder_momentum"])
-        )
+        model.update_target_encoder(linear_schedule(step, total, config["encoder_momentum"], config["final_encoder_momentum"]))
         learning_rate = warmup_cosine_schedule(
             step,
             total,
@@ -164,9 +160,7 @@ def test_classification(path: Path) -> None:
     recipe = case["eval_config"]
     model = convert_reference_checkpoint({"model": part(tensors, "weights."), **configs})
     assert isinstance(model, EcgJepaForSequenceClassification)
-    model.config.problem_type = (
-        "single_label_classification" if case["single_label"] else "multi_label_classification"
-    )
+    model.config.problem_type = "single_label_classification" if case["single_label"] else "multi_label_classification"
     model.train()
     model.ecg_jepa.requires_grad_(not recipe["frozen"])
     optimizer = adamw(model, recipe)
@@ -250,7 +244,10 @@ def test_masks() -> None:
         edges = np.diff(np.pad((visible ^ hidden).astype(int), ((0, 0), (1, 1))), axis=1)
         rows, begins = np.nonzero(edges == 1)
         lengths, runs = np.nonzero(edges == -1)[1] - begins, np.bincount(rows, minlength=samples)
-        for values, statistics in ((lengths, reference[f"{key}_run_length"]), (runs, reference[f"{key}_runs_per_mask"])):
+        for values, statistics in (
+            (lengths, reference[f"{key}_run_length"]),
+            (runs, reference[f"{key}_runs_per_mask"]),
+        ):
             standard_error = statistics["std"] * np.sqrt(2 / len(values))
             assert values.mean() == pytest.approx(statistics["mean"], abs=4.5 * standard_error)
             deciles = np.percentile(values, range(10, 100, 10))

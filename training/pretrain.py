@@ -19,7 +19,7 @@ from ecg_jepa.cores import use_all_cores
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
 from ecg_jepa.data.records import find_database
 from ecg_jepa.data.synthetic import Synthetic, generate_database
-from ecg_jepa.evaluation.linear_probe import linear_probe
+from ecg_jepa.evaluation.linear_probe import held_out_records, linear_probe
 from ecg_jepa.evaluation.task_data import TaskData
 from ecg_jepa.pretraining.checkpointing import Checkpoints
 from ecg_jepa.pretraining.export import export_pretraining
@@ -94,7 +94,8 @@ def train(
     )
     normalize = BatchNormalizer(*corpus.lead_statistics()).to(accelerator.device)
     if recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        # transformers renamed it in 5.23 and knows only the old name before.
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     if recipe.torch_compile:
         # The number of visible patches changes from batch to batch.
         model.compile(dynamic=True)
@@ -145,8 +146,8 @@ def compare_with_untrained(recipe: PretrainingRecipe, encoder: EcgJepaModel) -> 
         untrained.append(linear_probe(EcgJepaModel(encoder.config).to(encoder.device), data).macro)
     each = ", ".join(f"{value:.3f}" for value in untrained)
     print(
-        f"Linear probe, {recipe.probe_task} of {data.database.name}, macro AUROC on {len(data.splits['test'])} test records:"
-        f" trained {trained.macro:.3f}, untrained {sum(untrained) / len(untrained):.3f} ({each})"
+        f"Linear probe, {recipe.probe_task} of {data.database.name}, macro AUROC on {len(held_out_records(data))} held-out "
+        f"records: trained {trained.macro:.3f}, untrained {sum(untrained) / len(untrained):.3f} ({each})"
     )
     if trained.left_out:
         print(f"Not scored for lack of examples: {', '.join(trained.left_out)}")

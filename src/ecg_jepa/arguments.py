@@ -14,6 +14,13 @@ from transformers import HfArgumentParser
 T = TypeVar("T")
 
 
+def option(default: Any, text: str) -> Any:
+    """A dataclass field with a default and a line of help; a list is copied for every instance."""
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata={"help": text})
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 def parse_arguments(arguments_class: type[T], argv: Sequence[str] | None = None, description: str | None = None) -> T:
     """
     Fill `arguments_class` from `--config FILE.yaml` and flags.
@@ -26,7 +33,7 @@ def parse_arguments(arguments_class: type[T], argv: Sequence[str] | None = None,
     Raises:
         SystemExit: with status 2 and a message for unknown keys (naming the nearest valid one) and bad values.
     """
-    parser = HfArgumentParser(arguments_class, allow_abbrev=False, description=description)
+    parser = HfArgumentParser(arguments_class, allow_abbrev=False, description=description)  # type: ignore[arg-type]
     parser.add_argument("--config", metavar="FILE", help="YAML file whose keys are the flags; flags win")
     config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=parser.prog)
     config_parser.add_argument("--config")

@@ -175,8 +175,7 @@ class EcgJepaConfig(PreTrainedConfig):
             width, heads = getattr(self, f"{prefix}hidden_size"), getattr(self, f"{prefix}num_attention_heads")
             if width % 2:
                 raise ValueError(
-                    f"{prefix}hidden_size={width} is odd, but sine and cosine positions take pairs of channels: "
-                    f"use {width + 1}."
+                    f"{prefix}hidden_size={width} is odd, but sine and cosine positions take pairs of channels: use {width + 1}."
                 )
             if width % heads:
                 raise ValueError(
@@ -197,8 +196,7 @@ class EcgJepaConfig(PreTrainedConfig):
             raise ValueError(f"lead_names repeats {', '.join(repeated)} (case does not count): name each lead once.")
         if self.classifier_pooling == "register" and self.num_register_tokens == 0:
             raise ValueError(
-                'classifier_pooling="register" needs a register token: '
-                'set num_register_tokens=1 or classifier_pooling="mean".'
+                'classifier_pooling="register" needs a register token: set num_register_tokens=1 or classifier_pooling="mean".'
             )
 
     @classmethod

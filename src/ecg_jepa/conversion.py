@@ -49,12 +49,13 @@ CLASSIFIER_KEYS = (
 )
 
 # Networks of a checkpoint: prefix there -> prefix here, and the names inside.
-PRETRAINING_NETWORKS = {
+Networks = Mapping[str, tuple[str, tuple[tuple[str, str], ...]]]
+PRETRAINING_NETWORKS: Networks = {
     "encoder.": ("context_encoder.", ENCODER_KEYS),
     "target_encoder.": ("ecg_jepa.", ENCODER_KEYS),
     "predictor.": ("predictor.", PREDICTOR_KEYS),
 }
-CLASSIFIER_NETWORKS = {
+CLASSIFIER_NETWORKS: Networks = {
     "encoder.": ("ecg_jepa.", ENCODER_KEYS),
     "": ("", CLASSIFIER_KEYS),
 }
@@ -90,6 +91,7 @@ def convert_reference_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> 
     weights = {_WRAPPER_PREFIXES.sub("", name): tensor for name, tensor in checkpoint["model"].items()}
     eval_config = checkpoint.get("eval_config")
     model_class: type[EcgJepaPreTrainedModel]
+    networks: Networks
     if eval_config is not None:
         model_class, networks = EcgJepaForSequenceClassification, CLASSIFIER_NETWORKS
     elif any(name.startswith("predictor.") for name in weights):
@@ -143,7 +145,7 @@ def _drop_fixed_positions(weights: Mapping[str, torch.Tensor]) -> dict[str, torc
     return kept
 
 
-def _rename(name: str, networks: Mapping[str, tuple[str, tuple]]) -> str:
+def _rename(name: str, networks: Networks) -> str:
     for prefix, (new_prefix, keys) in networks.items():
         if name.startswith(prefix):
             name = name.removeprefix(prefix)
@@ -203,14 +205,12 @@ def _convert_eval_config(eval_config: Mapping[str, Any], weights: Mapping[str, t
         raise ValueError(
             f"'eval_config' says num_classes={eval_config['num_classes']}, but the classifier has {num_labels} outputs."
         )
-    if "pooling.query_token" in weights:
-        pooling = "attentive"
-    else:
-        pooling = "register" if eval_config.get("use_register") else "mean"
+    uses_register = bool(eval_config.get("use_register"))
+    token_pooling = "register" if uses_register else "mean"
     return {
         "num_labels": num_labels,
-        "classifier_pooling": pooling,
-        "classifier_pool_registers": bool(eval_config.get("use_register", True)),
+        "classifier_pooling": "attentive" if "pooling.query_token" in weights else token_pooling,
+        "classifier_pool_registers": uses_register,
         "classifier_bias": "classifier.bias" in weights,
         "classifier_qkv_bias": "pooling.query.bias" in weights,
         "hidden_dropout_prob": eval_config.get("dropout", 0.0),

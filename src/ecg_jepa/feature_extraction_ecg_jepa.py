@@ -7,7 +7,7 @@ import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
-from .configuration_ecg_jepa import STANDARD_LEADS
+from .configuration_ecg_jepa import STANDARD_LEADS, EcgJepaConfig
 from .signal_processing_ecg_jepa import condition, crop_starts, normalize, select_leads, unit_factor
 
 logger = logging.get_logger(__name__)
@@ -70,6 +70,19 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
                 )
         self.crop_duration = crop_duration
         self.crop_stride = crop_stride
+
+    @classmethod
+    def for_model(cls, config: EcgJepaConfig, mean: Any, std: Any, **options: Any) -> "EcgJepaFeatureExtractor":
+        """The extractor that fits a model's configuration; `mean`, `std` and `options` as for the class."""
+        return cls(
+            lead_names=config.lead_names,
+            sampling_rate=config.sampling_rate,
+            patch_size=config.patch_size,
+            signal_length=config.signal_length,
+            mean=mean,
+            std=std,
+            **options,
+        )
 
     def _per_lead(self, name: str, value: float | Sequence[float]) -> list[float]:
         values = np.asarray(value, dtype=float)
@@ -134,15 +147,12 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
                 raise ValueError(f"A record must be numbers of shape (leads, samples), but got {array.dtype} {array.shape}.")
         return arrays
 
-    def _extract(
-        self, signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str] | None, factor: float
-    ) -> np.ndarray:
+    def _extract(self, signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str] | None, factor: float) -> np.ndarray:
         if lead_names is None and signal.shape[0] != len(self.lead_names):
             hint = " It looks transposed." if signal.shape[1] == len(self.lead_names) else ""
             raise ValueError(
                 f"The record has {signal.shape[0]} leads of {signal.shape[1]} samples, expected (leads, samples) with the "
-                f"{len(self.lead_names)} leads {', '.join(self.lead_names)}; pass lead_names for another order or set."
-                + hint
+                f"{len(self.lead_names)} leads {', '.join(self.lead_names)}; pass lead_names for another order or set." + hint
             )
         signal = signal.astype(np.float32) * np.float32(factor)
         signal = select_leads(signal, lead_names or self.lead_names, self.lead_names)
@@ -163,13 +173,12 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
                 f"{self.signal_length}: crop it, or set crop_duration and crop_stride of the feature extractor."
             )
         if whole < samples:
-            logger.warning_once(
-                f"A record's last {samples - whole} samples fill no patch of {self.patch_size} and are left out."
-            )
+            logger.warning_once(f"A record's last {samples - whole} samples fill no patch of {self.patch_size} and are left out.")
         return signal[:, :whole]
 
     def _crops(self, signal: np.ndarray) -> np.ndarray:
-        assert self.crop_duration is not None and self.crop_stride is not None
+        assert self.crop_duration is not None
+        assert self.crop_stride is not None
         length = round(self.crop_duration * self.sampling_rate)
         stride = max(1, round(self.crop_stride * self.sampling_rate))
         if signal.shape[1] < length:

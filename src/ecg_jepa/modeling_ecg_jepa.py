@@ -30,11 +30,11 @@ class EcgJepaForPreTrainingOutput(ModelOutput):
         hidden_states, attentions: the context encoder's, when asked for.
     """
 
-    loss: torch.FloatTensor | None = None
-    prediction: torch.FloatTensor | None = None
-    target: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    prediction: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def sinusoidal_positions(num_positions: int, width: int) -> torch.Tensor:
@@ -70,7 +70,7 @@ def eager_attention_forward(
 
 
 def attend(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **kwargs: Any
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **kwargs: Any
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
     Multi-head attention through the implementation that the configuration names.
@@ -82,9 +82,7 @@ def attend(
     query, key, value = (
         x.view(batch, -1, module.num_heads, width // module.num_heads).transpose(1, 2) for x in (query, key, value)
     )
-    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, eager_attention_forward
-    )
+    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
     output, weights = interface(
         module,
         query,
@@ -101,6 +99,8 @@ def attend(
 class EcgJepaEmbeddings(nn.Module):
     """Signal -> patch tokens with positions, the kept ones only, with the registers in front."""
 
+    position_embeddings: torch.Tensor
+
     def __init__(self, config: EcgJepaConfig):
         super().__init__()
         self.config = config
@@ -112,9 +112,7 @@ class EcgJepaEmbeddings(nn.Module):
             bias=config.use_bias,
         )
         self.register_tokens = (
-            nn.Parameter(torch.zeros(1, config.num_register_tokens, config.hidden_size))
-            if config.num_register_tokens
-            else None
+            nn.Parameter(torch.zeros(1, config.num_register_tokens, config.hidden_size)) if config.num_register_tokens else None
         )
         self.register_buffer(
             "position_embeddings", sinusoidal_positions(config.num_patches, config.hidden_size), persistent=False
@@ -235,6 +233,8 @@ class EcgJepaLayer(GradientCheckpointingLayer):
 class EcgJepaPredictor(nn.Module):
     """Context tokens and the places of hidden patches -> predicted latents of the hidden patches."""
 
+    position_embeddings: torch.Tensor
+
     def __init__(self, config: EcgJepaConfig):
         super().__init__()
         width = config.pred_hidden_size
@@ -295,7 +295,7 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
     config_class = EcgJepaConfig
     base_model_prefix = "ecg_jepa"
     main_input_name = "input_values"
-    input_modalities = ("time",)
+    input_modalities = ("time",)  # type: ignore[assignment]  # a tuple in transformers' own models, too
     supports_gradient_checkpointing = True
     _no_split_modules = ["EcgJepaEmbeddings", "EcgJepaLayer"]
     _supports_sdpa = True
@@ -488,12 +488,12 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels: int = config.num_labels or 2
         self.ecg_jepa = EcgJepaModel(config)
         self.pooling = EcgJepaAttentivePooling(config) if config.classifier_pooling == "attentive" else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         bias = config.use_bias if config.classifier_bias is None else config.classifier_bias
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=bias)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels, bias=bias)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -111,9 +111,7 @@ def resample(signal: np.ndarray, sampling_rate: float, target_rate: float) -> np
     return scipy_signal.resample(signal, num_samples, axis=1).astype(signal.dtype, copy=False)
 
 
-def condition(
-    signal: np.ndarray, sampling_rate: float, target_rate: float, highpass_cutoff: float | None = None
-) -> np.ndarray:
+def condition(signal: np.ndarray, sampling_rate: float, target_rate: float, highpass_cutoff: float | None = None) -> np.ndarray:
     """NaNs, then the high-pass if a cutoff (Hz) is given, then the target rate: everything before normalisation."""
     signal = interpolate_nans(signal)
     if highpass_cutoff is not None:

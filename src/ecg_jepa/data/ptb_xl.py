@@ -1,5 +1,6 @@
 """PTB-XL 1.0.3 as downloaded from PhysioNet."""
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class PtbXl(EcgDatabaseBuilder):
         yield self.data_dir / DATABASE_CSV
         yield from super().source_files(records)
 
-    def _record_info(self, row: dict[str, Any], path: str) -> RecordInfo:
+    def _record_info(self, row: dict[Hashable, Any], path: str) -> RecordInfo:
         record_id = str(row["ecg_id"])
         return RecordInfo(
             record_id=record_id,

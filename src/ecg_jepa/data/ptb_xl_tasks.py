@@ -40,7 +40,8 @@ def _class_of_statement(name: str, table: pd.DataFrame) -> dict[str, str]:
     if name in ("diagnostic", "form", "rhythm"):
         return {statement: statement for statement in table.index[table[name] == 1.0]}
     column = "diagnostic_subclass" if name == "subdiagnostic" else "diagnostic_class"
-    return table.loc[(table["diagnostic"] == 1.0) & table[column].notna(), column].to_dict()
+    classes = table.loc[(table["diagnostic"] == 1.0) & table[column].notna(), column]
+    return dict(zip(classes.index, classes, strict=True))
 
 
 def make_task(name: str, statements: Sequence[Sequence[str]], table: pd.DataFrame) -> Task:
@@ -65,9 +66,7 @@ def make_task(name: str, statements: Sequence[Sequence[str]], table: pd.DataFram
     classes_of_records = [{class_of[s] for s in of_record if s in class_of} for of_record in statements]
     single_label = name == "ST-MEM"
     included = np.array([len(c) == 1 if single_label else len(c) > 0 for c in classes_of_records], dtype=bool)
-    class_names = sorted(
-        {c for classes, kept in zip(classes_of_records, included, strict=True) if kept for c in classes}
-    )
+    class_names = sorted({c for classes, kept in zip(classes_of_records, included, strict=True) if kept for c in classes})
     column = {class_name: index for index, class_name in enumerate(class_names)}
     labels = np.zeros((len(statements), len(class_names)), dtype=np.float32)
     for row in np.flatnonzero(included):

@@ -73,10 +73,9 @@ def _check_signal_files(path: Path, header: wfdb.Record) -> None:
         if not file.is_file():
             raise RecordError(path, "missing signal file", f"no file {name}")
         signals = [index for index, other in enumerate(header.file_name) if other == name]
-        sizes = [_WFDB_SAMPLE_BYTES.get(header.fmt[index]) for index in signals]
-        if None in sizes:
+        if any(header.fmt[index] not in _WFDB_SAMPLE_BYTES for index in signals):
             continue  # packed formats: left to wfdb
-        frame = sum(size * (header.samps_per_frame[index] or 1) for size, index in zip(sizes, signals, strict=True))
+        frame = sum(_WFDB_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
         expected = (header.byte_offset[signals[0]] or 0) + frame * header.sig_len
         actual = file.stat().st_size
         if actual != expected:

@@ -8,7 +8,7 @@ follow from I and II, noise included, so that Einthoven's and Goldberger's relat
 The records are good for tests, demonstrations and teaching. They are not realistic enough to publish results on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -341,7 +341,7 @@ def write_wfdb_record(path: Path, signal: np.ndarray, sampling_rate: int, lead_n
     Path(f"{path}.hea").write_text("\n".join(lines) + "\n")
 
 
-def _draw(table: dict[str, float], rng: np.random.Generator) -> str:
+def _draw(table: Mapping[str, float], rng: np.random.Generator) -> str:
     weights = np.array(list(table.values()), dtype=float)
     return str(rng.choice(list(table), p=weights / weights.sum()))
 

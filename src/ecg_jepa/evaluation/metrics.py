@@ -31,9 +31,7 @@ def auroc(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> Aur
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.shape != scores.shape or labels.shape[1:] != (len(class_names),):
-        raise ValueError(
-            f"labels {labels.shape} and scores {scores.shape} must both be (records, {len(class_names)} classes)."
-        )
+        raise ValueError(f"labels {labels.shape} and scores {scores.shape} must both be (records, {len(class_names)} classes).")
     if np.isnan(scores).any():
         raise ValueError("Scores contain NaN: the classifier diverged.")
     positives = labels.sum(axis=0)
@@ -41,8 +39,7 @@ def auroc(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> Aur
     if not scorable.any():
         raise ValueError(f"No class has both positives and negatives among the {len(labels)} records.")
     per_class = {
-        class_names[column]: float(roc_auc_score(labels[:, column], scores[:, column]))
-        for column in np.flatnonzero(scorable)
+        class_names[column]: float(roc_auc_score(labels[:, column], scores[:, column])) for column in np.flatnonzero(scorable)
     }
     left_out = [class_names[column] for column in np.flatnonzero(~scorable)]
     return Auroc(float(np.mean(list(per_class.values()))), per_class, left_out)

@@ -60,9 +60,7 @@ class TaskData:
         signal = self.database.signal(index, start, length).astype(np.float32) / np.float32(MICROVOLTS_PER_MILLIVOLT)
         return normalize(signal, self.mean, self.std)
 
-    def training_batches(
-        self, batch_size: int, crop_length: int, seed: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def training_batches(self, batch_size: int, crop_length: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches of random crops (batch, leads, crop_length) and labels without end, every record once per epoch."""
         rng = np.random.default_rng(seed)
         train = self._long_enough(self.splits["train"], crop_length)

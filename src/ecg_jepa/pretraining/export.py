@@ -1,30 +1,13 @@
 """What a finished run leaves behind: an encoder that `AutoModel.from_pretrained` reads, complete with its pre-processing."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..arguments import write_yaml
-from ..configuration_ecg_jepa import EcgJepaConfig
 from ..data.corpus import Corpus
 from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..model_card import write_model_card
 from ..modeling_ecg_jepa import EcgJepaForPreTraining
 from .recipe import PretrainingRecipe
-
-
-def make_feature_extractor(
-    config: EcgJepaConfig, mean: Sequence[float], std: Sequence[float], **options: float | None
-) -> EcgJepaFeatureExtractor:
-    """The extractor that fits `config`, with per-lead statistics in mV; `options` as for the class."""
-    return EcgJepaFeatureExtractor(
-        lead_names=config.lead_names,
-        sampling_rate=config.sampling_rate,
-        patch_size=config.patch_size,
-        signal_length=config.signal_length,
-        mean=mean,
-        std=std,
-        **options,
-    )
 
 
 def export_pretraining(
@@ -34,14 +17,14 @@ def export_pretraining(
     recipe: PretrainingRecipe,
     last_metrics: dict[str, float],
     card_template: Path,
-) -> EcgJepaFeatureExtractor:
+) -> None:
     """
     Write the target encoder, its extractor, card and training configuration to `output_dir`, and all three networks to
     `output_dir/pretraining`. The extractor holds the statistics of the weighted mixture; the card lists each database's own.
     """
     output_dir = Path(output_dir)
     mean, std = corpus.mixture_statistics()
-    extractor = make_feature_extractor(model.config, mean.tolist(), std.tolist())
+    extractor = EcgJepaFeatureExtractor.for_model(model.config, mean, std)
     model.ecg_jepa.save_pretrained(output_dir)
     extractor.save_pretrained(output_dir)
     model.save_pretrained(output_dir / "pretraining")
@@ -64,4 +47,3 @@ def export_pretraining(
         std=std.tolist(),
         metrics=last_metrics,
     )
-    return extractor

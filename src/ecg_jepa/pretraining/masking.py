@@ -5,9 +5,7 @@ import math
 import torch
 
 
-def draw_num_context(
-    num_patches: int, min_keep_ratio: float, max_keep_ratio: float, generator: torch.Generator
-) -> int:
+def draw_num_context(num_patches: int, min_keep_ratio: float, max_keep_ratio: float, generator: torch.Generator) -> int:
     """Number of visible patches of a batch: ceil(ratio * num_patches) with ratio uniform in [min, max)."""
     ratio = min_keep_ratio + (max_keep_ratio - min_keep_ratio) * torch.rand((), generator=generator).item()
     return math.ceil(ratio * num_patches)

@@ -32,7 +32,8 @@ def parameter_groups(modules: Iterable[nn.Module]) -> list[dict]:
     Trainable parameters for AdamW in two groups: weights of Linear and Conv1d layers, and the rest (biases, norms,
     tokens, LayerScale), which are never decayed. `decays` marks the first for [`set_schedules`].
     """
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     seen: set[int] = set()
     for module in modules:
         for child in module.modules():

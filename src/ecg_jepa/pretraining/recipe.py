@@ -1,20 +1,15 @@
 """Everything that a pre-training run can be told; the defaults are the paper's ViT-S on all ten databases."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
+from ..arguments import option
 from ..configuration_ecg_jepa import EcgJepaConfig
 from .masking import draw_num_context, sample_block_masks
 from .optimization import cosine_schedule, linear_schedule, warmup_cosine_schedule
-
-
-def _option(default: Any, text: str) -> Any:
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass
@@ -26,62 +21,69 @@ class PretrainingRecipe:
     """
 
     # Data
-    data_dir: str = _option("data/prepared", "folder with prepared databases")
-    databases: list[str] = _option(["ptb-xl=1.0"], "NAME=WEIGHT of each database; weights sum to 1")
-    synthetic_records: int = _option(0, "generate and prepare this many synthetic records if there are none yet")
-    crop_duration: float = _option(10.0, "seconds of signal that the model sees; shorter records are left out")
+    data_dir: str = option("data/prepared", "folder with prepared databases")
+    databases: list[str] = option(["ptb-xl=1.0"], "NAME=WEIGHT of each database; weights sum to 1")
+    synthetic_records: int = option(0, "generate and prepare this many synthetic records if there are none yet")
+    crop_duration: float = option(10.0, "seconds of signal that the model sees; shorter records are left out")
 
     # Model
-    size: Literal["xs", "s", "b"] = _option("s", "published size; the next six override its numbers")
-    hidden_size: int | None = _option(None, "width of the encoder")
-    num_hidden_layers: int | None = _option(None, "depth of the encoder")
-    num_attention_heads: int | None = _option(None, "heads of the encoder")
-    pred_hidden_size: int | None = _option(None, "width of the predictor")
-    pred_num_hidden_layers: int | None = _option(None, "depth of the predictor")
-    pred_num_attention_heads: int | None = _option(None, "heads of the predictor")
-    patch_size: int = _option(25, "samples per patch")
+    size: Literal["xs", "s", "b"] = option("s", "published size; the next six override its numbers")
+    hidden_size: int | None = option(None, "width of the encoder")
+    num_hidden_layers: int | None = option(None, "depth of the encoder")
+    num_attention_heads: int | None = option(None, "heads of the encoder")
+    pred_hidden_size: int | None = option(None, "width of the predictor")
+    pred_num_hidden_layers: int | None = option(None, "depth of the predictor")
+    pred_num_attention_heads: int | None = option(None, "heads of the predictor")
+    patch_size: int = option(25, "samples per patch")
 
     # Masks
-    min_keep_ratio: float = _option(0.15, "smallest share of visible patches")
-    max_keep_ratio: float = _option(0.25, "largest share of visible patches")
-    min_block_size: int = _option(10, "shortest hidden block, in patches")
-    uniform_mask_positions: bool = _option(False, "hide all positions equally often, unlike the paper")
+    min_keep_ratio: float = option(0.15, "smallest share of visible patches")
+    max_keep_ratio: float = option(0.25, "largest share of visible patches")
+    min_block_size: int = option(10, "shortest hidden block, in patches")
+    uniform_mask_positions: bool = option(False, "hide all positions equally often, unlike the paper")
 
     # Optimisation
-    max_steps: int = _option(100_000, "optimiser steps of the run; schedules end there")
-    batch_size: int = _option(2048, "records per batch over all processes")
-    gradient_accumulation_steps: int = _option(1, "batches per optimiser step")
-    learning_rate: float = _option(1e-3, "after warm-up")
-    final_learning_rate: float = _option(1e-6, "at the last step (cosine)")
-    warmup_start_learning_rate: float = _option(1e-6, "at step 0 (linear warm-up)")
-    warmup_steps: int = _option(10_000, "optimiser steps of warm-up")
-    weight_decay: float = _option(0.01, "at step 0")
-    final_weight_decay: float = _option(0.1, "at the last step (cosine)")
-    adam_beta1: float = _option(0.9, "AdamW")
-    adam_beta2: float = _option(0.99, "AdamW")
-    adam_epsilon: float = _option(1e-6, "AdamW")
-    max_grad_norm: float = _option(0.0, "clip gradients to this norm; 0 does not clip")
-    ema_momentum: float = _option(0.998, "of the target encoder at step 0")
-    final_ema_momentum: float = _option(0.9995, "of the target encoder at the end (linear)")
+    max_steps: int = option(100_000, "optimiser steps of the run; schedules end there")
+    batch_size: int = option(2048, "records per batch over all processes")
+    gradient_accumulation_steps: int = option(1, "batches per optimiser step")
+    learning_rate: float = option(1e-3, "after warm-up")
+    final_learning_rate: float = option(1e-6, "at the last step (cosine)")
+    warmup_start_learning_rate: float = option(1e-6, "at step 0 (linear warm-up)")
+    warmup_steps: int = option(10_000, "optimiser steps of warm-up")
+    weight_decay: float = option(0.01, "at step 0")
+    final_weight_decay: float = option(0.1, "at the last step (cosine)")
+    adam_beta1: float = option(0.9, "AdamW")
+    adam_beta2: float = option(0.99, "AdamW")
+    adam_epsilon: float = option(1e-6, "AdamW")
+    max_grad_norm: float = option(0.0, "clip gradients to this norm; 0 does not clip")
+    ema_momentum: float = option(0.998, "of the target encoder at step 0")
+    final_ema_momentum: float = option(0.9995, "of the target encoder at the end (linear)")
 
     # Run
-    output_dir: str = _option("runs/pretrain", "folder for checkpoints, logs and the exported encoder")
-    resume_from_checkpoint: str | None = _option(None, "'latest' or the path of a checkpoint-<step> folder")
-    seed: int = _option(0, "of initial weights, crops and masks")
-    mixed_precision: Literal["no", "bf16"] = _option("bf16", "compute in bfloat16; weights stay float32")
-    torch_compile: bool = _option(False, "compile the model")
-    gradient_checkpointing: bool = _option(False, "recompute activations to save memory")
-    save_steps: int = _option(5_000, "optimiser steps between checkpoints")
-    save_total_limit: int = _option(2, "checkpoints to keep; older ones are deleted")
-    logging_steps: int = _option(50, "optimiser steps between log lines")
-    report_to: list[str] = _option([], "trackers of Accelerate: tensorboard, wandb, ...")
-    probe_task: str | None = _option(None, "after training, linear-probe this PTB-XL task beside untrained encoders")
-    probe_seeds: int = _option(3, "untrained encoders to compare with")
+    output_dir: str = option("runs/pretrain", "folder for checkpoints, logs and the exported encoder")
+    resume_from_checkpoint: str | None = option(None, "'latest' or the path of a checkpoint-<step> folder")
+    seed: int = option(0, "of initial weights, crops and masks")
+    mixed_precision: Literal["no", "bf16"] = option("bf16", "compute in bfloat16; weights stay float32")
+    torch_compile: bool = option(False, "compile the model")
+    gradient_checkpointing: bool = option(False, "recompute activations to save memory")
+    save_steps: int = option(5_000, "optimiser steps between checkpoints")
+    save_total_limit: int = option(2, "checkpoints to keep; older ones are deleted")
+    logging_steps: int = option(50, "optimiser steps between log lines")
+    report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...")
+    probe_task: str | None = option(None, "after training, linear-probe this PTB-XL task beside untrained encoders")
+    probe_seeds: int = option(3, "untrained encoders to compare with")
 
     def __post_init__(self) -> None:
         self.database_weights()
         self.model_config(sampling_rate=500)
-        for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "save_steps", "save_total_limit", "logging_steps"):
+        for name in (
+            "max_steps",
+            "batch_size",
+            "gradient_accumulation_steps",
+            "save_steps",
+            "save_total_limit",
+            "logging_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if not 0 < self.min_keep_ratio <= self.max_keep_ratio < 1:
@@ -148,9 +150,7 @@ class PretrainingRecipe:
         shared = _seeded_generator(self.seed, batch_index)
         num_context = draw_num_context(num_patches, self.min_keep_ratio, self.max_keep_ratio, shared)
         own = _seeded_generator(self.seed, batch_index, rank + 1)
-        return sample_block_masks(
-            batch_size, num_patches, num_context, self.min_block_size, own, self.uniform_mask_positions
-        )
+        return sample_block_masks(batch_size, num_patches, num_context, self.min_block_size, own, self.uniform_mask_positions)
 
     def log_due(self, step: int) -> bool:
         """Whether to log after optimiser step `step`."""

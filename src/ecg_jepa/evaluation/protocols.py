@@ -1,0 +1,79 @@
+"""How an encoder is judged on a task: the arguments of `training/finetune.py` and what follows from them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..arguments import option
+from ..pretraining.optimization import warmup_cosine_schedule
+
+PROTOCOLS = ("linear", "attentive", "finetune", "finetune_after_probe")
+
+
+@dataclass
+class ProtocolArguments:
+    """
+    Arguments of `training/finetune.py`. The defaults are the attentive probe's; `training/configs/<protocol>.yaml` has the
+    figures of each protocol (paper, section 4). Raises `ValueError` for values that do not fit together.
+    """
+
+    # What
+    model_name_or_path: str = option("", "pre-trained directory, or random:xs|s|b for the untrained baseline")
+    protocol: Literal["linear", "attentive", "finetune", "finetune_after_probe"] = option(
+        "attentive",
+        "linear: frozen encoder, mean token -> Linear; attentive: frozen, learned query over all tokens; finetune: all "
+        "weights, register -> Linear; finetune_after_probe: all weights, from the directory of a probe",
+    )
+    task: Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM"] = option(
+        "all", "PTB-XL task"
+    )
+    data_dir: str = option("data/prepared", "prepared database, or a folder of several")
+    database: str | None = option(None, "which one, if data_dir has several")
+    output_dir: str = option("runs/finetune", "folder of the classifier")
+
+    # Crops, in s
+    crop_duration: float = option(2.5, "of training and evaluation crops")
+    crop_stride: float = option(1.25, "between evaluation crops, whose logits are averaged")
+
+    # Optimisation
+    max_steps: int = option(5000, "optimiser steps")
+    batch_size: int = option(128, "records per step over all processes")
+    learning_rate: float = option(1e-3, "after warm-up")
+    final_learning_rate: float = option(1e-3, "at the last step (cosine)")
+    warmup_steps: int = option(0, "steps of linear warm-up from 1e-6")
+    weight_decay: float = option(0.1, "on weights of Linear and Conv1d layers")
+    adam_beta1: float = option(0.9, "AdamW")
+    adam_beta2: float = option(0.999, "AdamW")
+    dropout: float = option(0.0, "on residual branches and before the classifier")
+    max_grad_norm: float = option(1.0, "clip gradients to this norm; 0 does not clip")
+
+    # Run
+    eval_steps: int = option(100, "steps between validations; the best checkpoint is kept")
+    patience: int = option(5000, "stop after this many steps without a better validation")
+    seed: int = option(0, "of the head, crops and order of records")
+    mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
+    report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...")
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "eval_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if not self.model_name_or_path:
+            raise ValueError("model_name_or_path is missing: name a pre-trained directory, or random:xs, random:s, random:b.")
+        if self.warmup_steps >= self.max_steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} leaves nothing of max_steps={self.max_steps}.")
+        if self.protocol == "finetune_after_probe" and self.model_name_or_path.startswith("random:"):
+            raise ValueError("finetune_after_probe starts from the directory of a probe, not from random weights.")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder stays as it is."""
+        return self.protocol in ("linear", "attentive")
+
+    @property
+    def pooling(self) -> str | None:
+        """The head's pooling; `None` keeps the one of the probe."""
+        return {"linear": "mean", "attentive": "attentive", "finetune": "register"}.get(self.protocol)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then cosine (constant if both ends are the same)."""
+        return warmup_cosine_schedule(step, self.max_steps, self.learning_rate, self.final_learning_rate, self.warmup_steps)

@@ -1,0 +1,95 @@
+"""Shared fixtures: tiny models, a small synthetic database in PTB-XL's layout, and the real records where they are."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+# Before torch and datasets are imported: one thread per worker, no network, no progress bars.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+
+from ecg_jepa import EcgJepaConfig
+from ecg_jepa.data.records import PreparedDatabase, find_database
+from ecg_jepa.data.synthetic import Synthetic, generate_database
+
+REPOSITORY = Path(__file__).parents[1]
+DATA_DIR = Path(os.environ.get("ECG_JEPA_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_config() -> EcgJepaConfig:
+    """Two layers of width 32 over 20 patches."""
+    return EcgJepaConfig(**tiny_sizes(), signal_length=500)
+
+
+def tiny_sizes() -> dict[str, int]:
+    encoder = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return encoder | {"pred_hidden_size": 16, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
+
+
+@pytest.fixture
+def signal() -> torch.Tensor:
+    """Two normalised records of 500 samples."""
+    return torch.randn(2, 12, 500)
+
+
+@pytest.fixture(scope="session")
+def raw_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 synthetic records in PTB-XL's layout, at both rates."""
+    return generate_database(tmp_path_factory.mktemp("raw"), 120, seed=3, with_low_rate=True)
+
+
+@pytest.fixture(scope="session")
+def prepared_dir(raw_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the prepared database `synthetic`."""
+    directory = tmp_path_factory.mktemp("prepared")
+    Synthetic(data_dir=str(raw_database)).prepare(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def prepared(prepared_dir: Path) -> PreparedDatabase:
+    return find_database(prepared_dir)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real records; skips where it is absent."""
+    if not DATA_DIR.is_dir():
+        pytest.skip(f"no real records in {DATA_DIR}")
+    return DATA_DIR
+
+
+@pytest.fixture
+def run_script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Run `training/<name>.py` with flags, in this process; every run gets a fresh state of Accelerate."""
+
+    def run(name: str, *flags: object) -> ModuleType:
+        path = REPOSITORY / "training" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"training_{name}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        AcceleratorState._reset_state(True)
+        PartialState._reset_state()
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, flags)])
+        module.main()
+        return module
+
+    return run

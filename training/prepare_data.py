@@ -1,0 +1,76 @@
+"""
+Prepare a database once: read, condition, write Arrow shards that training maps into memory.
+
+    python training/prepare_data.py --database ptb-xl --data_dir RAW --output_dir PREPARED
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ecg_jepa.arguments import parse_arguments
+from ecg_jepa.data.builder import EcgDatabaseBuilder
+from ecg_jepa.data.ptb_xl import PtbXl
+from ecg_jepa.data.records import REJECTED_FILE, DatabaseInfo
+from ecg_jepa.data.synthetic import Synthetic, generate_database
+
+BUILDERS: dict[str, type[EcgDatabaseBuilder]] = {builder.database: builder for builder in (PtbXl, Synthetic)}
+
+
+@dataclass
+class PreparationArguments:
+    """Arguments of this script."""
+
+    database: str = field(metadata={"help": f"one of {', '.join(BUILDERS)}"})
+    data_dir: str = field(metadata={"help": "folder of the database as downloaded; for synthetic, where to generate it"})
+    output_dir: str = field(metadata={"help": "the prepared database goes to a folder of its name in here"})
+    sampling_rate: int = field(
+        default=500, metadata={"help": "of the prepared records in Hz; 100 reads PTB-XL's own 100 Hz files"}
+    )
+    num_proc: int = field(default=1, metadata={"help": "processes"})
+    download: bool = field(default=False, metadata={"help": "fetch the database from its original host first"})
+    num_records: int = field(default=1000, metadata={"help": "synthetic: how many records to generate"})
+    seed: int = field(default=0, metadata={"help": "synthetic: of the records"})
+
+    def __post_init__(self) -> None:
+        if self.database not in BUILDERS:
+            raise ValueError(f"database {self.database!r} has no builder yet: choose one of {', '.join(BUILDERS)}.")
+        if self.download:
+            raise ValueError("download is not available yet: fetch the database with its host's own tools, then name its folder.")
+        if self.sampling_rate < 1 or self.num_proc < 1:
+            raise ValueError("sampling_rate and num_proc must be at least 1.")
+
+
+def main() -> None:
+    arguments = parse_arguments(PreparationArguments, description=__doc__)
+    if arguments.database == Synthetic.database and not (Path(arguments.data_dir) / "ptbxl_database.csv").is_file():
+        generate_database(
+            arguments.data_dir,
+            arguments.num_records,
+            arguments.seed,
+            with_low_rate=arguments.sampling_rate == 100,
+            num_proc=arguments.num_proc,
+        )
+    builder = BUILDERS[arguments.database](data_dir=arguments.data_dir, sampling_rate=arguments.sampling_rate)
+    try:
+        info = builder.prepare(arguments.output_dir, num_proc=arguments.num_proc)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"prepare_data.py: {error}") from error
+    summarize(info, Path(arguments.output_dir, info.name))
+
+
+def summarize(info: DatabaseInfo, directory: Path) -> None:
+    """Print the closing figures."""
+    rejected = sum(info.rejected.values())
+    print(f"{info.name}: {info.records} records read, {rejected} rejected, in {directory}")
+    for reason, count in sorted(info.rejected.items()):
+        print(f"  rejected: {count} x {reason}")
+    if rejected:
+        print(f"  each with its reason in {directory / REJECTED_FILE}")
+    print(
+        f"  {info.hours:.2f} hours at {info.sampling_rate} Hz, {info.megabytes:.1f} MB, {info.interpolated_samples} samples "
+        f"interpolated, {info.clipped_samples} clipped to +-32.767 mV"
+    )
+
+
+if __name__ == "__main__":
+    main()
