@@ -123,9 +123,7 @@ def test_ema_moves_the_target_towards_the_context(tiny_config):
 
 
 def test_target_encoder_has_no_dropout(signal):
-    config = EcgJepaConfig(
-        hidden_size=32, num_attention_heads=4, num_hidden_layers=2, signal_length=500, hidden_dropout_prob=0.5
-    )
+    config = EcgJepaConfig(hidden_size=32, num_attention_heads=4, num_hidden_layers=2, signal_length=500, hidden_dropout_prob=0.5)
     model = EcgJepaForPreTraining(config).train()
     first, second = (model(signal, CONTEXT, TARGET) for _ in range(2))
     assert torch.equal(first.target, second.target)

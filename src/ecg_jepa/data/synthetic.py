@@ -334,7 +334,7 @@ def write_wfdb_record(path: Path, signal: np.ndarray, sampling_rate: int, lead_n
     Some 30 times faster than `wfdb.wrsamp`, which takes 58 ms for a record of 10 s.
     """
     Path(f"{path}.dat").write_bytes(signal.T.astype("<i2").tobytes())
-    checksums = signal.sum(axis=1, dtype=np.int64).astype(np.int16)
+    checksums = signal.sum(axis=1, dtype=np.int64) % 65536
     lines = [f"{path.name} {len(lead_names)} {sampling_rate} {signal.shape[1]}"]
     for name, row, checksum in zip(lead_names, signal, checksums, strict=True):
         lines.append(f"{path.name}.dat 16 1000.0(0)/mV 16 0 {row[0]} {checksum} 0 {name}")

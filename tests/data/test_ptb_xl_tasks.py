@@ -1,0 +1,76 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecg_jepa.data.ptb_xl import PtbXl
+from ecg_jepa.data.ptb_xl_tasks import TASKS, TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD, make_task
+from ecg_jepa.data.readers import read_csv
+
+TABLE = pd.DataFrame.from_dict(
+    {
+        "NORM": (1.0, None, None, "NORM", "NORM"),
+        "IMI": (1.0, None, None, "MI", "IMI"),
+        "AMI": (1.0, None, None, "MI", "AMI"),
+        "NDT": (1.0, 1.0, None, "STTC", "STTC"),
+        "PVC": (None, 1.0, None, None, None),
+        "SR": (None, None, 1.0, None, None),
+    },
+    orient="index",
+    columns=["diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"],
+)
+STATEMENTS = [["NORM", "SR"], ["AMI", "IMI"], ["SR"], ["PVC", "NDT", "IMI"], []]
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "labels"),
+    [
+        ("all", ["AMI", "IMI", "NDT", "NORM", "PVC", "SR"], ["000101", "110000", "000001", "011010", None]),
+        ("diagnostic", ["AMI", "IMI", "NDT", "NORM"], ["0001", "1100", None, "0110", None]),
+        ("subdiagnostic", ["AMI", "IMI", "NORM", "STTC"], ["0010", "1100", None, "0101", None]),
+        ("superdiagnostic", ["MI", "NORM", "STTC"], ["010", "100", None, "101", None]),
+        ("form", ["NDT", "PVC"], [None, None, None, "11", None]),
+        ("rhythm", ["SR"], ["1", None, "1", None, None]),
+        ("ST-MEM", ["MI", "NORM"], ["01", "10", None, None, None]),
+    ],
+)
+def test_tasks(name, classes, labels):
+    task = make_task(name, STATEMENTS, TABLE)
+    assert task.class_names == classes
+    assert task.included.tolist() == [row is not None for row in labels]
+    for actual, expected in zip(task.labels, labels, strict=True):
+        assert "".join(str(int(value)) for value in actual) == (expected or "0" * len(classes))
+    assert task.single_label == (name == "ST-MEM")
+
+
+def test_unknown_tasks_and_statements_raise():
+    with pytest.raises(ValueError, match="choose one of all"):
+        make_task("everything", STATEMENTS, TABLE)
+    with pytest.raises(ValueError, match="does not know: XYZ"):
+        make_task("all", [["XYZ"]], TABLE)
+
+
+@pytest.mark.real_data
+def test_real_labels_are_the_references(real_data):
+    folder = Path(os.environ.get("ECG_JEPA_REFERENCE_DIR", real_data.parent / "reference"))
+    expected = json.loads((folder / "ptbxl_labels_500_records.json").read_text())
+    directory = real_data / "ptb-xl-500"
+    records = PtbXl(data_dir=str(directory)).list_records()
+    table = read_csv(directory / "scp_statements.csv", ())
+    table = table.set_index(table.columns[0])
+    fold = np.array([record.fold for record in records])
+    for name in TASKS:
+        task = make_task(name, [list(record.statements) for record in records], table)
+        reference = expected[name]
+        assert task.class_names == reference["classes"], name
+        assert task.included.sum() == reference["records"]
+        assert task.labels.sum(axis=0).astype(int).tolist() == reference["positives"]
+        splits = {"train": TRAIN_FOLDS, "val": [VALIDATION_FOLD], "test": [TEST_FOLD]}
+        sizes = {split: int((task.included & np.isin(fold, folds)).sum()) for split, folds in splits.items()}
+        assert sizes == reference["fold_sizes"]
+        if "first_ecg_ids" in reference:
+            ids = [int(records[i].record_id) for i in np.flatnonzero(task.included)]
+            assert ids[:5] == reference["first_ecg_ids"]

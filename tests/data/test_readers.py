@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import wfdb
+
+from ecg_jepa.data.readers import files_digest, parse_scp_codes, read_csv, read_wfdb
+from ecg_jepa.data.records import RecordError
+from ecg_jepa.data.synthetic import FILE_LEADS, write_wfdb_record
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A record of 12 x 400 samples with values of its own in every place."""
+    signal = np.random.default_rng(0).integers(-3000, 3000, (12, 400)).astype(np.int16)
+    write_wfdb_record(tmp_path / "r", signal, 500, FILE_LEADS)
+    return tmp_path / "r", signal
+
+
+def header_of(path):
+    return path.parent / f"{path.name}.hea"
+
+
+def test_signal_rate_and_leads(record):
+    path, signal = record
+    for name in (path, header_of(path)):
+        read = read_wfdb(name)
+        np.testing.assert_allclose(read.signal, signal / 1000, atol=1e-6)
+        assert read.signal.dtype == np.float32
+        assert read.sampling_rate == 500
+        assert read.lead_names == list(FILE_LEADS)
+
+
+def test_written_records_are_valid_wfdb(record):
+    path, signal = record
+    read = wfdb.rdrecord(str(path), physical=False)
+    np.testing.assert_array_equal(read.d_signal.T, signal)
+    assert read.checksum == read.calc_checksum()
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mv", 1), ("uV", 1e-3), ("V", 1000)])
+def test_units_of_the_header(record, unit, factor):
+    path, signal = record
+    header_of(path).write_text(header_of(path).read_text().replace("/mV", f"/{unit}"))
+    np.testing.assert_allclose(read_wfdb(path).signal, signal / 1000 * factor, rtol=1e-5)
+
+
+def test_gain_baseline_and_missing_samples(record):
+    path, signal = record
+    header_of(path).write_text(header_of(path).read_text().replace("1000.0(0)/mV", "200.0(50)/mV"))
+    signal[3, 7] = -32768
+    signal.T.tofile(f"{path}.dat")
+    read = read_wfdb(path).signal
+    assert np.isnan(read[3, 7])
+    assert np.isnan(read).sum() == 1
+    np.testing.assert_allclose(read[0], (signal[0] - 50.0) / 200, atol=1e-5)
+
+
+def damage_missing_header(path):
+    header_of(path).unlink()
+
+
+def damage_missing_signal(path):
+    (path.parent / "r.dat").unlink()
+
+
+def damage_truncated(path):
+    (path.parent / "r.dat").write_bytes((path.parent / "r.dat").read_bytes()[:-100])
+
+
+def damage_too_long(path):
+    with (path.parent / "r.dat").open("ab") as file:
+        file.write(b"\0" * 24)
+
+
+def damage_empty_header(path):
+    header_of(path).write_text("")
+
+
+def damage_garbage_header(path):
+    header_of(path).write_bytes(b"\x00\xff\x13 nothing to see\n")
+
+
+def damage_unit(path):
+    header_of(path).write_text(header_of(path).read_text().replace("/mV", "/mmHg"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (damage_missing_header, "missing header"),
+        (damage_missing_signal, "missing signal file"),
+        (damage_truncated, "truncated signal file"),
+        (damage_too_long, "wrong length"),
+        (damage_empty_header, "unreadable header"),
+        (damage_garbage_header, "unreadable header"),
+        (damage_unit, "unreadable signal"),
+    ],
+)
+def test_damaged_records_are_rejected_with_a_reason(record, damage, reason):
+    damage(record[0])
+    with pytest.raises(RecordError) as error:
+        read_wfdb(record[0])
+    assert error.value.reason == reason
+    assert "r: " in str(error.value)
+
+
+def test_csv_names_missing_columns(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    assert read_csv(tmp_path / "t.csv", ["a"]).b.tolist() == [2]
+    with pytest.raises(ValueError, match=r"lacks the columns c; it has a, b"):
+        read_csv(tmp_path / "t.csv", ["a", "c"])
+    with pytest.raises(FileNotFoundError, match="as downloaded"):
+        read_csv(tmp_path / "u.csv", ["a"])
+
+
+def test_scp_codes():
+    assert parse_scp_codes("{'NORM': 100.0, 'SR': 0.0}", "1") == {"NORM": 100.0, "SR": 0.0}
+    for bad in ("nonsense", "[1]", "{'A': 'x'}"):
+        with pytest.raises(ValueError, match="record 7"):
+            parse_scp_codes(bad, "record 7")
+
+
+def test_digest_notices_changes(tmp_path):
+    path = tmp_path / "f"
+    path.write_text("one")
+    digest = files_digest([path], "salt")
+    assert digest == files_digest([path], "salt")
+    assert digest != files_digest([path], "pepper")
+    path.write_text("three")
+    assert digest != files_digest([path], "salt")
+
+
+@pytest.mark.real_data
+def test_real_records_equal_wfdb(real_data):
+    headers = sorted((real_data / "ptb-xl-500").rglob("*.hea"))[:20] + sorted((real_data / "cinc2021").glob("*.hea"))
+    assert len(headers) == 70
+    for header in headers:
+        expected = wfdb.rdrecord(str(header.with_suffix("")))
+        read = read_wfdb(header)
+        np.testing.assert_allclose(read.signal, expected.p_signal.T, atol=1e-6)
+        assert read.lead_names == expected.sig_name
+        assert read.sampling_rate == expected.fs

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from ecg_jepa.arguments import parse_arguments
+from ecg_jepa.pretraining.recipe import PretrainingRecipe
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+
+
+@pytest.mark.parametrize("size", ["xs", "s", "b"])
+def test_published_recipe(size):
+    recipe = parse_arguments(PretrainingRecipe, ["--config", str(CONFIGS / f"vit_{size}_all.yaml")])
+    assert recipe.learning_rate_at(0) == 1e-6
+    assert recipe.learning_rate_at(10_000) == 1e-3
+    assert recipe.learning_rate_at(99_999) == 1e-6
+    assert recipe.weight_decay_at(99_999) == pytest.approx(0.1)
+    assert recipe.momentum_at(0) == 0.998
+    assert recipe.momentum_at(100_000) == 0.9995
+    weights = recipe.database_weights()
+    assert len(weights) == 10
+    assert sum(weights.values()) == pytest.approx(1)
+    records = recipe.batch_size * recipe.gradient_accumulation_steps
+    assert records == (1024 if size == "b" else 2048)
+
+
+@pytest.mark.parametrize("path", [*sorted(CONFIGS.glob("vit_*.yaml")), CONFIGS / "demo.yaml"], ids=lambda path: path.stem)
+def test_every_configuration_is_valid(path):
+    recipe = parse_arguments(PretrainingRecipe, ["--config", str(path)])
+    assert recipe.model_config(500).num_patches in (50, 200)
+
+
+def test_seven_published_runs_have_configurations():
+    assert {path.stem for path in CONFIGS.glob("vit_*.yaml")} == {
+        *("vit_xs_all", "vit_s_all", "vit_b_all", "vit_xs_mimic", "vit_s_mimic", "vit_xs_ptbxl", "vit_s_ptbxl")
+    }
+
+
+def test_masks_depend_on_batch_and_rank_but_share_their_number():
+    recipe = PretrainingRecipe(seed=3)
+    first, again = recipe.masks(5, 0, 4, 200), recipe.masks(5, 0, 4, 200)
+    other_rank, other_batch = recipe.masks(5, 1, 4, 200), recipe.masks(6, 0, 4, 200)
+    assert torch.equal(first[0], again[0])
+    assert first[0].shape == other_rank[0].shape
+    assert not torch.equal(first[0], other_rank[0])
+    assert first[0].shape != other_batch[0].shape or not torch.equal(first[0], other_batch[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"databases": ["ptb-xl"]}, "NAME=WEIGHT"),
+        ({"databases": ["ptb-xl=0.5", "ptb-xl=0.5"]}, "each name once"),
+        ({"databases": ["ptb-xl=0.5"]}, "sum to 0.5"),
+        ({"min_keep_ratio": 0.5}, "no larger"),
+        ({"max_steps": 10}, "warmup_steps=10000"),
+        ({"hidden_size": 385}, "use 386"),
+        ({"batch_size": 0}, "at least 1"),
+    ],
+)
+def test_what_does_not_fit_raises(values, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainingRecipe(**values)

@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification
+
+from ecg_jepa import EcgJepaConfig, EcgJepaModel
+from ecg_jepa.data.ptb_xl_tasks import TASKS
+from ecg_jepa.data.records import find_database
+from ecg_jepa.evaluation.metrics import auroc
+
+CONFIGS = "training/configs"
+
+
+@pytest.fixture(scope="module")
+def encoder_dir(tmp_path_factory):
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("encoder")
+    EcgJepaModel(EcgJepaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def finetune(run_script, prepared_dir, encoder_dir, monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+
+    def run(protocol, output_dir, *flags):
+        config = ("--config", f"{CONFIGS}/{protocol}.yaml", "--data_dir", prepared_dir, "--output_dir", output_dir)
+        small = ("--max_steps", 4, "--eval_steps", 2, "--batch_size", 16, "--warmup_steps", 0)
+        run_script("finetune", *config, "--model_name_or_path", encoder_dir, *small, *flags)
+        return json.loads((output_dir / "metrics.json").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task(finetune, task, tmp_path, capsys):
+    metrics = finetune("linear", tmp_path, "--task", task)
+    assert 0 <= metrics["test_macro_auroc"] <= 1
+    assert metrics["task"] == task
+    assert f"{task}, linear: test macro AUROC" in capsys.readouterr().out
+    predictions = np.load(tmp_path / "predictions.npz")
+    names = predictions["class_names"].tolist()
+    result = auroc(predictions["labels"], predictions["logits"], names)
+    assert metrics["test_macro_auroc"] == pytest.approx(result.macro)
+    assert metrics["classes_left_out"] == result.left_out
+    assert set(metrics["test_auroc"]) | set(result.left_out) == set(names)
+    rows = predictions["probabilities"].sum(axis=1)
+    assert np.allclose(rows, 1, atol=1e-5) == (task == "ST-MEM")
+
+
+@pytest.mark.parametrize("protocol", ["linear", "attentive", "finetune"])
+def test_the_directory_is_a_complete_classifier(finetune, protocol, prepared_dir, encoder_dir, tmp_path):
+    finetune(protocol, tmp_path, "--task", "superdiagnostic")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("config.json", "model.safetensors", "preprocessor_config.json", "README.md"),
+        *("metrics.json", "predictions.npz", "training_config.yaml"),
+    }
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
+    assert model.config.id2label == {0: "CD", 1: "HYP", 2: "MI", 3: "NORM", 4: "STTC"}
+    predictions = np.load(tmp_path / "predictions.npz")
+    database = find_database(prepared_dir)
+    index = database.column("record_id").tolist().index(predictions["record_id"][0])
+    inputs = extractor(database.signal(index) / 1000, sampling_rate=500, return_tensors="pt")
+    with torch.no_grad():
+        np.testing.assert_allclose(model(**inputs).logits[0], predictions["logits"][0], atol=1e-4)
+    encoder = EcgJepaModel.from_pretrained(encoder_dir)
+    same = all(torch.equal(a, b) for a, b in zip(model.ecg_jepa.parameters(), encoder.parameters(), strict=True))
+    assert same == (protocol != "finetune")
+
+
+def test_finetuning_after_a_probe(finetune, tmp_path):
+    probe = finetune("attentive", tmp_path / "probe", "--task", "rhythm", "--max_steps", 20)
+    flags = ("--task", "rhythm", "--model_name_or_path", tmp_path / "probe", "--learning_rate", 1e-9)
+    tuned = finetune("finetune_after_probe", tmp_path / "tuned", *flags)
+    assert tuned["test_macro_auroc"] == pytest.approx(probe["test_macro_auroc"], abs=1e-3)
+
+
+def test_the_best_validation_is_kept(finetune, tmp_path):
+    # A learning rate that ruins the head after the first validation: the head of before must come back.
+    flags = ("--task", "superdiagnostic", "--seed", 1)
+    good = finetune("linear", tmp_path / "good", *flags, "--max_steps", 30, "--eval_steps", 10)
+    best = good["best_step"]
+    again = finetune("linear", tmp_path / "again", *flags, "--max_steps", best, "--eval_steps", best)
+    assert again["validation_macro_auroc"] == pytest.approx(good["validation_macro_auroc"], abs=1e-6)
+    assert again["test_macro_auroc"] == pytest.approx(good["test_macro_auroc"], abs=1e-6)
+
+
+def test_patience_stops(finetune, tmp_path):
+    frozen_rate = ("--learning_rate", 1e-12, "--final_learning_rate", 1e-12)
+    metrics = finetune("linear", tmp_path, "--task", "rhythm", *frozen_rate, "--max_steps", 50, "--patience", 4)
+    assert metrics["best_step"] == 2
+
+
+def test_mistakes_are_named(finetune, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        finetune("linear", tmp_path, "--task", "diagnosis")
+    assert "invalid choice: 'diagnosis'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"no directory with a config\.json"):
+        finetune("linear", tmp_path, "--model_name_or_path", "nowhere")

@@ -1,0 +1,143 @@
+"""The whole script on a tiny model: training, exact resume, export."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
+
+from ecg_jepa import EcgJepaForPreTraining, EcgJepaModel
+from ecg_jepa.data.corpus import BatchNormalizer, Corpus
+from ecg_jepa.pretraining.recipe import PretrainingRecipe
+
+SIZES = (
+    *("--hidden_size", 32, "--num_hidden_layers", 2, "--num_attention_heads", 4),
+    *("--pred_hidden_size", 16, "--pred_num_hidden_layers", 1, "--pred_num_attention_heads", 2),
+)
+RECIPE = (
+    *("--crop_duration", 2.5, "--min_block_size", 5, "--batch_size", 8, "--max_steps", 6, "--warmup_steps", 2),
+    *("--save_steps", 2, "--save_total_limit", 10, "--logging_steps", 1, "--learning_rate", 0.01, "--ema_momentum", 0.5),
+)
+
+
+@pytest.fixture
+def pretrain(run_script, prepared_dir):
+    def run(output_dir, *flags):
+        data = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", "--output_dir", output_dir)
+        return run_script("pretrain", *data, *SIZES, *RECIPE, *flags)
+
+    return run
+
+
+def metrics(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_tensors(one, other):
+    first, second = load_file(one), load_file(other)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("--gradient_accumulation_steps", 2, "--mixed_precision", "bf16")], ids=["fp32", "bf16-accumulated"]
+)
+def test_resume_is_exact(pretrain, tmp_path, flags):
+    precision = () if flags else ("--mixed_precision", "no")
+    pretrain(tmp_path / "whole", *flags, *precision)
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    for step in (4, 6):  # as if killed after step 3: metrics are ahead of the last checkpoint
+        shutil.rmtree(tmp_path / "resumed" / f"checkpoint-{step}")
+    (tmp_path / "resumed/unfinished-checkpoint-4").mkdir()
+    pretrain(tmp_path / "resumed", *flags, *precision, "--resume_from_checkpoint", "latest")
+    whole, resumed = metrics(tmp_path / "whole"), metrics(tmp_path / "resumed")
+    assert [line["step"] for line in resumed] == [1, 2, 3, 4, 5, 6]
+    for key in ("loss", "learning_rate", "target_std", "target_effective_rank"):
+        assert [line[key] for line in resumed] == [line[key] for line in whole]
+    assert_same_tensors(tmp_path / "whole/pretraining/model.safetensors", tmp_path / "resumed/pretraining/model.safetensors")
+
+
+def test_the_loop_is_the_recipe(pretrain, prepared_dir, tmp_path):
+    """Two steps of the script against the same steps written out by hand."""
+    pretrain(tmp_path, "--max_steps", 2, "--warmup_steps", 1, "--mixed_precision", "no", "--seed", 7)
+    recipe = PretrainingRecipe(
+        max_steps=2,
+        warmup_steps=1,
+        seed=7,
+        crop_duration=2.5,
+        min_block_size=5,
+        batch_size=8,
+        learning_rate=0.01,
+        ema_momentum=0.5,
+    )
+    torch.manual_seed(7)
+    model = EcgJepaForPreTraining(AutoModelForPreTraining.from_pretrained(tmp_path / "pretraining").config).train()
+    corpus = Corpus.from_weights(prepared_dir, {"synthetic": 1.0}, batch_size=8, crop_length=1250, seed=7)
+    normalize = BatchNormalizer(*corpus.lead_statistics())
+    decayed = [m.weight for m in model.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d)) and m.weight.requires_grad]
+    others = [p for p in model.parameters() if p.requires_grad and not any(p is d for d in decayed)]
+    groups = [{"params": decayed, "weight_decay": 1.0}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-6)
+    for step, (rate, decay) in enumerate(((1e-6, 0.01), (0.01, 0.1))):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.param_groups[0]["weight_decay"] = decay
+        output = model(normalize(corpus.batch(step)), *recipe.masks(step, 0, 8, 50))
+        output.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        momentum = 0.5 + (0.9995 - 0.5) * (step + 1) / 2
+        for target, context in zip(model.ecg_jepa.parameters(), model.context_encoder.parameters(), strict=True):
+            target.data.mul_(momentum).add_(context.data, alpha=1 - momentum)
+    exported = load_file(tmp_path / "pretraining/model.safetensors")
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(exported[name], tensor, atol=1e-6, rtol=0, msg=name)
+
+
+def test_export(pretrain, prepared_dir, tmp_path):
+    pretrain(tmp_path, "--save_total_limit", 1, "--probe_task", "superdiagnostic", "--probe_seeds", 1)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        *("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_config.yaml"),
+        *("metrics.jsonl", "pretraining", "checkpoint-6"),
+    }
+    encoder, networks = AutoModel.from_pretrained(tmp_path), AutoModelForPreTraining.from_pretrained(tmp_path / "pretraining")
+    assert type(encoder) is EcgJepaModel
+    for ours, theirs in zip(encoder.parameters(), networks.ecg_jepa.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(encoder.parameters(), networks.context_encoder.parameters(), strict=True):
+        assert not torch.equal(ours, theirs)  # the target, not the context encoder
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
+    corpus = Corpus.from_weights(prepared_dir, {"synthetic": 1.0}, batch_size=8, crop_length=1250)
+    mean, std = corpus.mixture_statistics()
+    assert extractor.mean == mean.tolist()
+    assert extractor.std == std.tolist()
+    signal = corpus.databases[0].signal(0, 0, 1250) / 1000
+    assert encoder(**extractor(signal, sampling_rate=500, return_tensors="pt")).pooler_output.shape == (1, 32)
+    card = (tmp_path / "README.md").read_text()
+    assert "| synthetic | 1.0 |" in card
+    assert "Trained on synthetic records" in card
+    assert all(line["target_std"] > 0.1 and line["target_effective_rank"] > 2 for line in metrics(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "message"),
+    [
+        (("--databases", "georgia=1.0"), FileNotFoundError, "--database georgia"),
+        (("--resume_from_checkpoint", "nowhere"), FileNotFoundError, "no complete checkpoint"),
+        (("--crop_duration", "2.51"), SystemExit, "2"),
+        (("--max_step", "5"), SystemExit, "2"),
+    ],
+)
+def test_mistakes_are_named(pretrain, tmp_path, flags, error, message):
+    with pytest.raises(error, match=message):
+        pretrain(tmp_path, *flags)
+
+
+def test_latest_without_a_checkpoint_starts_anew(pretrain, tmp_path, capsys):
+    pretrain(tmp_path, "--max_steps", 3, "--resume_from_checkpoint", "latest")
+    assert "starting from the beginning" in capsys.readouterr().out
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
