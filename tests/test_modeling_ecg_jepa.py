@@ -81,6 +81,8 @@ def test_wrong_input_raises(tiny_config, shape, message):
 def test_wrong_patch_indices_raise(tiny_config, signal):
     with pytest.raises(ValueError, match="patch_indices"):
         EcgJepaModel(tiny_config)(signal, patch_indices=CONTEXT[:1])
+    with pytest.raises(ValueError, match="target_mask must hold patch indices"):
+        EcgJepaForPreTraining(tiny_config)(signal, CONTEXT, TARGET > 1)
 
 
 def test_initialisation():
@@ -270,6 +272,14 @@ def test_gradient_checkpointing_gives_equal_gradients(tiny_config, signal):
     for (name, one), other in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
         if one.requires_grad:
             torch.testing.assert_close(one.grad, other.grad, msg=name)
+
+
+def test_pretraining_compiles_as_one_graph(tiny_config, signal):
+    model = randomize(EcgJepaForPreTraining(tiny_config))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
+    for context in (CONTEXT, CONTEXT[:, :3]):
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(signal, context, TARGET).loss, model(signal, context, TARGET).loss)
 
 
 @pytest.mark.parametrize("model_class", [EcgJepaModel, EcgJepaForSequenceClassification])

@@ -50,6 +50,15 @@ def gather_patches(tokens: torch.Tensor, patch_indices: torch.Tensor) -> torch.T
     return tokens.expand(patch_indices.shape[0], -1, -1).gather(1, index)
 
 
+def check_patch_indices(name: str, indices: torch.Tensor, batch_size: int) -> None:
+    """Raise `ValueError` unless `indices` is a long tensor (batch_size, patches)."""
+    if indices.dim() != 2 or indices.shape[0] != batch_size or indices.dtype != torch.long:
+        raise ValueError(
+            f"{name} must hold patch indices, a long tensor of shape (batch={batch_size}, patches), but got "
+            f"{indices.dtype} of shape {tuple(indices.shape)}."
+        )
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -144,13 +153,8 @@ class EcgJepaEmbeddings(nn.Module):
                 f"{config.patch_size} samples ({config.patch_size} to {config.signal_length} samples at "
                 f"{config.sampling_rate} Hz): crop the signal."
             )
-        if patch_indices is not None and (
-            patch_indices.dim() != 2 or patch_indices.shape[0] != input_values.shape[0] or patch_indices.dtype != torch.long
-        ):
-            raise ValueError(
-                f"patch_indices must be a long tensor (batch={input_values.shape[0]}, kept), but got "
-                f"{patch_indices.dtype} of shape {tuple(patch_indices.shape)}."
-            )
+        if patch_indices is not None:
+            check_patch_indices("patch_indices", patch_indices, input_values.shape[0])
 
 
 class EcgJepaResidualProjection(nn.Linear):
@@ -466,6 +470,8 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         Returns:
             [`EcgJepaForPreTrainingOutput`] with the L1 `loss`, `prediction` and `target` (batch, M, hidden_size).
         """
+        check_patch_indices("context_mask", context_mask, input_values.shape[0])
+        check_patch_indices("target_mask", target_mask, input_values.shape[0])
         num_registers = self.config.num_register_tokens
         with torch.no_grad():
             target = self.ecg_jepa(input_values).last_hidden_state[:, num_registers:]

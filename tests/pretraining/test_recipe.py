@@ -54,7 +54,7 @@ def test_masks_depend_on_batch_and_rank_but_share_their_number():
         ({"databases": ["ptb-xl=0.5", "ptb-xl=0.5"]}, "each name once"),
         ({"databases": ["ptb-xl=0.5"]}, "sum to 0.5"),
         ({"min_keep_ratio": 0.5}, "no larger"),
-        ({"max_steps": 10}, "warmup_steps=10000"),
+        ({"warmup_steps": -1}, "not be negative"),
         ({"hidden_size": 385}, "use 386"),
         ({"batch_size": 0}, "at least 1"),
     ],
@@ -62,3 +62,9 @@ def test_masks_depend_on_batch_and_rank_but_share_their_number():
 def test_what_does_not_fit_raises(values, message):
     with pytest.raises(ValueError, match=message):
         PretrainingRecipe(**values)
+
+
+def test_a_run_within_its_warmup_is_said():
+    with pytest.warns(UserWarning, match="ends within its warm-up.*rate of 1.9e-06"):
+        recipe = PretrainingRecipe(max_steps=10)
+    assert recipe.learning_rate_at(9) == pytest.approx(1e-6 + 9 * (1e-3 - 1e-6) / 10_000)

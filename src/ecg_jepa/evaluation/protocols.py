@@ -59,8 +59,6 @@ class ProtocolArguments:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if not self.model_name_or_path:
             raise ValueError("model_name_or_path is missing: name a pre-trained directory, or random:xs, random:s, random:b.")
-        if self.warmup_steps >= self.max_steps:
-            raise ValueError(f"warmup_steps={self.warmup_steps} leaves nothing of max_steps={self.max_steps}.")
         if self.protocol == "finetune_after_probe" and self.model_name_or_path.startswith("random:"):
             raise ValueError("finetune_after_probe starts from the directory of a probe, not from random weights.")
 

@@ -1,5 +1,6 @@
 """Everything that a pre-training run can be told; the defaults are the paper's ViT-S on all ten databases."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,9 +92,13 @@ class PretrainingRecipe:
                 f"min_keep_ratio={self.min_keep_ratio} and max_keep_ratio={self.max_keep_ratio} must lie between 0 and 1, "
                 "the first no larger than the second."
             )
-        if not 0 <= self.warmup_steps < self.max_steps:
-            raise ValueError(
-                f"warmup_steps={self.warmup_steps} leaves nothing of max_steps={self.max_steps}: lower it with --warmup_steps."
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must not be negative.")
+        if self.warmup_steps >= self.max_steps:
+            warnings.warn(
+                f"The run ends within its warm-up (warmup_steps={self.warmup_steps}, max_steps={self.max_steps}), at a learning "
+                f"rate of {self.learning_rate_at(self.max_steps - 1):.2g}: lower --warmup_steps for more than a try.",
+                stacklevel=2,
             )
 
     def database_weights(self) -> dict[str, float]:
