@@ -37,14 +37,20 @@ def test_seven_published_runs_have_configurations():
     }
 
 
-def test_masks_depend_on_batch_and_rank_but_share_their_number():
+def test_masks_depend_on_seed_batch_and_rank():
+    recipe = PretrainingRecipe(seed=3, min_keep_ratio=0.2, max_keep_ratio=0.2)
+    other_seed = PretrainingRecipe(seed=4, min_keep_ratio=0.2, max_keep_ratio=0.2)
+    mask = recipe.masks(5, 0, 4, 200)[0]
+    assert torch.equal(mask, recipe.masks(5, 0, 4, 200)[0])
+    for other in (recipe.masks(6, 0, 4, 200), recipe.masks(5, 1, 4, 200), other_seed.masks(5, 0, 4, 200)):
+        assert not torch.equal(mask, other[0])
+
+
+def test_all_ranks_see_equally_many_patches():
     recipe = PretrainingRecipe(seed=3)
-    first, again = recipe.masks(5, 0, 4, 200), recipe.masks(5, 0, 4, 200)
-    other_rank, other_batch = recipe.masks(5, 1, 4, 200), recipe.masks(6, 0, 4, 200)
-    assert torch.equal(first[0], again[0])
-    assert first[0].shape == other_rank[0].shape
-    assert not torch.equal(first[0], other_rank[0])
-    assert first[0].shape != other_batch[0].shape or not torch.equal(first[0], other_batch[0])
+    sizes = {tuple(recipe.masks(batch, rank, 4, 200)[0].shape for rank in range(4)) for batch in range(30)}
+    assert all(len(set(of_batch)) == 1 for of_batch in sizes)
+    assert len(sizes) > 5
 
 
 @pytest.mark.parametrize(
