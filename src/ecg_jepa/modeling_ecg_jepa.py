@@ -128,6 +128,7 @@ class EcgJepaEmbeddings(nn.Module):
         )
 
     def forward(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, leads, samples) -> (batch, registers + kept patches, hidden_size)."""
         self._check_input(input_values, patch_indices)
         tokens = self.patch_projection(input_values.to(self.patch_projection.weight.dtype)).transpose(1, 2)
         tokens = tokens + self.position_embeddings[: tokens.shape[1]].to(tokens.dtype)
@@ -181,6 +182,7 @@ class EcgJepaAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, tokens, width) -> the same shape, and attention weights if the implementation returns them."""
         query, key, value = self.qkv(hidden_states).chunk(3, dim=-1)
         output, weights = attend(self, query, key, value, **kwargs)
         return self.projection(output), weights
@@ -197,6 +199,7 @@ class EcgJepaMLP(nn.Module):
         self.down_projection = EcgJepaResidualProjection(inner, width, bias=config.use_bias)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, width) -> the same shape."""
         return self.down_projection(self.activation(self.up_projection(hidden_states)))
 
 
@@ -208,6 +211,7 @@ class EcgJepaLayerScale(nn.Module):
         self.weight = nn.Parameter(torch.full((width,), float(config.layerscale_value)))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, width) -> the same shape."""
         return hidden_states * self.weight
 
 
@@ -229,6 +233,7 @@ class EcgJepaLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        """(batch, tokens, width) -> the same shape."""
         attended, _ = self.attention(self.attention_norm(hidden_states), **kwargs)
         hidden_states = hidden_states + self.dropout(self.attention_scale(attended))
         return hidden_states + self.dropout(self.mlp_scale(self.mlp(self.mlp_norm(hidden_states))))
