@@ -11,7 +11,7 @@ from ecg_jepa.arguments import parse_arguments
 from ecg_jepa.data.builder import EcgDatabaseBuilder
 from ecg_jepa.data.ptb_xl import PtbXl
 from ecg_jepa.data.records import REJECTED_FILE, DatabaseInfo
-from ecg_jepa.data.synthetic import Synthetic, generate_database
+from ecg_jepa.data.synthetic import Synthetic, generate_if_absent
 
 BUILDERS: dict[str, type[EcgDatabaseBuilder]] = {builder.database: builder for builder in (PtbXl, Synthetic)}
 
@@ -42,11 +42,11 @@ class PreparationArguments:
 
 def main() -> None:
     arguments = parse_arguments(PreparationArguments, description=__doc__)
-    if arguments.database == Synthetic.database and not (Path(arguments.data_dir) / "ptbxl_database.csv").is_file():
-        generate_database(
+    if arguments.database == Synthetic.database:
+        generate_if_absent(
             arguments.data_dir,
             arguments.num_records,
-            arguments.seed,
+            seed=arguments.seed,
             with_low_rate=arguments.sampling_rate == 100,
             num_proc=arguments.num_proc,
         )

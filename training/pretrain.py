@@ -18,7 +18,7 @@ from ecg_jepa.arguments import parse_arguments, write_yaml
 from ecg_jepa.cores import use_all_cores
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
 from ecg_jepa.data.records import find_database
-from ecg_jepa.data.synthetic import Synthetic, generate_database
+from ecg_jepa.data.synthetic import Synthetic, generate_if_absent
 from ecg_jepa.evaluation.linear_probe import held_out_records, linear_probe
 from ecg_jepa.evaluation.task_data import TaskData
 from ecg_jepa.pretraining.checkpointing import Checkpoints
@@ -63,9 +63,7 @@ def make_synthetic_database(recipe: PretrainingRecipe, accelerator: Accelerator)
     if not recipe.synthetic_records or not accelerator.is_local_main_process:
         return
     raw = Path(recipe.data_dir, f"synthetic-raw-{recipe.synthetic_records}")
-    if not (raw / "ptbxl_database.csv").is_file():
-        print(f"Generating {recipe.synthetic_records} synthetic records in {raw}")
-        generate_database(raw, recipe.synthetic_records, num_proc=2)
+    generate_if_absent(raw, recipe.synthetic_records, num_proc=2)
     Synthetic(data_dir=str(raw)).prepare(recipe.data_dir, num_proc=2)
 
 

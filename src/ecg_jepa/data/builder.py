@@ -22,6 +22,7 @@ from .records import (
     RecordError,
     RecordInfo,
     append_rejection,
+    open_shards,
     read_database_info,
     read_rejections,
     write_database_info,
@@ -159,8 +160,9 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         return info
 
     def _summarize(self, directory: Path, digest: str) -> DatabaseInfo:
-        shards = sorted(directory.glob("*.arrow"))
-        table = datasets.concatenate_datasets([datasets.Dataset.from_file(str(shard)) for shard in shards]).data
+        dataset = open_shards(directory)
+        assert dataset is not None  # datasets writes a file even for no rows
+        table = dataset.data
         totals = {
             name: int(np.sum(table.column(name).to_numpy(), dtype=np.int64))
             for name in ("num_samples", "num_interpolated", "num_clipped")
@@ -172,7 +174,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             records=len(table),
             rejected=dict(Counter(line["reason"] for line in read_rejections(directory))),
             hours=totals["num_samples"] / self.config.sampling_rate / 3600,
-            megabytes=sum(shard.stat().st_size for shard in shards) / 1e6,
+            megabytes=sum(shard.stat().st_size for shard in directory.glob("*.arrow")) / 1e6,
             interpolated_samples=totals["num_interpolated"],
             clipped_samples=totals["num_clipped"],
             digest=digest,

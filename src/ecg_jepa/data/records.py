@@ -116,6 +116,12 @@ def read_rejections(directory: str | Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
+def open_shards(directory: str | Path) -> datasets.Dataset | None:
+    """The records of a folder as one memory-mapped dataset, in the order of its `.arrow` files; `None` if it has none."""
+    shards = [datasets.Dataset.from_file(str(shard)) for shard in sorted(Path(directory).glob("*.arrow"))]
+    return datasets.concatenate_datasets(shards) if shards else None
+
+
 class PreparedDatabase:
     """
     A prepared database, opened without reading the signals.
@@ -130,15 +136,14 @@ class PreparedDatabase:
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
         info = read_database_info(self.directory)
-        shards = sorted(self.directory.glob("*.arrow"))
-        if info is None or not shards:
+        dataset = open_shards(self.directory)
+        if info is None or dataset is None:
             raise FileNotFoundError(
                 f"{self.directory} holds no prepared database (no {DATABASE_FILE} with .arrow files). Prepare one with: "
                 "python training/prepare_data.py --database NAME --data_dir RAW --output_dir PREPARED"
             )
         self.info = info
-        parts = [datasets.Dataset.from_file(str(shard)) for shard in shards]
-        self.dataset = datasets.concatenate_datasets(parts)
+        self.dataset = dataset
         if len(self.dataset) != info.records:
             raise ValueError(
                 f"{self.directory} is incomplete: {DATABASE_FILE} counts {info.records} records, but the .arrow files hold "

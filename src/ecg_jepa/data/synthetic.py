@@ -401,12 +401,20 @@ def generate_database(
     else:
         with ProcessPoolExecutor(num_proc) as pool:
             rows = list(pool.map(write, range(num_records), chunksize=50))
-    pd.DataFrame(rows).to_csv(directory / DATABASE_CSV, index=False)
     columns = ["description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"]
     pd.DataFrame.from_dict(STATEMENTS, orient="index", columns=columns).replace({0: None, "": None}).to_csv(
         directory / STATEMENTS_FILE
     )
+    pd.DataFrame(rows).to_csv(directory / DATABASE_CSV, index=False)
     return directory
+
+
+def generate_if_absent(directory: str | Path, num_records: int, **options: Any) -> Path:
+    """[`generate_database`], unless `directory` holds a complete one: its table is written last."""
+    if Path(directory, DATABASE_CSV).is_file():
+        return Path(directory)
+    print(f"Generating {num_records} synthetic records in {directory}")
+    return generate_database(directory, num_records, **options)
 
 
 class Synthetic(PtbXl):

@@ -1,6 +1,7 @@
 """Is the run healthy, and how fast is it? Loss alone does not show a collapse of the representations."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Monitor:
             FloatingPointError: if the loss is not finite.
         """
         loss = self.accelerator.reduce(torch.stack(self.losses).mean(), "mean").item()
-        if not torch.isfinite(torch.tensor(loss)):
+        if not math.isfinite(loss):
             raise FloatingPointError(
                 f"The loss is {loss} after {step + 1} steps: resume from the last checkpoint with a lower learning rate, or "
                 "with --mixed_precision no to see whether precision is the cause."
