@@ -92,7 +92,7 @@ def damage_unit(path):
         (damage_too_long, "wrong length"),
         (damage_empty_header, "unreadable header"),
         (damage_garbage_header, "unreadable header"),
-        (damage_unit, "unreadable signal"),
+        (damage_unit, "unknown unit"),
     ],
 )
 def test_damaged_records_are_rejected_with_a_reason(record, damage, reason):

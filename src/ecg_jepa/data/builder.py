@@ -1,9 +1,12 @@
 """What the preparation of every database shares: conditioning, the record schema, rejections and the closing figures."""
 
+import dataclasses
+import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +16,65 @@ import pyarrow as pa
 
 from ..configuration_ecg_jepa import STANDARD_LEADS
 from ..signal_processing_ecg_jepa import condition, select_leads
+from .quality import PublishedFigures, column_sum, measure_quality
 from .readers import files_digest, read_wfdb
 from .records import (
+    DATABASE_FILE,
     FEATURES,
     MICROVOLTS_PER_MILLIVOLT,
+    QUALITY_FILE,
+    REJECTED_FILE,
     DatabaseInfo,
     EcgRecord,
     RecordError,
     RecordInfo,
-    append_rejection,
     open_shards,
     read_database_info,
-    read_rejections,
+    replace_file,
     write_database_info,
+)
+from .shards import (
+    ShardSummary,
+    preparation_lock,
+    process_map,
+    read_summary,
+    records_per_shard,
+    remove_other_files,
+    write_shard,
 )
 
 # Part of the digest of a prepared database: raise it when preparation changes what it writes.
-PREPARATION_VERSION = 1
+PREPARATION_VERSION = 2
 
-_RECORDS_PER_TABLE = 64
+_VALUES_PER_TABLE = 16_000_000  # samples: 32 MB, so that 30 minutes of 12 leads need no more memory than 10 seconds
 _INT16_LIMIT = np.iinfo(np.int16).max  # symmetric: +-32.767 mV
 
 
 @dataclass
 class EcgDatabaseConfig(datasets.BuilderConfig):
-    """`sampling_rate`: of the prepared records, in Hz."""
+    """
+    Args:
+        sampling_rate: of the prepared records, in Hz.
+        min_duration: shorter records are rejected, in seconds; the paper leaves out what is shorter than its crops of 10 s.
+    """
 
     sampling_rate: int = 500
+    min_duration: float = 10.0
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A stretch of a database's records that is prepared as one."""
+
+    number: int
+    records: list[RecordInfo]
 
 
 def to_microvolts(signal: np.ndarray) -> tuple[np.ndarray, int]:
     """Signal in mV -> int16 in uV, and how many samples were clipped to +-32.767 mV."""
     rounded = np.rint(signal * MICROVOLTS_PER_MILLIVOLT)
+    if max(rounded.max(), -rounded.min()) <= _INT16_LIMIT:
+        return rounded.astype(np.int16), 0
     num_clipped = int((np.abs(rounded) > _INT16_LIMIT).sum())
     return rounded.clip(-_INT16_LIMIT, _INT16_LIMIT).astype(np.int16), num_clipped
 
@@ -53,6 +83,9 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     """
     Base of the builders. A subclass says which records there are ([`list_records`]) and, where they differ from the
     defaults, how to read one and at which cutoff to high-pass it.
+
+    [`prepare`] writes a database for training. As a builder of `datasets`, it also works with `download_and_prepare` and
+    `as_dataset`, which know neither resuming nor rejections' reasons.
     """
 
     BUILDER_CONFIG_CLASS = EcgDatabaseConfig
@@ -61,6 +94,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     database: str  # name on the command line and of the prepared folder
     highpass_cutoff: float | None = None  # Hz
     statements_file: str | None = None  # in data_dir; travels with the prepared records
+    published: PublishedFigures | None = None
+    left_out_on_purpose: frozenset[str] = frozenset()  # reasons that `strict` lets pass
 
     @property
     def data_dir(self) -> Path:
@@ -71,29 +106,36 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         """All records of the database, in a fixed order. Raises `FileNotFoundError` or `ValueError` for bad tables."""
         raise NotImplementedError
 
-    def source_files(self, records: list[RecordInfo]) -> Iterator[Path]:
-        """The files that a preparation depends on, for its digest."""
-        if self.statements_file:
-            yield self.data_dir / self.statements_file
-        for record in records:
-            for suffix in (".hea", ".dat"):
-                yield self.data_dir / (record.path + suffix)
+    def source_files(self, record: RecordInfo) -> Iterable[Path]:
+        """The files that a record is read from, for the digest of its shard."""
+        return [self.data_dir / (record.path + suffix) for suffix in (".hea", ".dat")]
 
     def read_record(self, info: RecordInfo) -> EcgRecord:
         """Read one record. Raises `RecordError`."""
         return read_wfdb(self.data_dir / info.path)
 
-    def prepare_record(self, info: RecordInfo) -> dict[str, Any]:
-        """One row of the prepared table. Raises `RecordError` if the record cannot be used."""
+    def describe(self, info: RecordInfo, record: EcgRecord) -> RecordInfo:
+        """What is known of a record once its file is read; here nothing more than before."""
+        return info
+
+    def prepare_record(self, info: RecordInfo, summary: ShardSummary) -> dict[str, Any]:
+        """One row of the prepared table; adds to the sums of `summary`. Raises `RecordError` if the record cannot be used."""
+        if info.problem is not None:
+            raise RecordError(info.path, *info.problem)
         record = self.read_record(info)
+        info = self.describe(info, record)
+        duration = record.signal.shape[1] / record.sampling_rate
+        if duration < self.config.min_duration:
+            raise RecordError(info.path, "short", f"{duration:g} s, at least {self.config.min_duration:g} s are wanted")
         try:
             selected = select_leads(record.signal, record.lead_names, STANDARD_LEADS)
             conditioned = condition(selected, record.sampling_rate, self.config.sampling_rate, self.highpass_cutoff)
         except ValueError as error:
             raise RecordError(info.path, "unusable signal", str(error)) from error
-        if (np.ptp(conditioned, axis=1) == 0).all():
-            raise RecordError(info.path, "flat", "no lead ever changes")
         signal, num_clipped = to_microvolts(conditioned)
+        if (signal == signal[:, :1]).all():
+            raise RecordError(info.path, "flat", "no lead ever changes")
+        summary.samples_read += selected.size
         millivolts = signal / MICROVOLTS_PER_MILLIVOLT
         return {
             "record_id": info.record_id,
@@ -106,79 +148,148 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             "num_samples": signal.shape[1],
             "num_interpolated": int(np.isnan(selected).sum()),
             "num_clipped": num_clipped,
+            "num_bad_checksums": record.num_bad_checksums,
             "lead_mean": millivolts.mean(axis=1),
             "lead_std": millivolts.std(axis=1),
             "signal": signal.ravel(),
         }
 
+    def prepare_records(self, records: Iterable[RecordInfo], summary: ShardSummary) -> Iterator[pa.Table]:
+        """The rows of `records` as tables of bounded size; adds rejections and sums to `summary`."""
+        rows: list[dict[str, Any]] = []
+        for info in records:
+            try:
+                rows.append(self.prepare_record(info, summary))
+            except RecordError as error:
+                summary.rejections.append({"record": info.path, "reason": error.reason, "detail": error.detail})
+            if sum(len(row["signal"]) for row in rows) >= _VALUES_PER_TABLE:
+                yield _to_table(rows)
+                rows = []
+        if rows:
+            yield _to_table(rows)
+
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(description=(self.__doc__ or "").strip(), features=FEATURES)
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
-        records = self.list_records()
-        if not records:
-            raise ValueError(f"{self.data_dir} lists no record of {self.database}.")
-        split = datasets.SplitGenerator(name="records", gen_kwargs={"records": records})
-        split.split_info.num_examples = len(records)  # the progress bar's total
-        return [split]
+        return [datasets.SplitGenerator(name="records", gen_kwargs={"records": self._records_to_prepare()})]
 
     def _generate_tables(self, records: list[RecordInfo]) -> Iterator[tuple[int, pa.Table]]:
-        for begin in range(0, len(records), _RECORDS_PER_TABLE):
-            rows = []
-            for info in records[begin : begin + _RECORDS_PER_TABLE]:
-                try:
-                    rows.append(self.prepare_record(info))
-                except RecordError as error:
-                    append_rejection(self._output_dir, error)
-            if rows:
-                yield begin, _to_table(rows)
+        yield from enumerate(self.prepare_records(records, ShardSummary(digest="")))
 
-    def prepare(self, output_dir: str | Path, num_proc: int | None = None) -> DatabaseInfo:
+    def prepare(self, output_dir: str | Path, num_proc: int = 1, strict: bool = False) -> DatabaseInfo:
         """
-        Prepare the database in `output_dir/<database>`, unless that is there and up to date.
+        Prepare the database in `output_dir/<database>`.
+
+        What is there and up to date is kept: shards of a run that was killed, and those whose files did not change since.
+
+        Args:
+            output_dir: a folder for prepared databases.
+            num_proc: processes; they change nothing in the result.
+            strict: stop at the first shard with a rejected record, instead of leaving it out.
 
         Raises:
-            ValueError: if no record can be used; the message counts the reasons.
+            ValueError: if no record can be used, or, when strict, one cannot; the message counts the reasons.
+            RuntimeError: if another process is preparing the same folder, or one of ours dies.
         """
+        records = self._records_to_prepare()
+        size = records_per_shard(len(records))
+        shards = [Shard(n, records[begin : begin + size]) for n, begin in enumerate(range(0, len(records), size))]
         directory = Path(output_dir, self.database)
+        directory.mkdir(parents=True, exist_ok=True)
+        with preparation_lock(directory), process_map(num_proc) as run:
+            digests = dict(enumerate(run(self._digest_shard, shards)))
+            digest = files_digest(self._table_files(), "".join(digests.values()))
+            finished = {number: read_summary(directory, number) for number in digests}
+            stale = [s for s in shards if (summary := finished[s.number]) is None or summary.digest != digests[s.number]]
+            existing = read_database_info(directory)
+            if existing is None or existing.digest != digest or stale:
+                # From here until the end, the folder does not count as prepared.
+                (directory / DATABASE_FILE).unlink(missing_ok=True)
+                progress = datasets.utils.tqdm(total=len(records), desc=f"Preparing {self.database}", unit=" records")
+                progress.update(len(records) - sum(len(shard.records) for shard in stale))
+                write = partial(self._write_shard, directory, digests)
+                for shard, summary in zip(stale, run(write, stale), strict=True):
+                    progress.update(len(shard.records))
+                    finished[shard.number] = summary
+                    self._check_strict(strict, [summary], directory)
+                progress.close()
+            summaries = [summary for summary in finished.values() if summary is not None]
+            self._check_strict(strict, summaries, directory)
+            if existing is not None and existing.digest == digest and not stale:
+                return existing
+            return self._finish(directory, summaries, digest)
+
+    def _records_to_prepare(self) -> list[RecordInfo]:
+        """[`list_records`], where a record id that was there before is a problem."""
         records = self.list_records()
-        settings = f"{self.database} {PREPARATION_VERSION} {self.config.sampling_rate} {self.highpass_cutoff} {records}"
-        digest = files_digest(self.source_files(records), settings)
-        existing = read_database_info(directory)
-        if existing is not None and existing.digest == digest:
-            return existing
-        self.download_and_prepare(str(directory), download_mode="force_redownload", num_proc=num_proc)
-        for lock in ("_builder.lock", ".incomplete_info.lock"):
-            Path(f"{directory}{lock}").unlink(missing_ok=True)
+        if not records:
+            raise ValueError(f"{self.data_dir} lists no record of {self.database}: is it the folder as downloaded?")
+        seen: set[str] = set()
+        for index, record in enumerate(records):
+            if record.record_id in seen and record.problem is None:
+                problem = ("duplicate record", f"{record.record_id} is listed before")
+                records[index] = dataclasses.replace(record, problem=problem)
+            seen.add(record.record_id)
+        return records
+
+    def _digest_shard(self, shard: Shard) -> str:
+        """Of everything that a shard's content depends on."""
+        config = self.config
+        settings = (self.database, PREPARATION_VERSION, config.sampling_rate, config.min_duration, self.highpass_cutoff)
+        files = (file for record in shard.records for file in self.source_files(record))
+        return files_digest(files, repr((settings, shard.records)))
+
+    def _table_files(self) -> list[Path]:
+        return [self.data_dir / self.statements_file] if self.statements_file else []
+
+    def _write_shard(self, directory: Path, digests: dict[int, str], shard: Shard) -> ShardSummary:
+        summary = ShardSummary(digest=digests[shard.number])
+        write_shard(directory, shard.number, self.prepare_records(shard.records, summary), summary)
+        return summary
+
+    def _check_strict(self, strict: bool, summaries: list[ShardSummary], directory: Path) -> None:
+        rejections = [line for s in summaries for line in s.rejections if line["reason"] not in self.left_out_on_purpose]
+        if strict and rejections:
+            first = rejections[0]
+            raise ValueError(
+                f"{len(rejections)} records cannot be used, the first of them {first['record']}: {first['reason']} "
+                f"({first['detail']}). Mend or remove them, or prepare without strict, which leaves them out and lists them in "
+                f"{directory / REJECTED_FILE}."
+            )
+
+    def _finish(self, directory: Path, summaries: list[ShardSummary], digest: str) -> DatabaseInfo:
+        """Write what stands beside the shards, `database.json` last."""
+        remove_other_files(directory, len(summaries))
+        rejections = [line for summary in summaries for line in summary.rejections]
+        replace_file(directory / REJECTED_FILE, "".join(json.dumps(line) + "\n" for line in rejections))
+        counts = dict(Counter(line["reason"] for line in rejections).most_common())
+        dataset = open_shards(directory)
+        if not dataset:
+            raise ValueError(
+                f"None of the {len(rejections)} records in {self.data_dir} can be used: {counts}. {directory / REJECTED_FILE} "
+                "has the details of each."
+            )
         if self.statements_file:
             shutil.copyfile(self.data_dir / self.statements_file, directory / self.statements_file)
-        info = self._summarize(directory, digest)
-        if not info.records:
-            shutil.rmtree(directory)
-            raise ValueError(f"None of the {len(records)} records in {self.data_dir} could be used: {info.rejected}.")
-        write_database_info(directory, info)  # last: without it the folder does not count as prepared
-        return info
-
-    def _summarize(self, directory: Path, digest: str) -> DatabaseInfo:
-        dataset = open_shards(directory)
-        assert dataset is not None  # datasets writes a file even for no rows
-        table = dataset.data
-        totals = {
-            name: int(np.sum(table.column(name).to_numpy(), dtype=np.int64))
-            for name in ("num_samples", "num_interpolated", "num_clipped")
-        }
-        return DatabaseInfo(
+        samples = column_sum(dataset, "num_samples")
+        info = DatabaseInfo(
             name=self.database,
             sampling_rate=self.config.sampling_rate,
             lead_names=list(STANDARD_LEADS),
-            records=len(table),
-            rejected=dict(Counter(line["reason"] for line in read_rejections(directory))),
-            hours=totals["num_samples"] / self.config.sampling_rate / 3600,
-            megabytes=sum(shard.stat().st_size for shard in directory.glob("*.arrow")) / 1e6,
-            interpolated_samples=totals["num_interpolated"],
-            clipped_samples=totals["num_clipped"],
+            records=len(dataset),
+            rejected=counts,
+            hours=samples / self.config.sampling_rate / 3600,
+            megabytes=sum(summary.bytes for summary in summaries) / 1e6,
+            interpolated_samples=column_sum(dataset, "num_interpolated"),
+            clipped_samples=column_sum(dataset, "num_clipped"),
             digest=digest,
         )
+        samples_read = sum(summary.samples_read for summary in summaries)
+        quality = measure_quality(info, dataset, samples_read, self.published)
+        replace_file(directory / QUALITY_FILE, json.dumps(quality, indent=2) + "\n")
+        write_database_info(directory, info)
+        return info
 
 
 def _to_table(rows: list[dict[str, Any]]) -> pa.Table:

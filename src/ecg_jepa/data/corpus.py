@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .ptb_xl_tasks import TRAIN_FOLDS
+from .ptb_xl_tasks import in_training_folds
 from .records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
 
 
@@ -96,8 +96,7 @@ class Corpus:
         return cls([find_database(data_dir, name) for name in weights], list(weights.values()), **options)
 
     def _usable_records(self, database: PreparedDatabase) -> np.ndarray:
-        fold = database.column("fold")
-        usable = (database.num_samples >= self.crop_length) & (np.isnan(fold.astype(float)) | np.isin(fold, TRAIN_FOLDS))
+        usable = (database.num_samples >= self.crop_length) & in_training_folds(database.column("fold"))
         if not usable.any():
             raise ValueError(
                 f"{database.name} has no record of at least {self.crop_length} samples "

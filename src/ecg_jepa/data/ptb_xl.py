@@ -1,13 +1,14 @@
 """PTB-XL 1.0.3 as downloaded from PhysioNet."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from .builder import EcgDatabaseBuilder
-from .readers import parse_scp_codes, read_csv
+from .quality import PublishedFigures
+from .readers import parse_scp_codes, read_csv, record_files
 from .records import STATEMENTS_FILE, RecordInfo
 
 DATABASE_CSV = "ptbxl_database.csv"
@@ -23,28 +24,42 @@ class PtbXl(EcgDatabaseBuilder):
 
     database = "ptb-xl"
     statements_file = STATEMENTS_FILE
+    published = PublishedFigures(
+        records=17_418,
+        mean=(-0.002, -0.002, 0.0, 0.002, -0.001, -0.001, 0.0, -0.001, -0.002, -0.001, -0.001, -0.001),
+        std=(0.191, 0.166, 0.173, 0.142, 0.149, 0.147, 0.235, 0.338, 0.335, 0.299, 0.294, 0.242),
+    )
 
     def list_records(self) -> list[RecordInfo]:
-        """The rows of `ptbxl_database.csv`. Raises `FileNotFoundError` and, for missing columns, `ValueError`."""
-        path_column = "filename_lr" if self.config.sampling_rate == 100 else "filename_hr"
+        """
+        The rows of `ptbxl_database.csv`, and the records that lie in their folders but have no row, which are rejected.
+        Raises `FileNotFoundError` and, for missing columns, `ValueError`.
+        """
+        at_low_rate = self.config.sampling_rate == 100
+        path_column = "filename_lr" if at_low_rate else "filename_hr"
         columns = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", path_column)
         table = read_csv(self.data_dir / DATABASE_CSV, columns)
         read_csv(self.data_dir / STATEMENTS_FILE, ("diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"))
-        return [self._record_info(row, str(row[path_column])) for row in table.to_dict("records")]
+        records = [self._record_info(row, row[path_column]) for row in table.to_dict("records")]
+        return records + list(self._unlisted("records100" if at_low_rate else "records500", {r.path for r in records}))
 
-    def source_files(self, records: list[RecordInfo]) -> Any:
-        """The two tables beside the records' own files."""
-        yield self.data_dir / DATABASE_CSV
-        yield from super().source_files(records)
+    def _unlisted(self, folder: str, listed: set[str]) -> Iterator[RecordInfo]:
+        for path in record_files(self.data_dir / folder, self.data_dir):
+            if path not in listed:
+                yield RecordInfo(Path(path).name, path, problem=("not in the table", f"{DATABASE_CSV} has no row for it"))
 
-    def _record_info(self, row: dict[Hashable, Any], path: str) -> RecordInfo:
+    def _record_info(self, row: dict[Hashable, Any], path: Any) -> RecordInfo:
         record_id = str(row["ecg_id"])
-        return RecordInfo(
-            record_id=record_id,
-            path=str(Path(path).with_suffix("")) if path.endswith(".hea") else path,
-            patient_id=None if pd.isna(row["patient_id"]) else str(int(row["patient_id"])),
-            age=None if pd.isna(row["age"]) else float(row["age"]),
-            sex=None if pd.isna(row["sex"]) else ("female" if int(row["sex"]) else "male"),
-            fold=int(row["strat_fold"]),
-            statements=parse_scp_codes(row["scp_codes"], f"record {record_id}"),
-        )
+        path = str(path).removesuffix(".hea")
+        try:
+            return RecordInfo(
+                record_id=record_id,
+                path=path,
+                patient_id=None if pd.isna(row["patient_id"]) else str(int(row["patient_id"])),
+                age=None if pd.isna(row["age"]) else float(row["age"]),
+                sex=None if pd.isna(row["sex"]) else ("female" if int(row["sex"]) else "male"),
+                fold=int(row["strat_fold"]),
+                statements=parse_scp_codes(row["scp_codes"], f"record {record_id}"),
+            )
+        except (ValueError, TypeError) as error:
+            return RecordInfo(record_id, path, problem=("unusable row", f"{DATABASE_CSV}: {error}"))

@@ -13,6 +13,11 @@ VALIDATION_FOLD = 9
 TEST_FOLD = 10
 
 
+def in_training_folds(fold: np.ndarray) -> np.ndarray:
+    """Which records may be trained on: those of folds 1 to 8, and those of databases without folds (NaN). Boolean."""
+    return np.isnan(fold.astype(float)) | np.isin(fold, TRAIN_FOLDS)
+
+
 @dataclass
 class Task:
     """

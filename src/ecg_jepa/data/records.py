@@ -1,8 +1,9 @@
 """
 The one record schema, and what a prepared database is: a folder with
 
-- `*.arrow`: the records, memory-mapped when read,
-- `database.json`: what they are ([`DatabaseInfo`]),
+- `records-*.arrow`: the records, memory-mapped when read, each file with a `.json` of what was left out of it,
+- `database.json`: what they are ([`DatabaseInfo`]); written last, a folder without it is not prepared,
+- `quality.json`: measured on them, beside what was published of the database,
 - `rejected.jsonl`: what was left out and why,
 - and, where the database has one, `scp_statements.csv`, its table of statements.
 """
@@ -19,7 +20,10 @@ import pyarrow as pa
 
 DATABASE_FILE = "database.json"
 REJECTED_FILE = "rejected.jsonl"
+QUALITY_FILE = "quality.json"
 STATEMENTS_FILE = "scp_statements.csv"
+
+SHARDS = "records-*.arrow"
 
 # A record is int16 in microvolts: the resolution of PTB-XL, and finer than MIMIC's.
 MICROVOLTS_PER_MILLIVOLT = 1000.0
@@ -36,6 +40,7 @@ FEATURES = datasets.Features(
         "num_samples": datasets.Value("int32"),  # per lead
         "num_interpolated": datasets.Value("int32"),  # samples that were NaN, over all leads
         "num_clipped": datasets.Value("int32"),  # samples beyond +-32.767 mV, over all leads
+        "num_bad_checksums": datasets.Value("int32"),  # signals of the file that contradict the checksum in its header
         "lead_mean": datasets.List(datasets.Value("float64")),  # mV
         "lead_std": datasets.List(datasets.Value("float64")),  # mV
         "signal": datasets.List(datasets.Value("int16")),  # uV, leads x samples in C order
@@ -61,11 +66,16 @@ class EcgRecord:
     signal: np.ndarray
     sampling_rate: float
     lead_names: list[str]
+    comments: list[str] = field(default_factory=list)  # of a WFDB header, without the "#"
+    num_bad_checksums: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RecordInfo:
-    """What a database says of a record beside its signal."""
+    """
+    What a database says of a record beside its signal. With a `problem` (reason and detail), the record is known to be
+    unusable before it is read.
+    """
 
     record_id: str
     path: str
@@ -73,7 +83,8 @@ class RecordInfo:
     age: float | None = None
     sex: str | None = None
     fold: int | None = None
-    statements: dict[str, float] = field(default_factory=dict)  # name -> likelihood in percent
+    statements: dict[str, float] = field(default_factory=dict)  # name -> likelihood in percent, 0 where it is not given
+    problem: tuple[str, str] | None = None
 
 
 @dataclass
@@ -92,22 +103,28 @@ class DatabaseInfo:
     digest: str  # of source files and settings: tells whether a preparation is still up to date
 
 
+def replace_file(path: str | Path, text: str) -> None:
+    """Write a text file so that it is either the old one or the whole new one, whenever the process is killed."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
 def write_database_info(directory: str | Path, info: DatabaseInfo) -> None:
     """Write `database.json`."""
-    Path(directory, DATABASE_FILE).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+    replace_file(Path(directory, DATABASE_FILE), json.dumps(dataclasses.asdict(info), indent=2) + "\n")
 
 
 def read_database_info(directory: str | Path) -> DatabaseInfo | None:
-    """`database.json` of a prepared database, or `None` if the folder holds none."""
+    """`database.json` of a prepared database, or `None` if the folder holds none that this version can read."""
     path = Path(directory, DATABASE_FILE)
-    return DatabaseInfo(**json.loads(path.read_text())) if path.is_file() else None
-
-
-def append_rejection(directory: str | Path, error: RecordError) -> None:
-    """Add a line to `rejected.jsonl`; one short write in append mode, so that processes may share the file."""
-    line = json.dumps({"record": error.record, "reason": error.reason, "detail": error.detail})
-    with Path(directory, REJECTED_FILE).open("a") as file:
-        file.write(line + "\n")
+    if not path.is_file():
+        return None
+    try:
+        return DatabaseInfo(**json.loads(path.read_text()))
+    except (TypeError, ValueError):  # of another version, or damaged: prepare again
+        return None
 
 
 def read_rejections(directory: str | Path) -> list[dict[str, str]]:
@@ -117,8 +134,8 @@ def read_rejections(directory: str | Path) -> list[dict[str, str]]:
 
 
 def open_shards(directory: str | Path) -> datasets.Dataset | None:
-    """The records of a folder as one memory-mapped dataset, in the order of its `.arrow` files; `None` if it has none."""
-    shards = [datasets.Dataset.from_file(str(shard)) for shard in sorted(Path(directory).glob("*.arrow"))]
+    """The records of a folder as one memory-mapped dataset, in the order of its shards; `None` if it has none."""
+    shards = [datasets.Dataset.from_file(str(shard)) for shard in sorted(Path(directory).glob(SHARDS))]
     return datasets.concatenate_datasets(shards) if shards else None
 
 
@@ -139,7 +156,7 @@ class PreparedDatabase:
         dataset = open_shards(self.directory)
         if info is None or dataset is None:
             raise FileNotFoundError(
-                f"{self.directory} holds no prepared database (no {DATABASE_FILE} with .arrow files). Prepare one with: "
+                f"{self.directory} holds no prepared database (no {DATABASE_FILE} of this version). Prepare one with: "
                 "python training/prepare_data.py --database NAME --data_dir RAW --output_dir PREPARED"
             )
         self.info = info
@@ -200,20 +217,24 @@ class PreparedDatabase:
         """Mean and standard deviation per lead in mV over all samples of the records `indices` (default: all)."""
         if indices is not None and len(indices) == 0:
             raise ValueError(f"No record of {self.name} to take the mean and standard deviation of.")
-        table = self.dataset.data.table.select(["lead_mean", "lead_std"])
-        means, stds = (_as_matrix(table.column(name)) for name in ("lead_mean", "lead_std"))
-        weights = self.num_samples.astype(np.float64)
-        if indices is not None:
-            means, stds, weights = means[indices], stds[indices], weights[indices]
-        weights = weights / weights.sum()
-        mean = weights @ means
-        # Law of total variance: within records plus between their means.
-        variance = weights @ (stds**2 + (means - mean) ** 2)
-        return mean, np.sqrt(variance)
+        return lead_statistics(self.dataset, indices)
+
+
+def lead_statistics(dataset: datasets.Dataset, indices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per lead in mV over all samples of the rows `indices` (default: all) of prepared records."""
+    means, stds = (_as_matrix(dataset.data.column(name)) for name in ("lead_mean", "lead_std"))
+    weights = dataset.data.column("num_samples").to_numpy().astype(np.float64)
+    if indices is not None:
+        means, stds, weights = means[indices], stds[indices], weights[indices]
+    weights = weights / weights.sum()
+    mean = weights @ means
+    # Law of total variance: within records plus between their means.
+    variance = weights @ (stds**2 + (means - mean) ** 2)
+    return mean, np.sqrt(variance)
 
 
 def _as_matrix(column: pa.ChunkedArray) -> np.ndarray:
-    return column.combine_chunks().flatten().to_numpy().reshape(len(column), -1)
+    return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks]).reshape(len(column), -1)
 
 
 def find_database(data_dir: str | Path, name: str | None = None) -> PreparedDatabase:

@@ -1,0 +1,76 @@
+"""What was measured on a prepared database, beside what was published of it: `quality.json`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+
+from .ptb_xl_tasks import in_training_folds
+from .records import DatabaseInfo, lead_statistics
+
+
+@dataclass(frozen=True)
+class PublishedFigures:
+    """
+    What the reference implementation says of a database.
+
+    Args:
+        records: how many it trains on.
+        mean, std: per lead in mV, in the order of `STANDARD_LEADS`.
+    """
+
+    records: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def column_sum(dataset: datasets.Dataset, name: str) -> int:
+    """Sum of a column of whole numbers."""
+    return int(np.sum(dataset.data.column(name).to_numpy(), dtype=np.int64))
+
+
+def measure_quality(
+    info: DatabaseInfo, dataset: datasets.Dataset, samples_read: int, published: PublishedFigures | None
+) -> dict[str, Any]:
+    """
+    The content of `quality.json`.
+
+    Args:
+        info: the content of `database.json`.
+        dataset: the prepared records.
+        samples_read: over all leads, at the rate of the files.
+        published: figures to set beside the measured ones.
+    """
+    fold = dataset.data.column("fold").to_pandas().to_numpy()
+    training = np.flatnonzero(in_training_folds(fold))
+    durations = dataset.data.column("num_samples").to_numpy() / info.sampling_rate
+    quality: dict[str, Any] = {
+        "database": info.name,
+        "records": info.records,
+        "rejected": info.rejected,
+        "hours": info.hours,
+        "shortest_seconds": float(durations.min()),
+        "longest_seconds": float(durations.max()),
+        "nan_share": info.interpolated_samples / samples_read,
+        "clipped_samples": info.clipped_samples,
+        "records_with_flat_leads": _records_with_flat_leads(dataset),
+        "records_with_bad_checksums": int((dataset.data.column("num_bad_checksums").to_numpy() > 0).sum()),
+        "lead_names": info.lead_names,
+        "training_records": len(training),
+    }
+    if len(training):
+        mean, std = lead_statistics(dataset, training)
+        quality |= {"training_mean_mv": mean.round(6).tolist(), "training_std_mv": std.round(6).tolist()}
+    if published is not None:
+        quality |= {
+            "published_training_records": published.records,
+            "published_mean_mv": list(published.mean),
+            "published_std_mv": list(published.std),
+        }
+    return quality
+
+
+def _records_with_flat_leads(dataset: datasets.Dataset) -> int:
+    chunks = dataset.data.column("lead_std").chunks
+    return sum(int((chunk.flatten().to_numpy().reshape(len(chunk), -1) == 0).any(axis=1).sum()) for chunk in chunks)
