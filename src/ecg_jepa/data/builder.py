@@ -95,6 +95,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     highpass_cutoff: float | None = None  # Hz
     statements_file: str | None = None  # in data_dir; travels with the prepared records
     published: PublishedFigures | None = None
+    for_pretraining: bool = True  # False where records may be another database's test records
     left_out_on_purpose: frozenset[str] = frozenset()  # reasons that `strict` lets pass
 
     @property
@@ -284,6 +285,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             interpolated_samples=column_sum(dataset, "num_interpolated"),
             clipped_samples=column_sum(dataset, "num_clipped"),
             digest=digest,
+            for_pretraining=self.for_pretraining,
         )
         samples_read = sum(summary.samples_read for summary in summaries)
         quality = measure_quality(info, dataset, samples_read, self.published)

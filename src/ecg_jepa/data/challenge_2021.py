@@ -185,5 +185,6 @@ class PtbXlChallenge(Challenge2021):
     """
 
     database = "ptb-xl-challenge"
+    for_pretraining = False
     folder = "ptb-xl"
     record_name = re.compile(r"HR\d{5}")

@@ -1,8 +1,12 @@
 """The mixture of prepared databases that pre-training draws its crops from."""
 
+import os
+import queue
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +53,38 @@ class BatchNormalizer(torch.nn.Module):
         return batch.signal.to(torch.float32).sub_(mean).div_(std).clamp_(-self.clip, self.clip)
 
 
+class BufferPool:
+    """
+    Memory for batches. A batch of 2048 crops is 246 MB, and having the system map and clear that anew costs more than filling
+    it, so that what is no longer in use is taken again.
+    """
+
+    def __init__(self) -> None:
+        self._free: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+        self._made = 0
+
+    def take(self, shape: tuple[int, ...], patience: float = 0.0) -> torch.Tensor:
+        """
+        An int16 tensor of any content. Its memory comes back when nothing refers to it any more, views included.
+
+        Args:
+            patience: seconds to wait for memory to come back before a third buffer, or one more, is made.
+        """
+        if torch.cuda.is_available():
+            # PyTorch keeps a pool of its own for pinned memory, and knows which copies to the device are still under way.
+            return torch.empty(shape, dtype=torch.int16, pin_memory=True)
+        try:
+            buffer = self._free.get(timeout=patience if self._made > 1 else 0.0)
+        except queue.Empty:
+            buffer = None
+        if buffer is None or buffer.shape != shape:
+            buffer = np.empty(shape, dtype=np.int16)
+            self._made += 1
+        lent = buffer.view()  # what the tensor holds on to, whereas `buffer` stays here
+        weakref.finalize(lent, self._free.put, buffer)
+        return torch.from_numpy(lent)
+
+
 class Corpus:
     """
     Crops of fixed length, drawn as the paper does: a database by weight, a record uniformly, a crop uniformly.
@@ -62,6 +98,7 @@ class Corpus:
         batch_size: records per batch over all processes.
         crop_length: samples per crop.
         seed: of all draws.
+        num_threads: that read a batch together; default: one per core, at most 4.
 
     Raises:
         ValueError: if databases do not fit together, a database has no usable record, or weights do not sum to 1.
@@ -74,13 +111,16 @@ class Corpus:
         batch_size: int,
         crop_length: int,
         seed: int = 0,
+        num_threads: int | None = None,
     ):
         if not databases or len(databases) != len(weights):
             raise ValueError(f"{len(databases)} databases and {len(weights)} weights: give one weight per database.")
         if min(weights) <= 0 or abs(sum(weights) - 1.0) > 1e-6:
             raise ValueError(f"Weights of databases must be positive and sum to 1, but {list(weights)} sum to {sum(weights)}.")
         first = databases[0].info
-        for database in databases[1:]:
+        for database in databases:
+            if not database.info.for_pretraining:
+                raise ValueError(f"{database.name} holds records of test folds of another database: it is not for pre-training.")
             if (database.info.sampling_rate, database.info.lead_names) != (first.sampling_rate, first.lead_names):
                 raise ValueError(f"{database.name} and {first.name} differ in sampling rate or leads: prepare them alike.")
         self.databases = list(databases)
@@ -89,6 +129,8 @@ class Corpus:
         self.crop_length = crop_length
         self.seed = seed
         self.records = [self._usable_records(database) for database in databases]
+        self._num_threads = num_threads or min(4, len(os.sched_getaffinity(0)))
+        self._buffers = BufferPool()
 
     @classmethod
     def from_weights(cls, data_dir: str | Path, weights: dict[str, float], **options: int) -> "Corpus":
@@ -116,29 +158,43 @@ class Corpus:
         total = self.weights @ mean
         return total, np.sqrt(self.weights @ (std**2 + (mean - total) ** 2))
 
-    def batch(self, index: int, rank: int = 0, num_processes: int = 1) -> CorpusBatch:
-        """Part `rank` of batch `index`: `batch_size / num_processes` crops."""
+    def batch(self, index: int, rank: int = 0, num_processes: int = 1, patience: float = 0.0) -> CorpusBatch:
+        """Part `rank` of batch `index`: `batch_size / num_processes` crops. `patience`: as in [`BufferPool.take`]."""
         if self.batch_size % num_processes:
             raise ValueError(f"batch_size={self.batch_size} cannot be shared by {num_processes} processes: use a multiple.")
         share = self.batch_size // num_processes
-        mine = slice(rank * share, (rank + 1) * share)
-        draws = np.random.Generator(np.random.Philox(key=[self.seed, index])).random((3, self.batch_size))[:, mine]
+        draws = np.random.Generator(np.random.Philox(key=[self.seed, index])).random((3, self.batch_size))
+        draws = draws[:, rank * share : (rank + 1) * share]
         cumulative = np.cumsum(self.weights)
         which = np.searchsorted(cumulative / cumulative[-1], draws[0], side="right")
-        signal = np.empty((share, len(self.databases[0].info.lead_names), self.crop_length), dtype=np.int16)
-        for row, (database_index, record_draw, crop_draw) in enumerate(zip(which, draws[1], draws[2], strict=True)):
+        signal = self._buffers.take((share, len(self.databases[0].info.lead_names), self.crop_length), patience)
+        rows = signal.numpy()
+        per_thread = -(-share // self._num_threads)
+        parts = [slice(begin, begin + per_thread) for begin in range(0, share, per_thread)]
+        with ThreadPoolExecutor(self._num_threads) as threads:
+            list(threads.map(lambda part: self._read(rows[part], which[part], *draws[1:, part]), parts))
+        return CorpusBatch(signal, torch.from_numpy(which))
+
+    def _read(self, rows: np.ndarray, which: np.ndarray, record_draws: np.ndarray, crop_draws: np.ndarray) -> None:
+        """Fill `rows` with the crops that the draws, uniform in [0, 1), stand for. Copying lets other threads run."""
+        for row, database_index, record_draw, crop_draw in zip(
+            rows, which.tolist(), record_draws.tolist(), crop_draws.tolist(), strict=True
+        ):
             database, records = self.databases[database_index], self.records[database_index]
-            record = records[int(record_draw * len(records))]
-            start = int(crop_draw * (database.num_samples[record] - self.crop_length + 1))
-            signal[row] = database.signal(record, start, self.crop_length)
-        return CorpusBatch(torch.from_numpy(signal), torch.from_numpy(which))
+            record = int(records[int(record_draw * len(records))])
+            start = int(crop_draw * (int(database.num_samples[record]) - self.crop_length + 1))
+            row[...] = database.signal(record, start, self.crop_length)
 
     def batches(self, start: int = 0, rank: int = 0, num_processes: int = 1) -> Iterator[CorpusBatch]:
         """Batches `start`, `start + 1`, ... without end; the next one is read while the last one is in use."""
+        # The consumer lets go of a batch when it takes the next one: a moment's patience saves a third buffer.
+        read = partial(self.batch, rank=rank, num_processes=num_processes, patience=0.1)
         with ThreadPoolExecutor(max_workers=1) as reader:
-            upcoming = reader.submit(self.batch, start, rank, num_processes)
+            upcoming = reader.submit(read, start)
             index = start
             while True:
                 index += 1
-                batch, upcoming = upcoming, reader.submit(self.batch, index, rank, num_processes)
-                yield batch.result()
+                batch = upcoming.result()
+                upcoming = reader.submit(read, index)
+                yield batch
+                del batch  # or its memory could not be taken again while the next one is waited for

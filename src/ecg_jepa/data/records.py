@@ -101,6 +101,7 @@ class DatabaseInfo:
     interpolated_samples: int
     clipped_samples: int
     digest: str  # of source files and settings: tells whether a preparation is still up to date
+    for_pretraining: bool = True  # False where records may be another database's test records
 
 
 def replace_file(path: str | Path, text: str) -> None:
