@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ..configuration_ecg_jepa import STANDARD_LEADS
 from ..signal_processing_ecg_jepa import condition, select_leads
+from .download import PhysioNet, Zenodo, download
 from .quality import PublishedFigures, column_sum, measure_quality
 from .readers import files_digest, read_wfdb
 from .records import (
@@ -98,10 +99,34 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     for_pretraining: bool = True  # False where records may be another database's test records
     left_out_on_purpose: frozenset[str] = frozenset()  # reasons that `strict` lets pass
 
+    source: PhysioNet | Zenodo | None = None  # where the database is published
+
     @property
     def data_dir(self) -> Path:
         """The folder of the database as downloaded."""
         return Path(self.config.data_dir)
+
+    def wants_file(self, path: str) -> bool:
+        """Whether preparation needs this file of the published ones; `path` as the host lists it."""
+        return True
+
+    def download(self, address: str | None = None) -> None:
+        """
+        Fetch what is missing of the database into `data_dir`.
+
+        Args:
+            address: of a mirror of the host.
+
+        Raises:
+            ValueError: if the database has no host, or the host lists none of its files.
+            ConnectionError: if a file cannot be had; what did arrive is kept for the next try.
+        """
+        if self.source is None:
+            raise ValueError(f"{self.database} has no host to download it from.")
+        files = [file for file in self.source.list_files(address) if self.wants_file(file.path)]
+        if not files:
+            raise ValueError(f"{address or self.source.address} lists no file of {self.database}.")
+        download(files, self.data_dir)
 
     def list_records(self) -> list[RecordInfo]:
         """All records of the database, in a fixed order. Raises `FileNotFoundError` or `ValueError` for bad tables."""
@@ -284,6 +309,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             megabytes=sum(summary.bytes for summary in summaries) / 1e6,
             interpolated_samples=column_sum(dataset, "num_interpolated"),
             clipped_samples=column_sum(dataset, "num_clipped"),
+            bad_checksums=int((dataset.data.column("num_bad_checksums").to_numpy() > 0).sum()),
             digest=digest,
             for_pretraining=self.for_pretraining,
         )

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .builder import EcgDatabaseBuilder
+from .download import PhysioNet
 from .quality import PublishedFigures
 from .readers import record_files
 from .records import EcgRecord, RecordInfo
@@ -23,8 +24,13 @@ _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 class Challenge2021(EcgDatabaseBuilder):
     """Base of the builders. Statements are the SNOMED CT codes of the header's `Dx` line."""
 
+    source = PhysioNet("challenge-2021/1.0.3")
     folder: str  # below `training`
     record_name: re.Pattern[str]
+
+    def wants_file(self, path: str) -> bool:
+        """The database's folder."""
+        return path.startswith(f"training/{self.folder}/") and path.endswith((".hea", ".mat"))
 
     def list_records(self) -> list[RecordInfo]:
         """The records of this database in `data_dir`, by name. Raises `FileNotFoundError` if there is no such folder."""

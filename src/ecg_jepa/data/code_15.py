@@ -1,4 +1,4 @@
-"""CODE-15% as downloaded from Zenodo (record 4916206) and unpacked."""
+"""CODE-15% as downloaded from Zenodo (record 4916206), archives unpacked."""
 
 from collections.abc import Hashable, Iterable
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .builder import EcgDatabaseBuilder
+from .download import Zenodo
 from .quality import PublishedFigures
 from .readers import CODE_15_RATE, read_code_15, read_code_15_ids, read_csv
 from .records import EcgRecord, RecordError, RecordInfo
@@ -30,6 +31,7 @@ class Code15(EcgDatabaseBuilder):
     """
 
     database = "code-15"
+    source = Zenodo("4916206")
     highpass_cutoff = 0.5
     left_out_on_purpose = frozenset({ZERO_PADDED})
     published = PublishedFigures(
@@ -37,6 +39,10 @@ class Code15(EcgDatabaseBuilder):
         mean=(0.0,) * 12,
         std=(0.488, 0.450, 0.437, 0.416, 0.405, 0.370, 0.548, 0.639, 0.719, 0.695, 0.676, 0.639),
     )
+
+    def wants_file(self, path: str) -> bool:
+        """The table and the archives of HDF5 files."""
+        return path == EXAMS_CSV or (path.startswith("exams_part") and path.endswith((".zip", ".hdf5")))
 
     def list_records(self) -> list[RecordInfo]:
         """

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from .builder import EcgDatabaseBuilder
+from .download import PhysioNet
 from .quality import PublishedFigures
 from .readers import read_csv, read_lines
 from .records import RecordInfo
@@ -23,12 +24,17 @@ class MimicIvEcg(EcgDatabaseBuilder):
     """
 
     database = "mimic-iv-ecg"
+    source = PhysioNet("mimic-iv-ecg/1.0")
     # The reference states them in the order of the files; here aVL and aVF have changed places.
     published = PublishedFigures(
         records=800_035,
         mean=(0.023, 0.015, -0.007, -0.019, 0.014, 0.004, -0.018, -0.004, 0.002, 0.017, 0.022, 0.022),
         std=(0.155, 0.158, 0.166, 0.133, 0.141, 0.143, 0.207, 0.282, 0.284, 0.253, 0.222, 0.197),
     )
+
+    def wants_file(self, path: str) -> bool:
+        """The list and the records."""
+        return path in (RECORD_LIST, RECORDS) or path.startswith("files/")
 
     def list_records(self) -> list[RecordInfo]:
         """

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from .builder import EcgDatabaseBuilder
+from .download import PhysioNet
 from .quality import PublishedFigures
 from .readers import parse_scp_codes, read_csv, record_files
 from .records import STATEMENTS_FILE, RecordInfo
@@ -23,6 +24,7 @@ class PtbXl(EcgDatabaseBuilder):
     """
 
     database = "ptb-xl"
+    source = PhysioNet("ptb-xl/1.0.3")
     statements_file = STATEMENTS_FILE
     published = PublishedFigures(
         records=17_418,
@@ -30,18 +32,26 @@ class PtbXl(EcgDatabaseBuilder):
         std=(0.191, 0.166, 0.173, 0.142, 0.149, 0.147, 0.235, 0.338, 0.335, 0.299, 0.294, 0.242),
     )
 
+    @property
+    def _rate_is_low(self) -> bool:
+        return self.config.sampling_rate == 100
+
+    def wants_file(self, path: str) -> bool:
+        """The two tables and the records of one rate."""
+        folder = "records100/" if self._rate_is_low else "records500/"
+        return path in (DATABASE_CSV, STATEMENTS_FILE) or path.startswith(folder)
+
     def list_records(self) -> list[RecordInfo]:
         """
         The rows of `ptbxl_database.csv`, and the records that lie in their folders but have no row, which are rejected.
         Raises `FileNotFoundError` and, for missing columns, `ValueError`.
         """
-        at_low_rate = self.config.sampling_rate == 100
-        path_column = "filename_lr" if at_low_rate else "filename_hr"
+        path_column = "filename_lr" if self._rate_is_low else "filename_hr"
         columns = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", path_column)
         table = read_csv(self.data_dir / DATABASE_CSV, columns)
         read_csv(self.data_dir / STATEMENTS_FILE, ("diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"))
         records = [self._record_info(row, row[path_column]) for row in table.to_dict("records")]
-        return records + list(self._unlisted("records100" if at_low_rate else "records500", {r.path for r in records}))
+        return records + list(self._unlisted("records100" if self._rate_is_low else "records500", {r.path for r in records}))
 
     def _unlisted(self, folder: str, listed: set[str]) -> Iterator[RecordInfo]:
         for path in record_files(self.data_dir / folder, self.data_dir):

@@ -100,6 +100,7 @@ class DatabaseInfo:
     megabytes: float
     interpolated_samples: int
     clipped_samples: int
+    bad_checksums: int  # records of which a signal contradicts the checksum in its header
     digest: str  # of source files and settings: tells whether a preparation is still up to date
     for_pretraining: bool = True  # False where records may be another database's test records
 

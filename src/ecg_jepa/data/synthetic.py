@@ -421,3 +421,5 @@ class Synthetic(PtbXl):
     """Synthetic records written by [`generate_database`], read as PTB-XL is. Not for published results."""
 
     database = "synthetic"
+    source = None
+    published = None

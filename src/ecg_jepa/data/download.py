@@ -1,0 +1,192 @@
+"""
+Databases from their original hosts: fsspec transfers, tenacity tries again, and what arrives is held against the checksums
+that the host publishes. A transfer that broke off goes on where it was, in this run or the next one.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import fsspec
+import tenacity
+from datasets.utils import tqdm
+
+# Few at a time: the hosts are shared by everybody.
+_TRANSFERS_AT_A_TIME = 4
+_FILES_AT_A_TIME = 10_000  # of a million, so that their bookkeeping needs little memory
+_ATTEMPTS = 8
+
+wait_between_attempts = tenacity.wait_exponential(multiplier=1, max=60)  # seconds
+
+
+class ChecksumError(OSError):
+    """A file that arrived is not the one that the host describes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file to fetch: `path` below the database's folder, `checksum` as `sha256:...` or `md5:...`."""
+
+    path: str
+    url: str
+    checksum: str
+
+
+@dataclass(frozen=True)
+class PhysioNet:
+    """A project with its version, such as `ptb-xl/1.0.3`."""
+
+    project: str
+    address: str = "https://physionet.org/files"
+
+    def list_files(self, address: str | None = None) -> list[RemoteFile]:
+        """All files of the project, from its `SHA256SUMS.txt`. `address`: of a mirror."""
+        root = f"{(address or self.address).rstrip('/')}/{self.project}"
+        lines = _read(f"{root}/SHA256SUMS.txt").decode().splitlines()
+        entries = [line.split(maxsplit=1) for line in lines if line.strip()]
+        return [RemoteFile(path.strip(), f"{root}/{path.strip()}", f"sha256:{checksum}") for checksum, path in entries]
+
+
+@dataclass(frozen=True)
+class Zenodo:
+    """A record by its number."""
+
+    record: str
+    address: str = "https://zenodo.org/api/records"
+
+    def list_files(self, address: str | None = None) -> list[RemoteFile]:
+        """All files of the record, from Zenodo's description of it. `address`: of a mirror."""
+        description = json.loads(_read(f"{(address or self.address).rstrip('/')}/{self.record}"))
+        return [RemoteFile(file["key"], file["links"]["self"], file["checksum"]) for file in description["files"]]
+
+
+def download(files: list[RemoteFile], directory: str | Path) -> None:
+    """
+    Fetch files into `directory`, unless they are there with the right checksum; archives (`.zip`) are unpacked.
+
+    Raises:
+        ConnectionError: if a file cannot be had; what did arrive is kept for the next try.
+    """
+    directory = Path(directory)
+    with (
+        ThreadPoolExecutor(_TRANSFERS_AT_A_TIME) as threads,
+        tqdm(total=len(files), unit=" files", desc="Files") as files_bar,
+        tqdm(unit="B", unit_scale=True, desc="Transferred") as bytes_bar,
+    ):
+        fetch = partial(_fetch, directory, bytes_bar.update)
+        for begin in range(0, len(files), _FILES_AT_A_TIME):
+            for _ in threads.map(fetch, files[begin : begin + _FILES_AT_A_TIME]):
+                files_bar.update()
+
+
+def _file_system() -> fsspec.AbstractFileSystem:
+    # No limit for a whole transfer, only for silence; no compression, or a range would not be one of the file's bytes.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+    return fsspec.filesystem("http", client_kwargs={"timeout": timeout, "headers": {"Accept-Encoding": "identity"}})
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether it may go better next time."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status >= 500 or error.status in (408, 416, 429)
+    return isinstance(error, aiohttp.ClientError | ConnectionError | TimeoutError | ChecksumError)
+
+
+def _persistently(url: str, action: Callable[[], Any]) -> Any:
+    """Do something with `url`, again if it fails for a reason that may pass. Raises `ConnectionError` in the end."""
+    again = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_may_pass),
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=wait_between_attempts,
+        reraise=True,
+    )
+    try:
+        return again(action)
+    except (aiohttp.ClientError, ConnectionError, TimeoutError, ChecksumError, FileNotFoundError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConnectionError(
+            f"{url} could not be fetched ({reason}). What has arrived is kept: run the same command again."
+        ) from error
+
+
+def _read(url: str) -> bytes:
+    return _persistently(url, lambda: _file_system().cat_file(url))
+
+
+def _fetch(directory: Path, progress: Callable[[int], Any], file: RemoteFile) -> None:
+    target = directory / file.path
+    if not target.resolve().is_relative_to(directory.resolve()):
+        raise ValueError(f"{file.url} would be written outside of {directory}: {file.path}.")
+    if _is_unpacked(target, file.checksum):
+        return
+    if not (target.is_file() and checksum_of(target, file.checksum) == file.checksum):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.part")
+        _persistently(file.url, lambda: _transfer(file, part, progress))
+        part.replace(target)
+    if target.suffix == ".zip":
+        _unpack(target, file.checksum)
+
+
+def _transfer(file: RemoteFile, part: Path, progress: Callable[[int], Any]) -> None:
+    """Fetch what `part` does not have yet, and check it. Raises `ChecksumError` and what fsspec does."""
+    if not (part.is_file() and checksum_of(part, file.checksum) == file.checksum):
+        with part.open("ab") as local:
+            arrived = local.tell()
+            options = {"headers": {"Range": f"bytes={arrived}-"}} if arrived else {}
+            try:
+                _file_system().get_file(file.url, local, callback=_Progress(progress), **options)
+            except aiohttp.ClientResponseError as error:
+                if error.status == 416:  # there is nothing behind what has arrived: it is of another file
+                    part.unlink()
+                raise
+    found = checksum_of(part, file.checksum)
+    if found != file.checksum:
+        part.unlink()
+        raise ChecksumError(f"expected {file.checksum}, got {found}")
+
+
+def _unpack(archive: Path, checksum: str) -> None:
+    """Unpack an archive where it lies and remove it; a note beside it says so from then on."""
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(archive.parent)
+        names = [name for name in file.namelist() if not name.endswith("/")]
+    _note_of(archive).write_text("\n".join([checksum, *names]))
+    archive.unlink()
+
+
+def _is_unpacked(archive: Path, checksum: str) -> bool:
+    note = _note_of(archive)
+    if not note.is_file():
+        return False
+    noted, *names = note.read_text().splitlines()
+    return noted == checksum and all((archive.parent / name).is_file() for name in names)
+
+
+def _note_of(archive: Path) -> Path:
+    return archive.with_name(f"{archive.name}.unpacked")
+
+
+def checksum_of(path: Path, like: str) -> str:
+    """The checksum of a file, of the kind of `like` (`sha256:...`, `md5:...`)."""
+    kind = like.partition(":")[0]
+    with path.open("rb") as file:
+        return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
+
+
+class _Progress(fsspec.Callback):
+    """Hands the bytes of each piece on."""
+
+    def __init__(self, update: Callable[[int], Any]):
+        super().__init__()
+        self._update = update
+
+    def relative_update(self, inc: int = 1) -> None:
+        self._update(inc)
