@@ -80,5 +80,5 @@ def write_code_15(directory: Path, tracings: dict[str, dict[int, np.ndarray]], *
             file["tracings"] = np.stack([*values, np.zeros((4096, 12))]).astype(np.float32)
         rows += [{"exam_id": exam, "trace_file": name} for exam in exams]
     defaults = {"age": 50, "is_male": True, "patient_id": range(len(rows))}
-    defaults |= {name: False for name in ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")}
+    defaults |= dict.fromkeys(("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF"), False)
     pd.DataFrame(rows).assign(**(defaults | columns)).to_csv(directory / "exams.csv", index=False)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+
 from ecg_jepa.arguments import option, parse_arguments
 from ecg_jepa.data.corpus import Corpus
 from ecg_jepa.data.records import PreparedDatabase, write_database_info
@@ -93,8 +94,10 @@ def main() -> None:
         rates.append(arguments.num_batches * arguments.batch_size / (time.perf_counter() - begin))
         batches.close()
         print(f"  {rates[-1]:,.0f} records/s")
-    print(f"median {statistics.median(rates):,.0f} records/s in batches of {arguments.batch_size}; "
-          f"peak anonymous memory {peak.megabytes:.0f} MB")
+    print(
+        f"median {statistics.median(rates):,.0f} records/s in batches of {arguments.batch_size}; "
+        f"peak anonymous memory {peak.megabytes:.0f} MB"
+    )
 
 
 if __name__ == "__main__":

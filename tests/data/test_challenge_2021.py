@@ -94,7 +94,7 @@ def test_st_petersburg_is_high_passed_and_resampled(tmp_path):
     expected = condition((digital / 1000).astype(np.float32), 257, 500, highpass_cutoff=0.5)
     np.testing.assert_allclose(database.signal(0), expected * 1000, atol=0.51)
     batch = Corpus([database], [1.0], batch_size=4, crop_length=5000).batch(0).signal.numpy()
-    starts = [np.flatnonzero((database.signal(0)[:, :-4999].T == crop[:, 0]).all(axis=1)) for crop in batch]
+    starts = [np.flatnonzero((crop[:, 0] == database.signal(0)[:, :-4999].T).all(axis=1)) for crop in batch]
     assert all(len(start) for start in starts)
 
 
@@ -116,7 +116,9 @@ def test_original_ptb(tmp_path):
     write_record(path, digital[:12], rate=1000, leads=leads, gain="2000", comments=comments)
     path.with_suffix(".xyz").write_bytes(digital[12:].T.tobytes())
     lines = path.with_suffix(".hea").read_text().replace("s0026lre 12 ", "s0026lre 15 ").splitlines()
-    frank = [f"s0026lre.xyz 16 2000 16 0 {row[0]} {row.sum() % 65536} 0 v{axis}" for axis, row in zip("xyz", digital[12:], strict=True)]
+    frank = [
+        f"s0026lre.xyz 16 2000 16 0 {row[0]} {row.sum() % 65536} 0 v{axis}" for axis, row in zip("xyz", digital[12:], strict=True)
+    ]
     path.with_suffix(".hea").write_text("\n".join([*lines[:13], *frank, *lines[13:]]))
     info = challenge.Ptb(data_dir=str(tmp_path)).prepare(tmp_path / "out")
     assert (info.records, info.rejected, info.bad_checksums) == (1, {}, 0)

@@ -25,7 +25,9 @@ def raw(tmp_path):
         "exams_part1.hdf5": {11: tracing(1), 12: padded(2)},
         "exams_part0.hdf5": {3: tracing(3, drift=2.0), 4: tracing(4)},
     }
-    write_code_15(tmp_path / "raw", files, AF=[True, False, False, False], SB=[True, False, True, False], is_male=[True, True, False, True])
+    write_code_15(
+        tmp_path / "raw", files, AF=[True, False, False, False], SB=[True, False, True, False], is_male=[True, True, False, True]
+    )
     return tmp_path / "raw"
 
 

@@ -41,6 +41,27 @@ def test_processes_share_a_batch(corpus):
         corpus.batch(0, 0, 3)
 
 
+def test_threads_change_nothing(two_databases, corpus):
+    for num_threads in (1, 3, 200):
+        other = Corpus(corpus.databases, corpus.weights, batch_size=64, crop_length=1000, seed=5, num_threads=num_threads)
+        assert torch.equal(other.batch(2).signal, corpus.batch(2).signal)
+
+
+def test_memory_is_used_again_but_never_while_somebody_holds_it(corpus):
+    batches = corpus.batches()
+    kept = [next(batches).signal for _ in range(5)]
+    for index, signal in enumerate(kept):
+        assert torch.equal(signal, corpus.batch(index).signal)
+    address = kept[1].data_ptr()
+    row = kept[1][3, 2:4]  # a view holds on to all of it
+    expected = row.clone()
+    del kept, signal
+    addresses = {next(batches).signal.data_ptr() for _ in range(20)}
+    assert address not in addresses
+    assert len(addresses) < 8
+    assert torch.equal(row, expected)
+
+
 def test_batches_start_anywhere(corpus):
     batches = corpus.batches(start=7)
     for index in (7, 8, 9):

@@ -215,7 +215,12 @@ def test_mimic(server, tmp_path):
 def test_ptb_xl_at_one_rate(server, raw_database, tmp_path):
     project = server.root / "ptb-xl" / "1.0.3"
     project.mkdir(parents=True)
-    names = [f"records{rate}/00000/{n:05d}_{kind}.{suffix}" for n in (1, 2) for suffix in ("hea", "dat") for rate, kind in ((100, "lr"), (500, "hr"))]
+    names = [
+        f"records{rate}/00000/{n:05d}_{kind}.{suffix}"
+        for n in (1, 2)
+        for suffix in ("hea", "dat")
+        for rate, kind in ((100, "lr"), (500, "hr"))
+    ]
     for name in ["ptbxl_database.csv", "scp_statements.csv", *names]:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(raw_database / name, project / name)

@@ -79,6 +79,14 @@ def damage_garbage_header(path):
     header_of(path).write_bytes(b"\x00\xff\x13 nothing to see\n")
 
 
+def damage_count_of_signals(path):
+    header_of(path).write_text(header_of(path).read_text().replace("r 12 500", "r 11 500"))
+
+
+def damage_greek_unit(path):
+    header_of(path).write_text(header_of(path).read_text().replace("1000.0(0)/mV", "1.0(0)/µV"))
+
+
 def damage_unit(path):
     header_of(path).write_text(header_of(path).read_text().replace("/mV", "/mmHg"))
 
@@ -93,6 +101,8 @@ def damage_unit(path):
         (damage_empty_header, "unreadable header"),
         (damage_garbage_header, "unreadable header"),
         (damage_unit, "unknown unit"),
+        (damage_count_of_signals, "unreadable header"),
+        (damage_greek_unit, "unreadable header"),  # wfdb would drop the letter and read volts
     ],
 )
 def test_damaged_records_are_rejected_with_a_reason(record, damage, reason):
@@ -101,6 +111,39 @@ def test_damaged_records_are_rejected_with_a_reason(record, damage, reason):
         read_wfdb(record[0])
     assert error.value.reason == reason
     assert "r: " in str(error.value)
+
+
+def write_with_wfdb(directory, fmt):
+    signal = np.random.default_rng(0).normal(0, 0.5, (200, 3))
+    wfdb.wrsamp(
+        "w", fs=360, units=["mV", "uV", "mV"], sig_name=["I", "II", "V1"], p_signal=signal * [1, 1000, 1], fmt=[fmt] * 3,
+        adc_gain=[20.0, 0.02, 20.0], baseline=[0, 10, 0], write_dir=str(directory), comments=["Age: 61"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("fmt", ["16", "212", "24", "32", "80"])
+def test_other_formats_are_read_through_wfdb(tmp_path, fmt):
+    write_with_wfdb(tmp_path, fmt)
+    expected = wfdb.rdrecord(str(tmp_path / "w"))
+    read = read_wfdb(tmp_path / "w")
+    np.testing.assert_array_equal(read.signal, (expected.p_signal.T * [[1.0], [1e-3], [1.0]]).astype(np.float32))
+    assert (read.lead_names, read.sampling_rate, read.num_bad_checksums) == (["I", "II", "V1"], 360, 0)
+    assert read.comments == ["Age: 61"]
+
+
+def test_checksums_are_counted_not_judged(record):
+    path, signal = record
+    signal[[2, 5], 7] += 1
+    signal.T.tofile(f"{path}.dat")
+    read = read_wfdb(path)
+    assert read.num_bad_checksums == 2
+    np.testing.assert_allclose(read.signal, signal / 1000, atol=1e-6)
+
+
+def test_an_extra_field_in_the_first_row_is_no_index(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2,3\n4,5,6\n")
+    with pytest.raises(ValueError, match=r"t\.csv cannot be read as a table"):
+        read_csv(tmp_path / "t.csv", ["a"])
 
 
 def test_csv_names_missing_columns(tmp_path):
@@ -130,12 +173,17 @@ def test_digest_notices_changes(tmp_path):
 
 
 @pytest.mark.real_data
-def test_real_records_equal_wfdb(real_data):
-    headers = sorted((real_data / "ptb-xl-500").rglob("*.hea"))[:20] + sorted((real_data / "cinc2021").glob("*.hea"))
-    assert len(headers) == 70
+def test_every_real_record_equals_wfdb(real_data, monkeypatch):
+    headers = sorted(real_data.rglob("*.hea"))
+    assert len(headers) == 551
+    through_wfdb = wfdb.rdrecord
     for header in headers:
-        expected = wfdb.rdrecord(str(header.with_suffix("")))
+        expected = through_wfdb(str(header.with_suffix("")))
+        monkeypatch.setattr(wfdb, "rdrecord", lambda *_, **__: pytest.fail("not read directly"))
         read = read_wfdb(header)
-        np.testing.assert_allclose(read.signal, expected.p_signal.T, atol=1e-6)
+        monkeypatch.undo()
+        np.testing.assert_array_equal(read.signal, expected.p_signal.T.astype(np.float32))
         assert read.lead_names == expected.sig_name
         assert read.sampling_rate == expected.fs
+        assert read.comments == [comment.strip() for comment in expected.comments]
+        assert read.num_bad_checksums == 0

@@ -1,6 +1,14 @@
-import pytest
+from pathlib import Path
 
+import pytest
+import tenacity
+import yaml
+from raw_databases import ecg, write_challenge
+
+from ecg_jepa.data import download
 from ecg_jepa.data.records import find_database
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_ptb_xl_with_a_rejected_record(run_script, raw_database, tmp_path, capsys):
@@ -25,8 +33,10 @@ def test_synthetic_records_are_generated(run_script, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--database", "ptbxl", "--data_dir", "x", "--output_dir", "y"), "'ptbxl' has no builder"),
-        (("--database", "ptb-xl", "--data_dir", "x", "--output_dir", "y", "--download"), "not available yet"),
+        (("--database", "ptbxl", "--data_dir", "x", "--output_dir", "y"), "no database 'ptbxl': did you mean 'ptb-xl'?"),
+        (("--database", "zzz", "--data_dir", "x", "--output_dir", "y"), "choose one of mimic-iv-ecg, code-15, ptb-xl, "),
+        (("--database", "ptb-xl", "--data_dir", "x", "--output_dir", "y", "--min_duration", "-1"), "must not be negative"),
+        (("--database", "ptb-xl", "--data_dir", "x", "--output_dir", "y", "--num_proc", "0"), "at least 1"),
         (("--database", "ptb-xl", "--data_dir", "x", "--output_dir", "y", "--sampling_rat", "500"), "'sampling_rate'"),
     ],
 )
@@ -34,6 +44,34 @@ def test_mistakes_are_named(run_script, capsys, flags, message):
     with pytest.raises(SystemExit):
         run_script("prepare_data", *flags)
     assert message in capsys.readouterr().err
+
+
+def test_strict_and_short_records(run_script, tmp_path, capsys):
+    for seconds in (6, 10):
+        write_challenge(tmp_path, "cpsc_2018", f"A{seconds:04d}", ecg(500 * seconds, seconds))
+    flags = ("--database", "cpsc", "--data_dir", tmp_path, "--output_dir", tmp_path / "out")
+    with pytest.raises(SystemExit, match=r"A0006: short \(6 s, at least 10 s are wanted\)"):
+        run_script("prepare_data", *flags, "--strict")
+    run_script("prepare_data", *flags)
+    printed = capsys.readouterr().out
+    assert "1 records read, 1 rejected" in printed
+    assert str(tmp_path / "out" / "cpsc" / "quality.json") in printed
+    run_script("prepare_data", *flags, "--strict", "--min_duration", 5)
+    assert "2 records read, 0 rejected" in capsys.readouterr().out
+
+
+def test_all_ten_databases_have_a_builder(run_script, tmp_path):
+    corpus = yaml.safe_load((REPOSITORY / "training" / "configs" / "vit_s_all.yaml").read_text())["databases"]
+    for name in (entry.partition("=")[0] for entry in corpus):
+        with pytest.raises(SystemExit, match="absent"):
+            run_script("prepare_data", "--database", name, "--data_dir", tmp_path / "absent", "--output_dir", tmp_path)
+
+
+def test_a_host_that_does_not_answer(run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "wait_between_attempts", tenacity.wait_none())
+    flags = ("--database", "georgia", "--data_dir", tmp_path, "--output_dir", tmp_path, "--download")
+    with pytest.raises(SystemExit, match=r"prepare_data\.py: http://127\.0\.0\.1:9/.*could not be fetched"):
+        run_script("prepare_data", *flags, "--download_address", "http://127.0.0.1:9")
 
 
 def test_wrong_folder(run_script, tmp_path):

@@ -24,9 +24,9 @@ class PtbXl(EcgDatabaseBuilder):
     """
 
     database = "ptb-xl"
-    source = PhysioNet("ptb-xl/1.0.3")
+    source: PhysioNet | None = PhysioNet("ptb-xl/1.0.3")
     statements_file = STATEMENTS_FILE
-    published = PublishedFigures(
+    published: PublishedFigures | None = PublishedFigures(
         records=17_418,
         mean=(-0.002, -0.002, 0.0, 0.002, -0.001, -0.001, 0.0, -0.001, -0.002, -0.001, -0.001, -0.001),
         std=(0.191, 0.166, 0.173, 0.142, 0.149, 0.147, 0.235, 0.338, 0.335, 0.299, 0.294, 0.242),

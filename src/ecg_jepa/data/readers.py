@@ -6,6 +6,7 @@ of its builders.
 import ast
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import groupby
@@ -67,28 +68,26 @@ def read_wfdb(path: str | Path) -> EcgRecord:
 
 
 def _read_format_16(path: Path, header: WfdbHeader) -> EcgRecord:
-    signal = np.empty((len(header.signals), header.num_samples), dtype=np.float32)
+    files = [(file, list(signals)) for file, signals in groupby(header.signals, key=lambda signal: signal.file)]
+    leads = []
     num_bad_checksums = 0
-    row = 0
-    for (file, offset), group in groupby(header.signals, key=lambda signal: (signal.file, signal.offset)):
-        signals = list(group)
-        expected = offset + 2 * len(signals) * header.num_samples
-        content = _read_signal_file(path, file, expected)
+    for name, signals in files:
+        offset = signals[0].offset
+        content = _read_signal_file(path, name, offset + 2 * len(signals) * header.num_samples)
         samples = np.frombuffer(content, "<i2", offset=offset).reshape(header.num_samples, len(signals))
         digital = np.ascontiguousarray(samples.T)
         checksums = digital.sum(axis=1, dtype=np.int64)
-        for lead, description in enumerate(signals):
+        for description, row, checksum in zip(signals, digital, checksums, strict=True):
             # In float64 and in wfdb's order, so that the result is the same to the last bit.
-            physical = digital[lead].astype(np.float64)
+            physical = row.astype(np.float64)
             physical -= description.baseline
             physical /= description.gain
             physical *= _unit_factor(path, description.unit)
-            signal[row] = physical
-            num_bad_checksums += int((checksums[lead] - description.checksum) % 65536 != 0)
-            row += 1
-        signal[row - len(signals) : row][digital == _MISSING_SAMPLE] = np.nan
+            physical[row == _MISSING_SAMPLE] = np.nan
+            leads.append(physical.astype(np.float32))
+            num_bad_checksums += int((checksum - description.checksum) % 65536 != 0)
     names = [description.name for description in header.signals]
-    return EcgRecord(signal, header.sampling_rate, names, header.comments, num_bad_checksums)
+    return EcgRecord(np.stack(leads), header.sampling_rate, names, header.comments, num_bad_checksums)
 
 
 def _unit_factor(path: Path, unit: str) -> float:
@@ -130,9 +129,7 @@ def _read_through_wfdb(path: Path, comments: list[str]) -> EcgRecord:
         record = wfdb.rdrecord(str(path), physical=False)
         num_bad_checksums = sum(
             stated is not None and per_frame in (None, 1) and (stated - actual) % 65536 != 0
-            for stated, actual, per_frame in zip(
-                record.checksum, record.calc_checksum(), header.samps_per_frame, strict=True
-            )
+            for stated, actual, per_frame in zip(record.checksum, record.calc_checksum(), header.samps_per_frame, strict=True)
         )
         physical = record.dac()
     except Exception as error:
@@ -211,22 +208,29 @@ def read_code_15(path: str | Path, row: int) -> EcgRecord:
     return EcgRecord(np.ascontiguousarray(tracing.T), CODE_15_RATE, list(STANDARD_LEADS))
 
 
-def read_csv(path: str | Path, required_columns: Iterable[str], index_column: str | None = None) -> pd.DataFrame:
+def read_csv(path: str | Path, required_columns: Iterable[str]) -> pd.DataFrame:
     """
     Read a table that must have certain columns.
 
     Raises:
         FileNotFoundError: if the file is missing.
-        ValueError: if columns are missing; the message names them and those that are there.
+        ValueError: if it is no table, a row has more fields than there are columns, or columns are missing; the message names
+            them and those that are there.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: is {path.parent} the folder of the database as downloaded?")
-    table = pd.read_csv(path)
+    try:
+        with warnings.catch_warnings():
+            # Without index_col=False, an extra field in the first row would shift all columns by one in silence.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, index_col=False)
+    except (ValueError, pd.errors.ParserWarning) as error:
+        raise ValueError(f"{path} cannot be read as a table: {error}") from error
     missing = [column for column in required_columns if column not in table.columns]
     if missing:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}.")
-    return table if index_column is None else table.set_index(index_column)
+    return table
 
 
 def parse_scp_codes(text: str, where: str) -> dict[str, float]:

@@ -22,10 +22,15 @@ from filelock import FileLock, Timeout
 
 from .records import FEATURES, SHARDS, replace_file
 
-# Shards are a power of two of records, so that databases that grow keep theirs; at least 16 to share among processes.
+# Shards are a power of two of records, so that databases that grow keep theirs. At least 16 can be shared among processes and
+# little is lost with one; but a file each of the corpus of a million is open at a time, so they are not too many either.
 _LARGEST_SHARD = 2048
 _SMALLEST_SHARD = 8
 _SHARDS_PER_DATABASE = 16
+
+
+# Workers of a run that was just killed take a moment to notice, and hold on to its lock until then.
+LOCK_TIMEOUT = 10  # seconds
 
 
 @dataclass
@@ -84,8 +89,7 @@ def remove_other_files(directory: Path, num_shards: int) -> None:
 def preparation_lock(directory: Path) -> Iterator[None]:
     """Keep a second preparation out of the folder. Raises `RuntimeError` if one is running."""
     try:
-        # Workers of a run that was just killed take a moment to notice.
-        with FileLock(directory / ".lock", timeout=10):
+        with FileLock(directory / ".lock", timeout=LOCK_TIMEOUT):
             yield
     except Timeout:
         raise RuntimeError(f"Another process is preparing {directory}: wait for it, or stop it.") from None

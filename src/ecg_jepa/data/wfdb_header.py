@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 _RECORD_LINE = re.compile(
-    r"[-\w]+ [ \t]+ (?P<leads>\d+) [ \t]+ (?P<rate>\d+(?:\.\d+)?) [ \t]+ (?P<samples>\d+)"
+    r"[-\w]+ [ \t]+ (?P<leads>\d{1,9}) [ \t]+ (?P<rate>\d+(?:\.\d+)?) [ \t]+ (?P<samples>\d{1,12})"
     r"(?: [ \t]+ (?P<time>\d{1,2}:\d{2}:\d{2}) (?P<fraction>\.\d{1,6})? (?: [ \t]+ (?P<date>\d{1,2}/\d{1,2}/\d{4}) )? )?",
     re.VERBOSE,
 )
 
 _SIGNAL_LINE = re.compile(
-    r"(?P<file>[-\w]+(?:\.\w+)?) [ \t]+ 16(?:x1)?(?:\+(?P<offset>\d+))?"
-    r"[ \t]+ (?P<gain>\d+(?:\.\d*)?) (?:\((?P<baseline>-?\d+)\))? (?:/(?P<unit>[\w^\-?%/]+))?"
-    r"[ \t]+ \d+ [ \t]+ (?P<adc_zero>-?\d+) [ \t]+ -?\d+ [ \t]+ (?P<checksum>-?\d+) [ \t]+ \d+"
+    r"(?P<file>[-\w]+(?:\.\w+)?) [ \t]+ 16(?:x1)?(?:\+(?P<offset>\d{1,12}))?"
+    r"[ \t]+ (?P<gain>\d+(?:\.\d*)?) (?:\((?P<baseline>-?\d{1,12})\))? (?:/(?P<unit>[\w^\-?%/]+))?"
+    r"[ \t]+ \d+ [ \t]+ (?P<adc_zero>-?\d{1,12}) [ \t]+ -?\d+ [ \t]+ (?P<checksum>-?\d{1,12}) [ \t]+ \d+"
     r"[ \t]+ (?P<name>\S[^\t\n\r\f\v]*)",
     re.VERBOSE,
 )

@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from raw_databases import ecg, write_challenge, write_mimic
+
+from ecg_jepa.configuration_ecg_jepa import STANDARD_LEADS
+from ecg_jepa.data import challenge_2021
+from ecg_jepa.data.code_15 import Code15
+from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
+from ecg_jepa.data.ptb_xl import PtbXl
+from ecg_jepa.data.records import find_database
+
+REPOSITORY = Path(__file__).parents[2]
+BUILDERS = [MimicIvEcg, Code15, PtbXl, *(b for b in challenge_2021.Challenge2021.__subclasses__() if b.for_pretraining)]
+
+
+def quality_of(directory):
+    return json.loads((directory / "quality.json").read_text())
+
+
+def test_what_is_measured(tmp_path):
+    signals = [ecg(5000, seed) for seed in range(4)]
+    signals[0][3, 10:20] = -32768  # missing
+    signals[1][7] = 0  # a flat lead
+    signals[2][0, :5] = 20_000  # 100 mV at 200 units per mV
+    write_mimic(tmp_path / "raw", [*signals, np.zeros((12, 5000), np.int16)])
+    path = next((tmp_path / "raw").rglob("40000021.hea"))
+    path.write_text(path.read_text().replace(" 16 0 ", " 16 0 1", 1).replace(" 0 I\n", "1 0 I\n"))  # another checksum for I
+    info = MimicIvEcg(data_dir=str(tmp_path / "raw")).prepare(tmp_path)
+    quality = quality_of(tmp_path / "mimic-iv-ecg")
+    assert (quality["records"], quality["rejected"]) == (4, {"flat": 1})
+    assert quality["hours"] == pytest.approx(40 / 3600)
+    assert quality["nan_share"] == pytest.approx(10 / (4 * 12 * 5000))
+    assert (quality["clipped_samples"], quality["records_with_flat_leads"]) == (5, 1)
+    assert quality["records_with_bad_checksums"] == info.bad_checksums == 1
+    assert (quality["shortest_seconds"], quality["longest_seconds"]) == (10, 10)
+    database = find_database(tmp_path)
+    samples = np.concatenate([database.signal(index) for index in range(4)], axis=1) / 1000
+    np.testing.assert_allclose(quality["training_mean_mv"], samples.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(quality["training_std_mv"], samples.std(axis=1), atol=1e-6)
+    assert quality["published_training_records"] == 800_035
+
+
+def test_measured_on_training_folds_only(raw_database, tmp_path):
+    PtbXl(data_dir=str(raw_database)).prepare(tmp_path)
+    database = find_database(tmp_path)
+    fold = database.column("fold")
+    quality = quality_of(tmp_path / "ptb-xl")
+    assert quality["training_records"] == (fold <= 8).sum() < len(fold)
+    _, std = database.lead_statistics(np.flatnonzero(fold <= 8))
+    np.testing.assert_allclose(quality["training_std_mv"], std, atol=1e-6)
+    assert not np.allclose(std, database.lead_statistics()[1], atol=1e-6)
+
+
+def test_length_of_records(tmp_path):
+    for seconds in (10, 30):
+        write_challenge(tmp_path, "cpsc_2018", f"A{seconds:04d}", ecg(500 * seconds, seconds))
+    challenge_2021.Cpsc(data_dir=str(tmp_path)).prepare(tmp_path)
+    quality = quality_of(tmp_path / "cpsc")
+    assert (quality["shortest_seconds"], quality["longest_seconds"]) == (10, 30)
+
+
+@pytest.mark.parametrize("builder", BUILDERS, ids=lambda builder: builder.database)
+def test_published_figures_are_complete(builder):
+    assert len(builder.published.mean) == len(builder.published.std) == 12
+    assert all(0.1 < std < 1 for std in builder.published.std)
+
+
+def test_published_figures_of_mimic_are_in_our_order():
+    """The reference states aVR, aVF, aVL as the files have them: std .133 .143 .141, mean -.019 .004 .014."""
+    avl, avf = STANDARD_LEADS.index("aVL"), STANDARD_LEADS.index("aVF")
+    assert (MimicIvEcg.published.std[avl], MimicIvEcg.published.std[avf]) == (0.141, 0.143)
+    assert (MimicIvEcg.published.mean[avl], MimicIvEcg.published.mean[avf]) == (0.014, 0.004)
+
+
+def test_the_published_corpus_is_all_there():
+    corpus = yaml.safe_load((REPOSITORY / "training" / "configs" / "vit_s_all.yaml").read_text())["databases"]
+    assert sorted(builder.database for builder in BUILDERS) == sorted(entry.partition("=")[0] for entry in corpus)
+    assert sum(builder.published.records for builder in BUILDERS) == pytest.approx(1_011_000, rel=0.01)
+
+
+@pytest.mark.real_data
+def test_real_ptb_xl_is_near_its_published_figures(real_data, tmp_path):
+    PtbXl(data_dir=str(real_data / "ptb-xl-500")).prepare(tmp_path)
+    quality = quality_of(tmp_path / "ptb-xl")
+    ratio = np.array(quality["training_std_mv"]) / quality["published_std_mv"]
+    assert ((ratio > 0.7) & (ratio < 1.4)).all()

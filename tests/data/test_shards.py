@@ -1,0 +1,191 @@
+"""A preparation that is killed, goes on; what it did not change stays as it is."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from raw_databases import ecg, write_challenge
+
+from ecg_jepa.data.builder import EcgDatabaseBuilder
+from ecg_jepa.data.challenge_2021 import Georgia
+from ecg_jepa.data.records import find_database, read_database_info
+from ecg_jepa.data.shards import preparation_lock, records_per_shard, shard_path
+
+NUM_RECORDS = 60
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("raw")
+    for number in range(NUM_RECORDS):
+        samples = ecg(5000 if number % 7 else 3000, number)  # some are too short
+        write_challenge(directory, "georgia", f"E{number:05d}", samples)
+    return directory
+
+
+@pytest.fixture
+def raw(original, tmp_path):
+    """A copy to change at will; time stamps are kept."""
+    return Path(shutil.copytree(original, tmp_path / "raw", copy_function=shutil.copy2))
+
+
+def prepare(raw, output_dir, **options):
+    return Georgia(data_dir=str(raw)).prepare(output_dir, **options)
+
+
+def contents(output_dir):
+    files = sorted((output_dir / "georgia").iterdir())
+    return {path.name: path.read_bytes() for path in files}
+
+
+def test_sizes_of_shards():
+    assert [records_per_shard(number) for number in (1, 74, 500, 10_344, 21_799, 800_035)] == [8, 8, 16, 512, 1024, 2048]
+
+
+def die_after(events, raw, output_dir, num_proc):
+    """Prepare, and SIGKILL the main process after so many events: before and after records are read and files put in place."""
+    left = multiprocessing.Value("i", events)
+    main = os.getpid()
+
+    def count():
+        with left.get_lock():
+            left.value -= 1
+            if left.value == 0:
+                os.kill(main, signal.SIGKILL)
+
+    def counted(function):
+        def call(*args, **kwargs):
+            count()
+            result = function(*args, **kwargs)
+            count()
+            return result
+
+        return call
+
+    EcgDatabaseBuilder.prepare_record = counted(EcgDatabaseBuilder.prepare_record)
+    Path.replace = counted(Path.replace)
+    prepare(raw, output_dir, num_proc=num_proc)
+
+
+def run_and_die(*args):
+    process = multiprocessing.get_context("fork").Process(target=die_after, args=args)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_killed_at_ten_random_moments(original, tmp_path, num_proc):
+    prepare(original, tmp_path / "whole")
+    expected = contents(tmp_path / "whole")
+    rng = np.random.default_rng(num_proc)
+    killed = 0
+    for attempt in range(10):
+        output_dir = tmp_path / f"killed-{attempt}"
+        # One to three kills in a row, each somewhere in what is left to do.
+        for _ in range(rng.integers(1, 4)):
+            killed += run_and_die(int(rng.integers(1, 2 * NUM_RECORDS + 30)), original, output_dir, num_proc) == -signal.SIGKILL
+            if (output_dir / "georgia" / "database.json").is_file():  # killed after the last file was in place
+                assert contents(output_dir) == expected
+        prepare(original, output_dir, num_proc=num_proc)
+        assert contents(output_dir) == expected
+    assert killed >= 10
+
+
+def test_finished_shards_are_not_read_again(original, tmp_path, monkeypatch):
+    assert run_and_die(2 * 30 + 10, original, tmp_path, 1) == -signal.SIGKILL
+    finished = len(list((tmp_path / "georgia").glob("records-*.json")))
+    assert finished >= 2
+    read = []
+    whole = Georgia.prepare_record
+    monkeypatch.setattr(Georgia, "prepare_record", lambda self, info, summary: read.append(info) or whole(self, info, summary))
+    prepare(original, tmp_path)
+    assert len(read) == NUM_RECORDS - 8 * finished
+
+
+def test_only_what_changed_is_prepared_again(raw, tmp_path, monkeypatch):
+    first = prepare(raw, tmp_path)
+    read = []
+    whole = Georgia.prepare_record
+    monkeypatch.setattr(
+        Georgia, "prepare_record", lambda self, info, summary: read.append(info.record_id) or whole(self, info, summary)
+    )
+    assert prepare(raw, tmp_path) == first
+    assert read == []
+    # A record is changed, one comes back, one is new.
+    folder = raw / "training" / "georgia" / "g1"
+    write_challenge(raw, "georgia", "E00010", ecg(5000, 99))
+    write_challenge(raw, "georgia", "E00021", ecg(5000, 98))
+    write_challenge(raw, "georgia", "E00060", ecg(5000, 97))
+    second = prepare(raw, tmp_path)
+    assert sorted(read) == [f"E{number:05d}" for number in [*range(8, 24), *range(56, 61)]]
+    assert second.records == first.records + 2
+    assert second.digest != first.digest
+    database = find_database(tmp_path)
+    names = list(database.column("record_id"))
+    np.testing.assert_array_equal(database.signal(names.index("E00010")), ecg(5000, 99))
+    # And one is taken away.
+    (folder / "E00060.hea").unlink()
+    (folder / "E00060.mat").unlink()
+    assert prepare(raw, tmp_path).records == first.records + 1
+
+
+def test_fewer_records_leave_no_shards_behind(raw, tmp_path):
+    prepare(raw, tmp_path)
+    for path in (raw / "training" / "georgia" / "g1").glob("E000[1-9]*"):
+        path.unlink()
+    assert prepare(raw, tmp_path).records == len(find_database(tmp_path)) == 8
+    assert len(list((tmp_path / "georgia").glob("records-*"))) == 4
+
+
+def test_settings_belong_to_a_preparation(original, tmp_path):
+    assert prepare(original, tmp_path).rejected == {"short": 9}
+    assert Georgia(data_dir=str(original), min_duration=5).prepare(tmp_path).rejected == {}
+    assert Georgia(data_dir=str(original), sampling_rate=250).prepare(tmp_path).sampling_rate == 250
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-8])])
+def test_a_shard_that_was_lost_is_made_again(original, tmp_path, damage):
+    prepare(original, tmp_path)
+    expected = contents(tmp_path)
+    damage(shard_path(tmp_path / "georgia", 3))
+    prepare(original, tmp_path)
+    assert contents(tmp_path) == expected
+
+
+def test_a_damaged_summary_is_made_again(original, tmp_path):
+    prepare(original, tmp_path)
+    expected = contents(tmp_path)
+    shard_path(tmp_path / "georgia", 1).with_suffix(".json").write_text("{")
+    (tmp_path / "georgia" / "database.json").write_text("{}")
+    prepare(original, tmp_path)
+    assert contents(tmp_path) == expected
+
+
+def test_a_second_preparation_has_to_wait(original, tmp_path, monkeypatch):
+    monkeypatch.setattr("ecg_jepa.data.shards.LOCK_TIMEOUT", 0)
+    (tmp_path / "georgia").mkdir()
+    with preparation_lock(tmp_path / "georgia"), pytest.raises(RuntimeError, match="Another process is preparing"):
+        prepare(original, tmp_path)
+
+
+def test_strict_stops_at_the_first_shard_and_keeps_what_was_done(original, tmp_path):
+    with pytest.raises(ValueError, match=r"E00000: short \(6 s.*without strict"):
+        prepare(original, tmp_path, strict=True)
+    assert read_database_info(tmp_path / "georgia") is None
+    prepare(original, tmp_path)
+    with pytest.raises(ValueError, match="9 records cannot be used"):
+        prepare(original, tmp_path, strict=True)
+    assert Georgia(data_dir=str(original), min_duration=6).prepare(tmp_path, strict=True).records == NUM_RECORDS
+
+
+def test_a_process_that_dies_is_an_error_that_says_so(original, tmp_path, monkeypatch):
+    monkeypatch.setattr(Georgia, "prepare_record", lambda *_: os._exit(1))
+    with pytest.raises(RuntimeError, match="lower num_proc"):
+        prepare(original, tmp_path, num_proc=2)
+    monkeypatch.undo()
+    assert prepare(original, tmp_path).records == NUM_RECORDS - 9
