@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
 from ecg_jepa import EcgJepaFeatureExtractor, EcgJepaForSequenceClassification
-from ecg_jepa.arguments import parse_arguments, write_yaml
+from ecg_jepa.arguments import inputs_of, parse_arguments, write_yaml
 from ecg_jepa.cores import use_all_cores
 from ecg_jepa.evaluation.classifier import Scorer, build_classifier, probabilities
 from ecg_jepa.evaluation.metrics import Auroc, auroc
@@ -39,8 +39,9 @@ def main() -> None:
     )
     set_seed(arguments.seed)
     use_all_cores(accelerator)
-    data = TaskData.load(arguments.data_dir, arguments.task, arguments.database)
-    model = build_classifier(arguments, data).to(accelerator.device)
+    with inputs_of("finetune.py"):
+        data = TaskData.load(arguments.data_dir, arguments.task, arguments.database)
+        model = build_classifier(arguments, data).to(accelerator.device)
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(arguments).items()})
 
     started = time.perf_counter()

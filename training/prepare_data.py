@@ -8,7 +8,7 @@ import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ecg_jepa.arguments import option, parse_arguments
+from ecg_jepa.arguments import inputs_of, option, parse_arguments
 from ecg_jepa.data import challenge_2021
 from ecg_jepa.data.builder import EcgDatabaseBuilder
 from ecg_jepa.data.code_15 import Code15
@@ -68,7 +68,7 @@ def main() -> None:
     builder = BUILDERS[arguments.database](
         data_dir=arguments.data_dir, sampling_rate=arguments.sampling_rate, min_duration=arguments.min_duration
     )
-    try:
+    with inputs_of("prepare_data.py"):
         if arguments.database == Synthetic.database:
             generate_if_absent(
                 arguments.data_dir,
@@ -80,8 +80,6 @@ def main() -> None:
         if arguments.download:
             builder.download(arguments.download_address)
         info = builder.prepare(arguments.output_dir, num_proc=arguments.num_proc, strict=arguments.strict)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SystemExit(f"prepare_data.py: {error}") from error
     summarize(info, Path(arguments.output_dir, info.name))
 
 

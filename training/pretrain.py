@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
 from ecg_jepa import EcgJepaForPreTraining, EcgJepaModel
-from ecg_jepa.arguments import parse_arguments, write_yaml
+from ecg_jepa.arguments import inputs_of, parse_arguments, write_yaml
 from ecg_jepa.cores import use_all_cores
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
 from ecg_jepa.data.records import find_database
@@ -40,7 +40,8 @@ def main() -> None:
     use_all_cores(accelerator)
     with accelerator.main_process_first():
         make_synthetic_database(recipe, accelerator)
-    corpus = open_corpus(recipe)
+    with inputs_of("pretrain.py"):
+        corpus = open_corpus(recipe)
     config = recipe.model_config(corpus.databases[0].info.sampling_rate)
     model = EcgJepaForPreTraining(config)
     if accelerator.is_main_process:

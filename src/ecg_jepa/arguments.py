@@ -1,10 +1,11 @@
 """Flat YAML plus command-line flags -> a dataclass. The keys of the file are the flags; flags win."""
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -51,6 +52,15 @@ def parse_arguments(arguments_class: type[T], argv: Sequence[str] | None = None,
     if unknown:
         parser.error(f"unexpected {' '.join(unknown)!r}")
     return arguments
+
+
+@contextlib.contextmanager
+def inputs_of(script: str) -> Iterator[None]:
+    """Around the opening of what the user named: a missing or unfit file ends the script with its message, not a traceback."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{script}: {error}") from error
 
 
 def write_yaml(arguments: Any, path: str | Path) -> None:

@@ -169,7 +169,7 @@ def test_a_damaged_summary_is_made_again(original, tmp_path):
 def test_a_second_preparation_has_to_wait(original, tmp_path, monkeypatch):
     monkeypatch.setattr("ecg_jepa.data.shards.LOCK_TIMEOUT", 0)
     (tmp_path / "georgia").mkdir()
-    with preparation_lock(tmp_path / "georgia"), pytest.raises(RuntimeError, match="Another process is preparing"):
+    with preparation_lock(tmp_path / "georgia"), pytest.raises(BlockingIOError, match="Another process is preparing"):
         prepare(original, tmp_path)
 
 
@@ -185,7 +185,7 @@ def test_strict_stops_at_the_first_shard_and_keeps_what_was_done(original, tmp_p
 
 def test_a_process_that_dies_is_an_error_that_says_so(original, tmp_path, monkeypatch):
     monkeypatch.setattr(Georgia, "prepare_record", lambda *_: os._exit(1))
-    with pytest.raises(RuntimeError, match="lower num_proc"):
+    with pytest.raises(ChildProcessError, match="lower num_proc"):
         prepare(original, tmp_path, num_proc=2)
     monkeypatch.undo()
     assert prepare(original, tmp_path).records == NUM_RECORDS - 9

@@ -99,5 +99,5 @@ def test_mistakes_are_named(finetune, tmp_path, capsys):
     with pytest.raises(SystemExit):
         finetune("linear", tmp_path, "--task", "diagnosis")
     assert "invalid choice: 'diagnosis'" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"no directory with a config\.json"):
+    with pytest.raises(SystemExit, match=r"no directory with a config\.json"):
         finetune("linear", tmp_path, "--model_name_or_path", "nowhere")

@@ -126,7 +126,7 @@ def test_export(pretrain, prepared_dir, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "error", "message"),
     [
-        (("--databases", "georgia=1.0"), FileNotFoundError, "--database georgia"),
+        (("--databases", "georgia=1.0"), SystemExit, "--database georgia"),
         (("--resume_from_checkpoint", "nowhere"), FileNotFoundError, "no complete checkpoint"),
         (("--crop_duration", "2.51"), SystemExit, "2"),
         (("--max_step", "5"), SystemExit, "2"),

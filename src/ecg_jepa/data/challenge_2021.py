@@ -41,9 +41,9 @@ class Challenge2021(EcgDatabaseBuilder):
         records = [RecordInfo(Path(path).name, path) for path in record_files(directory, self.data_dir)]
         return sorted((r for r in records if self.record_name.fullmatch(r.record_id)), key=lambda r: (r.record_id, r.path))
 
-    def source_files(self, record: RecordInfo) -> Iterable[Path]:
+    def source_files(self, record: RecordInfo) -> Iterable[str]:
         """The header and the signal."""
-        return [self.data_dir / (record.path + suffix) for suffix in (".hea", ".mat")]
+        return [f"{self.config.data_dir}/{record.path}{suffix}" for suffix in (".hea", ".mat")]
 
     def describe(self, info: RecordInfo, record: EcgRecord) -> RecordInfo:
         """Age, sex and statements, from the comments of the header."""
@@ -166,10 +166,10 @@ class Ptb(Challenge2021):
         std=(0.642, 0.975, 0.953, 0.674, 0.651, 0.909, 0.643, 0.658, 0.668, 0.688, 0.648, 0.622),
     )
 
-    def source_files(self, record: RecordInfo) -> Iterable[Path]:
+    def source_files(self, record: RecordInfo) -> Iterable[str]:
         """The header and the signals of either layout."""
         suffixes = (".hea", ".mat") if record.record_id.startswith("S") else (".hea", ".dat", ".xyz")
-        return [self.data_dir / (record.path + suffix) for suffix in suffixes]
+        return [f"{self.config.data_dir}/{record.path}{suffix}" for suffix in suffixes]
 
     def describe(self, info: RecordInfo, record: EcgRecord) -> RecordInfo:
         """As for all; the original layout has a folder per patient."""

@@ -1,7 +1,6 @@
 """CODE-15% as downloaded from Zenodo (record 4916206), archives unpacked."""
 
 from collections.abc import Hashable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,9 +75,9 @@ class Code15(EcgDatabaseBuilder):
         missing = [row["exam_id"] for row in exams if row["exam_id"] not in found]
         return records + [RecordInfo(str(exam_id), f"{trace_file}#{exam_id}", problem=problem) for exam_id in missing]
 
-    def source_files(self, record: RecordInfo) -> Iterable[Path]:
+    def source_files(self, record: RecordInfo) -> Iterable[str]:
         """The HDF5 file."""
-        return [self.data_dir / record.path.partition("#")[0]]
+        return [f"{self.config.data_dir}/{record.path.partition('#')[0]}"]
 
     def read_record(self, info: RecordInfo) -> EcgRecord:
         """Read a tracing. Raises `RecordError`, also for one that is padded with zeros."""

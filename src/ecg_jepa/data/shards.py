@@ -87,12 +87,12 @@ def remove_other_files(directory: Path, num_shards: int) -> None:
 
 @contextmanager
 def preparation_lock(directory: Path) -> Iterator[None]:
-    """Keep a second preparation out of the folder. Raises `RuntimeError` if one is running."""
+    """Keep a second preparation out of the folder. Raises `BlockingIOError` if one is running."""
     try:
         with FileLock(directory / ".lock", timeout=LOCK_TIMEOUT):
             yield
     except Timeout:
-        raise RuntimeError(f"Another process is preparing {directory}: wait for it, or stop it.") from None
+        raise BlockingIOError(f"Another process is preparing {directory}: wait for it, or stop it.") from None
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def process_map(num_proc: int) -> Iterator[Callable[..., Iterator[Any]]]:
     `map` over `num_proc` processes, in order; in this one if `num_proc` is 1.
 
     Raises:
-        RuntimeError: if a process dies, as it does when memory runs out.
+        ChildProcessError: if a process dies, as it does when memory runs out.
     """
     if num_proc == 1:
         yield map
@@ -110,7 +110,7 @@ def process_map(num_proc: int) -> Iterator[Callable[..., Iterator[Any]]]:
     try:
         yield pool.map
     except BrokenProcessPool as error:
-        raise RuntimeError(
+        raise ChildProcessError(
             "A process of the preparation died, perhaps for lack of memory. What it had finished is kept: run the same command "
             "again, with a lower num_proc."
         ) from error
