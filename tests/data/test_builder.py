@@ -99,6 +99,23 @@ def test_bad_records_are_rejected_and_counted(raw, tmp_path):
     assert list(find_database(tmp_path).column("record_id")) == ["1", "7", "8", "9", "10", "11", "12"]
 
 
+def test_rows_that_are_missing_twice_there_or_unusable(raw, tmp_path):
+    def change(table):
+        table = table.astype({"scp_codes": object})
+        table.loc[2, "scp_codes"] = "nonsense"
+        return pd.concat([table.drop(index=5), table.loc[[0]]])
+
+    edit_table(raw, change)
+    PtbXl(data_dir=str(raw)).prepare(tmp_path)
+    assert list(find_database(tmp_path).column("record_id")) == ["1", "2", "4", "5", "7", "8", "9", "10", "11", "12"]
+    rejections = {line["record"]: line["reason"] for line in read_rejections(tmp_path / "ptb-xl")}
+    assert rejections == {
+        "records500/00000/00001_hr": "duplicate record",
+        "records500/00000/00003_hr": "unusable row",
+        "records500/00000/00006_hr": "not in the table",
+    }
+
+
 def test_nothing_usable_is_an_error(raw, tmp_path):
     shutil.rmtree(raw / "records500")
     with pytest.raises(ValueError, match="None of the 12 records"):

@@ -96,6 +96,16 @@ def test_killed_at_ten_random_moments(original, tmp_path, num_proc):
     assert killed >= 10
 
 
+def test_a_database_that_is_half_renewed_does_not_count_as_prepared(raw, tmp_path):
+    prepare(raw, tmp_path)
+    write_challenge(raw, "georgia", "E00010", ecg(5000, 99))
+    assert run_and_die(3, raw, tmp_path, 1) == -signal.SIGKILL
+    with pytest.raises(FileNotFoundError, match="No prepared database"):
+        find_database(tmp_path)
+    prepare(raw, tmp_path)
+    assert len(find_database(tmp_path)) == NUM_RECORDS - 9
+
+
 def test_finished_shards_are_not_read_again(original, tmp_path, monkeypatch):
     assert run_and_die(2 * 30 + 10, original, tmp_path, 1) == -signal.SIGKILL
     finished = len(list((tmp_path / "georgia").glob("records-*.json")))

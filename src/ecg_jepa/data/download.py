@@ -189,4 +189,5 @@ class _Progress(fsspec.Callback):
         self._update = update
 
     def relative_update(self, inc: int = 1) -> None:
+        """fsspec calls this after each piece."""
         self._update(inc)
