@@ -21,7 +21,7 @@ from ecg_jepa import EcgJepaFeatureExtractor, EcgJepaForSequenceClassification
 from ecg_jepa.arguments import inputs_of, parse_arguments, write_yaml
 from ecg_jepa.cores import use_all_cores
 from ecg_jepa.evaluation.classifier import Scorer, build_classifier, probabilities
-from ecg_jepa.evaluation.metrics import Auroc, auroc
+from ecg_jepa.evaluation.metrics import PerClass, auroc
 from ecg_jepa.evaluation.protocols import ProtocolArguments
 from ecg_jepa.evaluation.task_data import TaskData
 from ecg_jepa.model_card import write_model_card
@@ -163,7 +163,7 @@ def save_run(
     report(arguments, result, metrics)
 
 
-def report(arguments: ProtocolArguments, result: Auroc, metrics: dict) -> None:
+def report(arguments: ProtocolArguments, result: PerClass, metrics: dict) -> None:
     """Print what came out."""
     print(
         f"{arguments.task}, {arguments.protocol}: test macro AUROC {result.macro:.4f} on {metrics['records']['test']} records "

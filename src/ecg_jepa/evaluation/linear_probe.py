@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..modeling_ecg_jepa import EcgJepaModel
-from .metrics import Auroc, auroc
+from .metrics import PerClass, auroc
 from .task_data import TaskData
 
 
@@ -27,7 +27,7 @@ def embed(encoder: EcgJepaModel, data: TaskData, indices: np.ndarray) -> np.ndar
     return sums / counts
 
 
-def linear_probe(encoder: EcgJepaModel, data: TaskData) -> Auroc:
+def linear_probe(encoder: EcgJepaModel, data: TaskData) -> PerClass:
     """
     Macro AUROC on folds 9 and 10 of a logistic regression per class, fitted on the training folds.
 
