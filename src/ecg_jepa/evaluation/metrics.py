@@ -38,9 +38,7 @@ def check_shapes(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
     return labels, scores
 
 
-def _per_class(
-    values: np.ndarray, labels: np.ndarray, class_names: list[str], scorable: np.ndarray, missing: str
-) -> PerClass:
+def _per_class(values: np.ndarray, labels: np.ndarray, class_names: list[str], scorable: np.ndarray, missing: str) -> PerClass:
     if not scorable.any():
         raise ValueError(f"No class has {missing} among the {len(labels)} records.")
     support = dict(zip(class_names, labels.sum(axis=0).astype(int).tolist(), strict=True))

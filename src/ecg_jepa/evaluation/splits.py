@@ -1,0 +1,95 @@
+"""
+Parts of a set of labelled records, drawn by patient so that no patient is in two of them, and by class so that even rare
+classes are in each (in the manner of Sechidis et al. 2011: rare classes first).
+"""
+
+import numpy as np
+
+HELD_OUT_SHARE = 0.1  # of validation and of test, as PTB-XL's folds have it
+
+
+def patient_numbers(patient_ids: np.ndarray) -> np.ndarray:
+    """Whole numbers from 0 for patients, (records,); a record without a patient id counts as a patient of its own."""
+    known = {patient: number for number, patient in enumerate(dict.fromkeys(p for p in patient_ids if p is not None))}
+    unknown = iter(range(len(known), len(known) + len(patient_ids)))
+    return np.array([next(unknown) if patient is None else known[patient] for patient in patient_ids], dtype=np.int64)
+
+
+def draw_share(labels: np.ndarray, patients: np.ndarray, share: float, rng: np.random.Generator, at_least: int = 0) -> np.ndarray:
+    """
+    Draw patients so that every class, and the records without any, give their share of records.
+
+    Args:
+        labels: zeros and ones, (records, classes).
+        patients: of [`patient_numbers`], (records,).
+        share: between 0 and 1.
+        at_least: records of each class, if there are so many, whatever the share.
+
+    Returns:
+        Which records are drawn, (records,) bool.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"A share of {share} records: expected more than 0, at most 1.")
+    counts, owners = _records_by_patient(labels, patients)
+    total = counts.sum(axis=0)
+    # How many records of each class the drawn part and the rest still want: a patient goes where its rarest class is wanted more.
+    drawn_wants = np.minimum(np.maximum(share * total, at_least), total)
+    rest_wants = total - drawn_wants
+    drawn = np.zeros(len(counts), dtype=bool)
+    waiting = np.ones(len(counts), dtype=bool)
+    while waiting.any():
+        left = counts[waiting].sum(axis=0)
+        column = np.where(left > 0, left, np.iinfo(np.int64).max).argmin()
+        for patient in rng.permutation(np.flatnonzero(waiting & (counts[:, column] > 0))):
+            wants = drawn_wants if drawn_wants[column] > rest_wants[column] else rest_wants
+            wants -= counts[patient]
+            drawn[patient] = wants is drawn_wants
+            waiting[patient] = False
+    return drawn[owners]
+
+
+def draw_per_class(labels: np.ndarray, patients: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """
+    Draw patients until every class, and the records without any, have `count` records, or all there are; rare classes first.
+    Arguments and result as for [`draw_share`].
+    """
+    if count < 1:
+        raise ValueError(f"{count} records per class: expected at least 1.")
+    counts, owners = _records_by_patient(labels, patients)
+    drawn = np.zeros(len(counts), dtype=bool)
+    have = np.zeros(counts.shape[1], dtype=np.int64)
+    for column in np.argsort(counts.sum(axis=0), kind="stable"):
+        for patient in rng.permutation(np.flatnonzero(counts[:, column])):
+            if have[column] >= count:
+                break
+            if not drawn[patient]:
+                drawn[patient] = True
+                have += counts[patient]
+    return drawn[owners]
+
+
+def split_by_patient(labels: np.ndarray, patients: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """
+    `train`, `validation` and `test` -> record indices: a tenth each for the last two. For databases without folds.
+
+    The same records and seed always make the same split.
+    """
+    rng = np.random.default_rng(seed)
+    is_test = draw_share(labels, patients, HELD_OUT_SHARE, rng)
+    rest = np.flatnonzero(~is_test)
+    is_validation = np.zeros(len(labels), dtype=bool)
+    is_validation[rest] = draw_share(labels[rest], patients[rest], HELD_OUT_SHARE / (1 - HELD_OUT_SHARE), rng)
+    return {
+        "train": np.flatnonzero(~is_test & ~is_validation),
+        "validation": np.flatnonzero(is_validation),
+        "test": np.flatnonzero(is_test),
+    }
+
+
+def _records_by_patient(labels: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Records of each class, and of none, by patient, (patients, classes + 1); and the row of each record's patient."""
+    with_none = np.concatenate([labels, ~labels.any(axis=1, keepdims=True)], axis=1).astype(np.int64)
+    numbers, rows = np.unique(patients, return_inverse=True)
+    counts = np.zeros((len(numbers), with_none.shape[1]), dtype=np.int64)
+    np.add.at(counts, rows, with_none)
+    return counts, rows
