@@ -23,7 +23,7 @@ from ecg_jepa.cores import use_all_cores
 from ecg_jepa.evaluation.classifier import Scorer, build_classifier, probabilities
 from ecg_jepa.evaluation.metrics import PerClass, auroc
 from ecg_jepa.evaluation.protocols import ProtocolArguments
-from ecg_jepa.evaluation.task_data import TaskData
+from ecg_jepa.evaluation.task_data import LabelBudget, TaskData
 from ecg_jepa.model_card import write_model_card
 from ecg_jepa.pretraining.optimization import parameter_groups, set_schedules
 
@@ -40,7 +40,7 @@ def main() -> None:
     set_seed(arguments.seed)
     use_all_cores(accelerator)
     with inputs_of("finetune.py"):
-        data = TaskData.load(arguments.data_dir, arguments.task, arguments.database)
+        data = load_task(arguments)
         model = build_classifier(arguments, data).to(accelerator.device)
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(arguments).items()})
 
@@ -50,6 +50,18 @@ def main() -> None:
         seconds = time.perf_counter() - started
         save_run(Path(arguments.output_dir), arguments, data, model, {**best, "training_seconds": seconds})
     accelerator.end_training()
+
+
+def load_task(arguments: ProtocolArguments) -> TaskData:
+    """The records and labels of the task, and of the latter no more than asked for."""
+    return TaskData.load(
+        arguments.data_dir,
+        arguments.task,
+        arguments.database,
+        labels=LabelBudget(arguments.label_fraction, arguments.labels_per_class, arguments.seed),
+        min_class_records=arguments.min_class_records,
+        split_seed=arguments.split_seed,
+    )
 
 
 def samples(seconds: float, data: TaskData) -> int:
@@ -123,6 +135,9 @@ def save_run(
         "task": arguments.task,
         "protocol": arguments.protocol,
         "model": arguments.model_name_or_path,
+        "database": data.database.name,
+        "label_fraction": arguments.label_fraction,
+        "labels_per_class": arguments.labels_per_class,
         "seed": arguments.seed,
         "test_macro_auroc": result.macro,
         "test_auroc": result.per_class,

@@ -60,6 +60,15 @@ def test_columns_are_kept(raw, tmp_path):
     assert list(rows["fold"]) == table.strat_fold.tolist()
 
 
+def test_missing_values_of_columns(raw, tmp_path):
+    edit_table(raw, lambda table: table.assign(patient_id=None, age=None, sex=[None, 0, 1, *table.sex[3:]]))
+    PtbXl(data_dir=str(raw)).prepare(tmp_path)
+    database = find_database(tmp_path)
+    assert all(patient is None for patient in database.column("patient_id"))
+    assert np.isnan(database.column("age")).all()
+    assert database.column("sex")[:3].tolist() == [None, "male", "female"]
+
+
 def test_100_hz_comes_from_its_own_files(raw, tmp_path):
     PtbXl(data_dir=str(raw), sampling_rate=100).prepare(tmp_path)
     database = find_database(tmp_path)

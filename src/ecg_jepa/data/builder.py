@@ -96,6 +96,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     highpass_cutoff: float | None = None  # Hz
     statements_file: str | None = None  # in data_dir; travels with the prepared records
     published: PublishedFigures | None = None
+    label_names: tuple[str, ...] | None = None  # statements that were judged on every record
     for_pretraining: bool = True  # False where records may be another database's test records
     left_out_on_purpose: frozenset[str] = frozenset()  # reasons that `strict` lets pass
 
@@ -313,6 +314,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             clipped_samples=column_sum(dataset, "num_clipped"),
             bad_checksums=int((dataset.data.column("num_bad_checksums").to_numpy() > 0).sum()),
             digest=digest,
+            label_names=None if self.label_names is None else list(self.label_names),
             for_pretraining=self.for_pretraining,
         )
         samples_read = sum(summary.samples_read for summary in summaries)

@@ -102,6 +102,7 @@ class DatabaseInfo:
     clipped_samples: int
     bad_checksums: int  # records of which a signal contradicts the checksum in its header
     digest: str  # of source files and settings: tells whether a preparation is still up to date
+    label_names: list[str] | None = None  # statements that were judged on every record; None where absence says little
     for_pretraining: bool = True  # False where records may be another database's test records
 
 
@@ -188,7 +189,9 @@ class PreparedDatabase:
 
     def column(self, name: str) -> np.ndarray:
         """A column of plain values; missing numbers are NaN, missing strings None."""
-        return self.dataset.data.column(name).to_pandas().to_numpy()
+        column = self.dataset.data.column(name)
+        # pandas would make NaN of missing strings.
+        return column.to_numpy() if pa.types.is_string(column.type) else column.to_pandas().to_numpy()
 
     def statements(self) -> list[list[str]]:
         """The statements of each record."""

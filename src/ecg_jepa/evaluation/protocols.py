@@ -24,11 +24,17 @@ class ProtocolArguments:
         "weights, register -> Linear; finetune_after_probe: all weights, from the directory of a probe",
     )
     task: Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM"] = option(
-        "all", "PTB-XL task"
+        "all", "PTB-XL task; 'all' takes the statements of any other database as they are"
     )
     data_dir: str = option("data/prepared", "prepared database, or a folder of several")
     database: str | None = option(None, "which one, if data_dir has several")
     output_dir: str = option("runs/finetune", "folder of the classifier")
+
+    # Labels
+    label_fraction: float = option(1.0, "of the training records of each class, drawn by patient; validation and test stay whole")
+    labels_per_class: int | None = option(None, "or so many training records per class")
+    min_class_records: int = option(10, "databases other than PTB-XL: statements with fewer records are no classes")
+    split_seed: int = option(0, "databases without folds: of the split by patient")
 
     # Crops, in s
     crop_duration: float = option(2.5, "of training and evaluation crops")
@@ -57,6 +63,10 @@ class ProtocolArguments:
         for name in ("max_steps", "batch_size", "eval_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if not 0 < self.label_fraction <= 1:
+            raise ValueError(f"label_fraction={self.label_fraction} must be more than 0 and at most 1.")
+        if self.labels_per_class is not None and (self.labels_per_class < 1 or self.label_fraction != 1.0):
+            raise ValueError("labels_per_class must be at least 1, and not be combined with label_fraction.")
         if not self.model_name_or_path:
             raise ValueError("model_name_or_path is missing: name a pre-trained directory, or random:xs, random:s, random:b.")
         if self.protocol == "finetune_after_probe" and self.model_name_or_path.startswith("random:"):
