@@ -20,9 +20,10 @@ from tqdm.auto import tqdm
 from ecg_jepa import EcgJepaFeatureExtractor, EcgJepaForSequenceClassification
 from ecg_jepa.arguments import inputs_of, parse_arguments, write_yaml
 from ecg_jepa.cores import use_all_cores
-from ecg_jepa.evaluation.classifier import Scorer, build_classifier, probabilities
-from ecg_jepa.evaluation.metrics import PerClass, auroc
+from ecg_jepa.evaluation.classifier import Scorer, build_classifier
+from ecg_jepa.evaluation.metrics import auroc
 from ecg_jepa.evaluation.protocols import ProtocolArguments
+from ecg_jepa.evaluation.results import Predictions, probabilities, summarize
 from ecg_jepa.evaluation.task_data import LabelBudget, TaskData
 from ecg_jepa.model_card import write_model_card
 from ecg_jepa.pretraining.optimization import parameter_groups, set_schedules
@@ -45,10 +46,11 @@ def main() -> None:
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(arguments).items()})
 
     started = time.perf_counter()
-    best = train(arguments, accelerator, data, model)
+    validation = make_scorer(arguments, data, model, "validation")
+    best = train(arguments, accelerator, data, model, validation)
     if accelerator.is_main_process:
         seconds = time.perf_counter() - started
-        save_run(Path(arguments.output_dir), arguments, data, model, {**best, "training_seconds": seconds})
+        save_run(Path(arguments.output_dir), arguments, data, model, validation, {**best, "training_seconds": seconds})
     accelerator.end_training()
 
 
@@ -76,7 +78,11 @@ def make_scorer(arguments: ProtocolArguments, data: TaskData, model: EcgJepaForS
 
 
 def train(
-    arguments: ProtocolArguments, accelerator: Accelerator, data: TaskData, model: EcgJepaForSequenceClassification
+    arguments: ProtocolArguments,
+    accelerator: Accelerator,
+    data: TaskData,
+    model: EcgJepaForSequenceClassification,
+    validation: Scorer,
 ) -> dict[str, float]:
     """Train `model` in place and leave it at its best validation; return step and macro AUROC of that."""
     optimizer = torch.optim.AdamW(
@@ -88,7 +94,6 @@ def train(
     share = arguments.batch_size // accelerator.num_processes
     seed = arguments.seed * accelerator.num_processes + accelerator.process_index
     batches = data.training_batches(share, samples(arguments.crop_duration, data), seed)
-    validation = make_scorer(arguments, data, model, "validation")
     best: dict[str, float] = {"best_step": 0, "validation_macro_auroc": -1.0}
     best_weights = copy.deepcopy(model.state_dict())
 
@@ -119,18 +124,21 @@ def train(
     return best
 
 
+def predict(data: TaskData, scorer: Scorer) -> Predictions:
+    """The labels and logits of a split."""
+    return Predictions(data.task.labels[scorer.indices], scorer.logits())
+
+
 def save_run(
     output_dir: Path,
     arguments: ProtocolArguments,
     data: TaskData,
     model: EcgJepaForSequenceClassification,
+    validation: Scorer,
     training: dict[str, float],
 ) -> None:
     """Score the test fold, once, and write the classifier directory."""
-    test = make_scorer(arguments, data, model, "test")
-    logits = test.logits()
-    labels = data.task.labels[test.indices]
-    result = auroc(labels, logits, data.task.class_names)
+    test = predict(data, make_scorer(arguments, data, model, "test"))
     metrics = {
         "task": arguments.task,
         "protocol": arguments.protocol,
@@ -139,11 +147,9 @@ def save_run(
         "label_fraction": arguments.label_fraction,
         "labels_per_class": arguments.labels_per_class,
         "seed": arguments.seed,
-        "test_macro_auroc": result.macro,
-        "test_auroc": result.per_class,
-        "classes_left_out": result.left_out,
         "records": {split: len(indices) for split, indices in data.splits.items()},
         **training,
+        **summarize(data.task, predict(data, validation), test),
     }
     output_dir.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output_dir)
@@ -159,10 +165,10 @@ def save_run(
     (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     np.savez_compressed(
         output_dir / "predictions.npz",
-        record_id=data.database.column("record_id")[test.indices].astype(str),
-        labels=labels,
-        logits=logits,
-        probabilities=probabilities(logits, data.task.single_label),
+        record_id=data.database.column("record_id")[data.splits["test"]].astype(str),
+        labels=test.labels,
+        logits=test.logits,
+        probabilities=probabilities(test.logits, data.task.single_label),
         class_names=np.array(data.task.class_names),
     )
     table = data.database.statement_table()
@@ -175,18 +181,25 @@ def save_run(
         database=data.database.info,
         descriptions=table["description"].to_dict() if table is not None and "description" in table else {},
     )
-    report(arguments, result, metrics)
+    report(arguments, metrics)
 
 
-def report(arguments: ProtocolArguments, result: PerClass, metrics: dict) -> None:
+def report(arguments: ProtocolArguments, metrics: dict) -> None:
     """Print what came out."""
+    bounds = metrics["test_macro_auroc_interval"]
+    interval = "too few records for an interval" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
     print(
-        f"{arguments.task}, {arguments.protocol}: test macro AUROC {result.macro:.4f} on {metrics['records']['test']} records "
-        f"and {len(result.per_class)} classes (validation {metrics['validation_macro_auroc']:.4f} at step "
-        f"{metrics['best_step']}); saved in {arguments.output_dir}"
+        f"{arguments.task}, {arguments.protocol}: test macro AUROC {metrics['test_macro_auroc']:.4f} ({interval}) on "
+        f"{metrics['records']['test']} records and {len(metrics['test_auroc'])} classes (validation "
+        f"{metrics['validation_macro_auroc']:.4f} at step {metrics['best_step']}); saved in {arguments.output_dir}"
     )
-    if result.left_out:
-        print(f"Left out of the mean, for want of positives or negatives in the test fold: {', '.join(result.left_out)}")
+    print(f"  macro average precision {metrics['test_macro_average_precision']:.4f}, macro F1 {metrics['test_macro_f1']:.4f}")
+    if "test_accuracy" in metrics:
+        exclusive = metrics["test_exclusive_macro_f1"]
+        print(f"  accuracy {metrics['test_accuracy']:.4f}, macro F1 of the likeliest class {exclusive:.4f}")
+    if metrics["classes_left_out"]:
+        left_out = ", ".join(metrics["classes_left_out"])
+        print(f"  left out of the mean, for want of positives or negatives in the test fold: {left_out}")
 
 
 if __name__ == "__main__":

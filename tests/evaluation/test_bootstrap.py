@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ecg_jepa.evaluation.bootstrap import macro, macro_auroc_interval, paired_test, resample_counts, resampled_auroc
+from ecg_jepa.evaluation.bootstrap import interval, macro, macro_auroc_interval, paired_test, resample_counts, resampled_auroc
 from ecg_jepa.evaluation.metrics import auroc
 
 
@@ -37,8 +37,10 @@ def test_equal_to_scikit_learn_on_the_drawn_records():
 
 def test_classes_that_a_resample_lacks_are_left_out_of_its_mean():
     np.testing.assert_allclose(macro(np.array([[0.5, np.nan, 0.7], [0.1, 0.2, 0.3]])), [0.6, 0.2])
-    with pytest.raises(ValueError, match="too few records"):
-        macro(np.array([[np.nan, np.nan]]))
+    assert np.isnan(macro(np.array([[np.nan, np.nan]]))).all()
+    with pytest.raises(ValueError, match="Only 2 of 5 resamples can be scored"):
+        interval(0.5, np.array([0.4, np.nan, np.nan, 0.6, np.nan]))
+    assert interval(0.5, np.array([0.4, 0.4, np.nan])).high == 0.4
 
 
 def test_interval_holds_the_value_and_narrows_with_records():

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaForSequenceClassification
-from ecg_jepa.evaluation.classifier import Scorer, build_classifier, probabilities
+from ecg_jepa.evaluation.classifier import Scorer, build_classifier
 from ecg_jepa.evaluation.linear_probe import embed, linear_probe
 from ecg_jepa.evaluation.protocols import ProtocolArguments
 from ecg_jepa.evaluation.task_data import TaskData
@@ -88,12 +88,6 @@ def test_scores_are_the_models_own(pretrained, data, frozen):
         np.testing.assert_allclose(scorer.logits(), 2 * first, atol=1e-5)  # the head is never cached
         model.ecg_jepa.norm.weight.mul_(0.5)
     assert np.allclose(scorer.logits(), 2 * first, atol=1e-5) == frozen  # the encoder only if it is frozen
-
-
-def test_probabilities():
-    logits = np.array([[0.0, 2.0]], dtype=np.float32)
-    np.testing.assert_allclose(probabilities(logits, single_label=True).sum(), 1, atol=1e-6)
-    np.testing.assert_allclose(probabilities(logits, single_label=False), [[0.5, 0.880797]], atol=1e-6)
 
 
 def test_embeddings_are_means_over_crops(data):

@@ -3,11 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from raw_databases import ecg, write_challenge
 from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
+from ecg_jepa.data.challenge_2021 import Georgia
 from ecg_jepa.data.ptb_xl_tasks import TASKS
 from ecg_jepa.data.records import find_database
+from ecg_jepa.evaluation.classifier import Scorer
 from ecg_jepa.evaluation.metrics import auroc
 
 CONFIGS = "training/configs"
@@ -93,6 +96,36 @@ def test_patience_stops(finetune, tmp_path):
     frozen_rate = ("--learning_rate", 1e-12, "--final_learning_rate", 1e-12)
     metrics = finetune("linear", tmp_path, "--task", "rhythm", *frozen_rate, "--max_steps", 50, "--patience", 4)
     assert metrics["best_step"] == 2
+
+
+def test_few_labels(finetune, prepared_dir, tmp_path):
+    full = finetune("linear", tmp_path / "full", "--task", "superdiagnostic")
+    few = finetune("linear", tmp_path / "few", "--task", "superdiagnostic", "--label_fraction", 0.1)
+    assert few["records"]["train"] < full["records"]["train"] / 5
+    assert few["records"]["test"] == full["records"]["test"]
+    assert few["label_fraction"] == 0.1
+    assert "with few labels on purpose" in (tmp_path / "few" / "README.md").read_text()
+    assert "with few labels" not in (tmp_path / "full" / "README.md").read_text()
+
+
+def test_challenge_codes(finetune, tmp_path):
+    for number in range(60):
+        comments = [f"# Dx: {'111' if number % 2 else '222'}"]
+        write_challenge(tmp_path, "georgia", f"E{number:05d}", ecg(5000, number), comments=comments)
+    Georgia(data_dir=str(tmp_path)).prepare(tmp_path / "prepared")
+    metrics = finetune("linear", tmp_path / "out", "--data_dir", tmp_path / "prepared", "--task", "all")
+    assert metrics["database"] == "georgia"
+    assert sum(metrics["records"].values()) == 60
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert model.config.id2label == {0: "111", 1: "222"}
+
+
+def test_frozen_encoders_see_validation_and_test_once(finetune, encoder_dir, tmp_path, monkeypatch):
+    encoded = []
+    encode = Scorer._encode
+    monkeypatch.setattr(Scorer, "_encode", lambda self, device: encoded.append(len(self.indices)) or encode(self, device))
+    metrics = finetune("linear", tmp_path, "--task", "superdiagnostic")
+    assert encoded == [metrics["records"]["validation"], metrics["records"]["test"]]
 
 
 def test_mistakes_are_named(finetune, tmp_path, capsys):

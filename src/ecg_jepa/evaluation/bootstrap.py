@@ -75,17 +75,24 @@ def _resampled_auroc_of_class(is_positive: np.ndarray, scores: np.ndarray, count
 
 
 def macro(values: np.ndarray) -> np.ndarray:
-    """Mean over the classes that a resample can score, (resamples,). Raises `ValueError` if one can score none."""
+    """Mean over the classes that a resample can score, (resamples,); NaN where it can score none."""
     scorable = ~np.isnan(values)
-    if not scorable.any(axis=1).all():
-        raise ValueError("A resample has no class with both positives and negatives: there are too few records.")
-    return np.where(scorable, values, 0.0).sum(axis=1) / scorable.sum(axis=1)
+    totals, counts = np.where(scorable, values, 0.0).sum(axis=1), scorable.sum(axis=1)
+    return np.divide(totals, counts, out=np.full(len(values), np.nan), where=counts > 0)
 
 
 def interval(value: float, resampled: np.ndarray, level: float = 0.95) -> Interval:
-    """The percentile interval of `resampled` values, NaNs left out, around the `value` of all records."""
+    """
+    The percentile interval of `resampled` values around the `value` of all records. Resamples without a value are left out.
+
+    Raises:
+        ValueError: if half of them or more have none; there are too few records for an interval.
+    """
+    with_value = resampled[~np.isnan(resampled)]
+    if 2 * len(with_value) <= len(resampled):
+        raise ValueError(f"Only {len(with_value)} of {len(resampled)} resamples can be scored: there are too few records.")
     tail = (1 - level) / 2
-    low, high = np.nanquantile(resampled, [tail, 1 - tail])
+    low, high = np.quantile(with_value, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high), level)
 
 

@@ -126,9 +126,3 @@ class Scorer:
     def _encode(self, device: torch.device) -> Iterator[EncodedCrops]:
         for crops, owners in self.data.strided_crops(self.indices, self.crop_length, self.crop_stride):
             yield EncodedCrops(self.model.ecg_jepa(crops.to(device)).last_hidden_state, owners)
-
-
-def probabilities(logits: np.ndarray, single_label: bool) -> np.ndarray:
-    """Softmax for exclusive classes, sigmoid otherwise."""
-    tensor = torch.from_numpy(logits)
-    return (tensor.softmax(dim=1) if single_label else tensor.sigmoid()).numpy()
