@@ -13,6 +13,7 @@ from ecg_jepa.data import challenge_2021
 from ecg_jepa.data.builder import EcgDatabaseBuilder
 from ecg_jepa.data.code_15 import Code15
 from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
+from ecg_jepa.data.own_records import OwnRecords
 from ecg_jepa.data.ptb_xl import PtbXl
 from ecg_jepa.data.records import QUALITY_FILE, REJECTED_FILE, DatabaseInfo
 from ecg_jepa.data.synthetic import Synthetic, generate_if_absent
@@ -31,6 +32,7 @@ BUILDERS: dict[str, type[EcgDatabaseBuilder]] = {
         challenge_2021.Ptb,
         challenge_2021.StPetersburg,
         challenge_2021.PtbXlChallenge,
+        OwnRecords,
         Synthetic,
     )
 }

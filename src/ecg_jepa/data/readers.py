@@ -5,9 +5,10 @@ of its builders.
 
 import ast
 import hashlib
+import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -206,6 +207,31 @@ def read_code_15(path: str | Path, row: int) -> EcgRecord:
     except Exception as error:
         raise RecordError(f"{path.name}#{row}", "unreadable signal", f"{type(error).__name__}: {error}") from error
     return EcgRecord(np.ascontiguousarray(tracing.T), CODE_15_RATE, list(STANDARD_LEADS))
+
+
+def read_npy(path: str | Path, sampling_rate: float, unit: str, lead_names: Sequence[str]) -> EcgRecord:
+    """
+    Read an array (leads, samples) of numbers in `unit`, saved with `numpy.save`. What the file does not say must be told.
+
+    Raises:
+        RecordError: if the file is missing, holds no such array, or rate or unit make no sense.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecordError(path, "missing signal file", f"no file {path.name}")
+    if not (math.isfinite(sampling_rate) and sampling_rate > 0):
+        raise RecordError(path, "unusable row", f"sampling_rate is {sampling_rate}, expected Hz")
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RecordError(path, "unreadable signal", f"{type(error).__name__}: {error}") from error
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+        raise RecordError(path, "unreadable signal", f"{values.dtype} {values.shape}, expected numbers (leads, samples)")
+    if values.shape[0] != len(lead_names):
+        detail = f"shape {values.shape} with {len(lead_names)} lead names, expected (leads, samples)"
+        raise RecordError(path, "wrong number of leads", detail)
+    signal = values.astype(np.float64) * _unit_factor(path, unit)
+    return EcgRecord(np.ascontiguousarray(signal, dtype=np.float32), float(sampling_rate), list(lead_names))
 
 
 def read_csv(path: str | Path, required_columns: Iterable[str]) -> pd.DataFrame:

@@ -85,6 +85,7 @@ class RecordInfo:
     fold: int | None = None
     statements: dict[str, float] = field(default_factory=dict)  # name -> likelihood in percent, 0 where it is not given
     problem: tuple[str, str] | None = None
+    layout: tuple[float, str, tuple[str, ...]] | None = None  # rate in Hz, unit and leads of a file that does not say so itself
 
 
 @dataclass

@@ -1,0 +1,104 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from raw_databases import STANDARD, ecg, write_record
+
+from ecg_jepa.data.own_records import OwnRecords
+from ecg_jepa.data.records import find_database
+from ecg_jepa.evaluation.task_data import TaskData
+
+LEADS = " ".join(STANDARD)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """30 records of 15 patients, half of them WFDB and half arrays in uV with other leads first, and two labels."""
+    directory = tmp_path / "raw"
+    directory.mkdir()
+    rows = []
+    for number in range(30):
+        row = {"patient_id": number // 2, "AF": int(number % 3 == 0), "LVH": int(number % 4 == 0)}
+        if number % 2:
+            write_record(directory / "wfdb" / f"w{number}", ecg(5000, number))
+            rows.append({"path": f"wfdb/w{number}.hea", **row})
+        else:
+            np.save(directory / f"a{number}.npy", ecg(5000, number)[::-1].astype(np.float32))
+            names = " ".join(STANDARD[::-1])
+            rows.append({"path": f"a{number}.npy", "sampling_rate": 500, "unit": "uV", "lead_names": names, **row})
+    pd.DataFrame(rows).to_csv(directory / "records.csv", index=False)
+    return directory
+
+
+def edit(raw, **columns):
+    table = pd.read_csv(raw / "records.csv").astype(object)
+    for name, (row, value) in columns.items():
+        table.loc[row, name] = value
+    table.to_csv(raw / "records.csv", index=False)
+
+
+def test_signals_labels_and_patients(raw, tmp_path):
+    info = OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    assert (info.records, info.rejected, info.label_names) == (30, {}, ["AF", "LVH"])
+    database = find_database(tmp_path)
+    for number in range(30):
+        np.testing.assert_array_equal(database.signal(number), ecg(5000, number))
+    assert database.column("patient_id")[[0, 1, 2]].tolist() == ["0", "0", "1"]
+    assert database.statements()[:5] == [["AF", "LVH"], [], [], ["AF"], ["LVH"]]
+
+
+def test_a_task_of_own_labels(raw, tmp_path):
+    OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    data = TaskData.load(tmp_path, "all", min_class_records=5)
+    assert data.task.class_names == ["AF", "LVH"]
+    assert data.task.included.all()  # a record without a label is a negative
+    assert sum(len(indices) for indices in data.splits.values()) == 30
+
+
+def test_own_splits_are_kept(raw, tmp_path):
+    splits = ["train"] * 20 + ["validation"] * 4 + ["test"] * 6
+    pd.read_csv(raw / "records.csv").assign(split=splits).to_csv(raw / "records.csv", index=False)
+    OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    data = TaskData.load(tmp_path, "all", min_class_records=5)
+    assert [len(data.splits[name]) for name in ("train", "validation", "test")] == [20, 4, 6]
+    edit(raw, split=(19, "test"))
+    OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    with pytest.raises(ValueError, match="Patient 9 of own has records in train and in test"):
+        TaskData.load(tmp_path, "all", min_class_records=5)
+
+
+@pytest.mark.parametrize(
+    ("columns", "detail"),
+    [
+        ({"AF": (4, 2)}, "AF is 2, expected one of 0, 1"),
+        ({"AF": (4, None)}, "AF is nan, expected one of 0, 1"),
+        ({"split": (0, "train")}, "split is nan, expected one of train, validation, test"),
+        ({"sex": (4, "W")}, "sex is 'W', expected one of female, male"),
+        ({"unit": (4, None)}, "a .npy file needs unit"),
+        ({"unit": (4, "mmHg")}, "Unknown unit 'mmHg'"),
+        ({"sampling_rate": (4, -500)}, "sampling_rate is -500"),
+        ({"lead_names": (4, "I II")}, "shape (12, 5000) with 2 lead names"),
+        ({"lead_names": (4, LEADS.replace("V6", "V5"))}, "repeat"),
+        ({"path": (4, None)}, "no file (row 4).hea"),
+        ({"path": (4, "absent.npy")}, "no file absent.npy"),
+        ({"path": (4, "a6.npy")}, "is listed before"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_rejected_with_a_reason(raw, tmp_path, columns, detail):
+    edit(raw, **columns)
+    with pytest.raises(ValueError, match=re.escape(detail)):
+        OwnRecords(data_dir=str(raw)).prepare(tmp_path, strict=True)
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros(5000), np.full((12, 5000), "x"), np.zeros((12, 5000), complex), np.array([{}], dtype=object)]
+)
+def test_arrays_of_another_kind_are_rejected(raw, tmp_path, values):
+    np.save(raw / "a4.npy", values, allow_pickle=True)
+    assert OwnRecords(data_dir=str(raw)).prepare(tmp_path).rejected == {"unreadable signal": 1}
+
+
+def test_a_table_is_needed(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"records\.csv"):
+        OwnRecords(data_dir=str(tmp_path)).prepare(tmp_path)
