@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..configuration_ecg_jepa import EcgJepaConfig
+from ..configuration_ecg_jepa import SIZES, EcgJepaConfig
 from ..modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
 from .protocols import ProtocolArguments
 from .task_data import TaskData
@@ -31,7 +31,7 @@ def build_classifier(arguments: ProtocolArguments, data: TaskData) -> EcgJepaFor
     if arguments.pooling is not None:
         settings["classifier_pooling"] = arguments.pooling
     if name.startswith("random:"):
-        config = EcgJepaConfig.from_size(name.removeprefix("random:"), sampling_rate=data.database.info.sampling_rate)
+        config = _untrained_config(name.removeprefix("random:"), data.database.info.sampling_rate)
         config = EcgJepaConfig(**{**config.to_dict(), **settings})
         model = EcgJepaForSequenceClassification(config)
     else:
@@ -55,6 +55,13 @@ def build_classifier(arguments: ProtocolArguments, data: TaskData) -> EcgJepaFor
         )
     model.ecg_jepa.requires_grad_(not arguments.frozen)
     return model
+
+
+def _untrained_config(name: str, sampling_rate: int) -> EcgJepaConfig:
+    """Of a published size, or of the directory whose encoder the untrained one is compared with."""
+    if name not in SIZES and Path(name, "config.json").is_file():
+        return EcgJepaConfig.from_pretrained(name)
+    return EcgJepaConfig.from_size(name, sampling_rate=sampling_rate)
 
 
 def _check_probe(name: str, config: EcgJepaConfig, class_names: list[str]) -> None:

@@ -5,15 +5,36 @@ All take scores (records, classes) as `predictions` and zeros and ones (records,
 exclusive classes, each row of `references` has a single one.
 """
 
+import importlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import datasets
-import evaluate
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_recall_curve
+
+
+def _import_library(name: str) -> Any:
+    """
+    A library, even if the folder of the running script, which comes first on Python's path, holds a script of its name: ours
+    has an `evaluate.py`.
+    """
+    path = sys.path.copy()
+    try:
+        sys.path[:] = [entry for entry in path if not Path(entry or ".", f"{name}.py").is_file()]
+        return importlib.import_module(name)
+    finally:
+        sys.path[:] = path
+
+
+if TYPE_CHECKING:
+    import evaluate
+else:
+    evaluate = _import_library("evaluate")
 
 
 @dataclass

@@ -17,7 +17,9 @@ class ProtocolArguments:
     """
 
     # What
-    model_name_or_path: str = option("", "pre-trained directory, or random:xs|s|b for the untrained baseline")
+    model_name_or_path: str = option(
+        "", "pre-trained directory; random:xs|s|b, or random:DIRECTORY for its architecture, untrained"
+    )
     protocol: Literal["linear", "attentive", "finetune", "finetune_after_probe"] = option(
         "attentive",
         "linear: frozen encoder, mean token -> Linear; attentive: frozen, learned query over all tokens; finetune: all "

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from ecg_jepa.evaluation.sweep import SweepArguments, plan, unfinished
+
+CONFIG_DIR = str(Path(__file__).parents[2] / "training" / "configs")
+
+
+def sweep(**options):
+    return SweepArguments(**{"models": ["runs/vit", "random:xs"], "config_dir": CONFIG_DIR, **options})
+
+
+def test_every_combination_once_with_the_protocols_own_settings():
+    runs = plan(sweep(tasks=["all", "ST-MEM"], seeds=[0, 1, 2], label_fractions=[0.1, 1.0], settings=["max_steps=7"]))
+    assert len(runs) == 4 * 2 * 2 * 3 * 2
+    assert len({run.output_dir for run in runs}) == len(runs)
+    tuned = next(run for run in runs if run.protocol == "finetune")
+    assert (tuned.max_steps, tuned.final_learning_rate, tuned.dropout) == (7, 1e-5, 0.05)
+    assert {(run.label_fraction, run.seed) for run in runs} == {(f, s) for f in (0.1, 1.0) for s in (0, 1, 2)}
+
+
+def test_fine_tuning_goes_on_from_the_probe_of_the_same_task_seed_and_encoder():
+    runs = plan(sweep(tasks=["all", "form"], seeds=[0, 1]))
+    places = {run.output_dir: index for index, run in enumerate(runs)}
+    for index, run in enumerate(runs):
+        if run.protocol == "finetune_after_probe":
+            assert run.model_name_or_path == run.output_dir.replace("finetune_after_probe", "attentive")
+            assert places[run.model_name_or_path] < index
+    with pytest.raises(ValueError, match="add attentive"):
+        plan(sweep(protocols=["finetune_after_probe"]))
+
+
+def test_finished_runs_are_left_out(tmp_path):
+    runs = plan(sweep(output_dir=str(tmp_path), tasks=["all"]))
+    Path(runs[2].output_dir).mkdir(parents=True)
+    Path(runs[2].output_dir, "metrics.json").write_text("{}")
+    assert list(unfinished(runs)) == [run for run in runs if run is not runs[2]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": []}, "models is empty"),
+        ({"tasks": ["rythm"]}, "rythm unknown"),
+        ({"settings": ["max_step=3"]}, "'max_step=3' is not KEY=VALUE"),
+        ({"settings": ["max_steps"]}, "is not KEY=VALUE"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(**options)
+
+
+def test_models_need_names_of_their_own():
+    with pytest.raises(ValueError, match="differ in the last part"):
+        plan(sweep(models=["a/run", "b/run"]))

@@ -1,0 +1,68 @@
+"""A sweep, from YAML to table."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ecg_jepa import EcgJepaConfig, EcgJepaModel
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def encoder_dir(tmp_path):
+    torch.manual_seed(0)
+    config = EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    EcgJepaModel(config).save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def test_from_yaml_to_table(run_script, prepared_dir, encoder_dir, tmp_path, capsys):
+    config = tmp_path / "sweep.yaml"
+    config.write_text(
+        f"models: [{encoder_dir}, 'random:{encoder_dir}']\ndata_dir: {prepared_dir}\noutput_dir: {tmp_path / 'out'}\n"
+        f"config_dir: {REPOSITORY / 'training' / 'configs'}\ntasks: [superdiagnostic]\n"
+        "protocols: [linear, attentive, finetune_after_probe]\nsettings: [max_steps=2, eval_steps=1, batch_size=8]\n"
+    )
+    run_script("sweep", "--config", config)
+    assert "6 runs, of which 0 are finished" in capsys.readouterr().out
+    found = sorted((tmp_path / "out").rglob("metrics.json"))
+    assert len(found) == 6
+    tuned = json.loads(next(path for path in found if "finetune_after_probe" in str(path)).read_text())
+    assert tuned["encoder"]["path"] in (str(encoder_dir), f"random:{encoder_dir}")
+    times = [path.stat().st_mtime_ns for path in found]
+    run_script("sweep", "--config", config)
+    assert "of which 6 are finished" in capsys.readouterr().out
+    assert [path.stat().st_mtime_ns for path in found] == times
+
+    run_script("evaluate", tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "superdiagnostic, linear" in printed
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 6
+    assert (tmp_path / "out" / "results.csv").read_text().count("\n") == 7
+
+
+def test_a_task_that_cannot_be_scored_ends_nothing(run_script, prepared_dir, encoder_dir, tmp_path, capsys):
+    flags = ("--config_dir", REPOSITORY / "training" / "configs", "--protocols", "linear", "--output_dir", tmp_path / "out")
+    small = ("--settings", "max_steps=1", "crop_duration=2.5")
+    wrong = tmp_path / "wrong"
+    EcgJepaModel(EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, sampling_rate=250)).save_pretrained(
+        wrong
+    )
+    run_script("sweep", *flags, "--models", wrong, encoder_dir, "--data_dir", prepared_dir, "--tasks", "rhythm", *small)
+    assert "1 runs could not be scored" in capsys.readouterr().out
+    (note,) = (tmp_path / "out").rglob("not_scored.json")
+    assert "takes 250 Hz" in json.loads(note.read_text())["reason"]
+    assert len(list((tmp_path / "out").rglob("metrics.json"))) == 1
+
+
+def test_the_script_does_not_hide_the_library_of_its_name(tmp_path):
+    """As a user runs it: its folder comes first on Python's path, and it is called `evaluate.py`."""
+    command = [sys.executable, REPOSITORY / "training" / "evaluate.py", tmp_path]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert "No finished run" in result.stderr
+    assert "Traceback" not in result.stderr
