@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from ecg_jepa.arguments import inputs_of
+from ecg_jepa.evaluation.plots import plot_label_fractions, save
 from ecg_jepa.evaluation.tables import as_markdown, find_runs, gather
 
 
@@ -27,6 +28,9 @@ def main() -> None:
     (output_dir / "results.md").write_text(markdown + "\n")
     table.to_csv(output_dir / "results.csv", index=False)
     table.to_json(output_dir / "results.json", orient="records", indent=2)
+    for task, rows in table[table["labels_per_class"].isna()].groupby("task"):
+        if rows["label_fraction"].nunique() > 1:
+            print(f"Curve over labels: {save(plot_label_fractions(rows), output_dir / 'plots' / f'labels_{task}.png')}")
     print(f"Saved as results.md, results.csv and results.json in {output_dir}")
 
 

@@ -8,6 +8,7 @@ Pre-train ECG-JEPA.
 import contextlib
 from pathlib import Path
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -20,6 +21,7 @@ from ecg_jepa.data.corpus import BatchNormalizer, Corpus
 from ecg_jepa.data.records import find_database
 from ecg_jepa.data.synthetic import Synthetic, generate_if_absent
 from ecg_jepa.evaluation.linear_probe import held_out_records, linear_probe
+from ecg_jepa.evaluation.plots import plot_pretraining, save
 from ecg_jepa.evaluation.task_data import TaskData
 from ecg_jepa.pretraining.checkpointing import Checkpoints
 from ecg_jepa.pretraining.export import export_pretraining
@@ -53,6 +55,7 @@ def main() -> None:
 
     if accelerator.is_main_process:
         export_pretraining(output_dir, model, corpus, recipe, last_metrics, CARD_TEMPLATE)
+        save(plot_pretraining(pd.read_json(output_dir / "metrics.jsonl", lines=True)), output_dir / "plots" / "pretraining.png")
         print(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")
         if recipe.probe_task:
             compare_with_untrained(recipe, model.ecg_jepa)

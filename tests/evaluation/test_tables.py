@@ -58,8 +58,12 @@ def test_what_differs_stands_apart(tmp_path):
     assert len(table) == 7
     published = table["published"].replace({np.nan: None}).tolist()
     assert sorted(value for value in published if value is not None) == [0.883, 0.93, 0.935, 0.938, 0.945]
-    lines = as_markdown(table).splitlines()
-    assert len(lines) == 2 + 5  # encoders, shares of labels
+    tuned, probed = as_markdown(table).split("**attentive**")
+    lines = tuned.splitlines()
+    assert lines[0] == "**finetune**"
+    assert [part.strip() for part in lines[2].split("|")[1:4]] == ["encoder", "all", "ST-MEM"]
+    assert sum(line.startswith("| s (") for line in lines) == 5  # encoders and shares of labels
+    assert probed.count("| s (") == 1
     assert any(line.startswith("| s (all), 1% of labels") for line in lines)
     assert any(line.startswith("| s (all), 8 labels per class") for line in lines)
 

@@ -58,8 +58,10 @@ def test_the_directory_is_a_complete_classifier(finetune, protocol, prepared_dir
     finetune(protocol, tmp_path, "--task", "superdiagnostic")
     assert {path.name for path in tmp_path.iterdir()} == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "README.md"),
-        *("metrics.json", "predictions.npz", "training_config.yaml"),
+        *("metrics.json", "predictions.npz", "training_config.yaml", "plots"),
     }
+    pictures = {path.name: path.read_bytes()[:4] for path in (tmp_path / "plots").iterdir()}
+    assert pictures == dict.fromkeys(("roc.png", "precision_recall.png", "calibration.png"), b"\x89PNG")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
     assert model.config.id2label == {0: "CD", 1: "HYP", 2: "MI", 3: "NORM", 4: "STTC"}

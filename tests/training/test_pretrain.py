@@ -102,8 +102,9 @@ def test_export(pretrain, prepared_dir, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_config.yaml"),
-        *("metrics.jsonl", "pretraining", "checkpoint-6"),
+        *("metrics.jsonl", "pretraining", "checkpoint-6", "plots"),
     }
+    assert (tmp_path / "plots" / "pretraining.png").read_bytes().startswith(b"\x89PNG")
     encoder, networks = AutoModel.from_pretrained(tmp_path), AutoModelForPreTraining.from_pretrained(tmp_path / "pretraining")
     assert type(encoder) is EcgJepaModel
     for ours, theirs in zip(encoder.parameters(), networks.ecg_jepa.parameters(), strict=True):

@@ -23,6 +23,7 @@ from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
 from ..pretraining.optimization import parameter_groups, set_schedules
 from .classifier import Scorer, build_classifier
 from .metrics import auroc
+from .plots import plot_calibration, plot_precision_recall, plot_roc, save
 from .protocols import ProtocolArguments
 from .results import Predictions, probabilities, summarize
 from .task_data import LabelBudget, TaskData
@@ -30,6 +31,7 @@ from .task_data import LabelBudget, TaskData
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "training_config.yaml"
+PLOTS_DIR = "plots"
 
 
 def open_run(arguments: ProtocolArguments) -> tuple[TaskData, EcgJepaForSequenceClassification]:
@@ -157,6 +159,14 @@ def predict(data: TaskData, scorer: Scorer) -> Predictions:
     return Predictions(data.task.labels[scorer.indices], scorer.logits())
 
 
+def save_plots(directory: Path, data: TaskData, test: Predictions) -> None:
+    """ROC, precision over recall and calibration of the test records."""
+    names, scores = data.task.class_names, probabilities(test.logits, data.task.single_label)
+    save(plot_roc(test.labels, test.logits, names), directory / "roc.png")
+    save(plot_precision_recall(test.labels, test.logits, names), directory / "precision_recall.png")
+    save(plot_calibration(test.labels, scores, names), directory / "calibration.png")
+
+
 def save_run(
     arguments: ProtocolArguments,
     data: TaskData,
@@ -200,6 +210,7 @@ def save_run(
         probabilities=probabilities(test.logits, data.task.single_label),
         class_names=np.array(data.task.class_names),
     )
+    save_plots(output_dir / PLOTS_DIR, data, test)
     table = data.database.statement_table()
     write_model_card(
         output_dir,

@@ -78,17 +78,17 @@ def _row(path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
 
 def as_markdown(table: pd.DataFrame) -> str:
     """
-    Laid out as the paper's: a row per encoder (and share of the labels), a column per task and protocol; each cell with mean,
-    standard deviation over seeds or else the bootstrap interval, and behind "paper" the published figure and our difference.
+    Laid out as the paper's, a table per protocol: a row per encoder (and share of the labels), a column per task; each cell
+    with mean and standard deviation over seeds, or else the bootstrap interval, then the paper's figure and our difference.
     """
     rows = table.to_dict("records")
-    table = table.assign(
-        encoder=[row["model"] + _budget(row) for row in rows],
-        column=table["task"] + ", " + table["protocol"],
-        cell=[_cell(row) for row in rows],
-    )
-    cells = table.pivot_table(index=["encoder", "path"], columns="column", values="cell", aggfunc="first", sort=False)
-    return cells.reset_index("path", drop=True).fillna("").to_markdown()
+    table = table.assign(encoder=[row["model"] + _budget(row) for row in rows], cell=[_cell(row) for row in rows])
+    parts = []
+    for protocol, runs in table.groupby("protocol", sort=False):
+        # The path keeps encoders apart that are otherwise described alike.
+        cells = runs.pivot_table(index=["encoder", "path"], columns="task", values="cell", aggfunc="first", sort=False)
+        parts.append(f"**{protocol}**\n\n{cells.reset_index('path', drop=True).fillna('').to_markdown()}")
+    return "\n\n".join(parts)
 
 
 def _budget(row: dict[Any, Any]) -> str:

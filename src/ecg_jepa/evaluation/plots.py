@@ -1,0 +1,226 @@
+"""
+Pictures of results. Each function returns a figure; [`save`] writes it.
+
+Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; lines differ in style, too.
+"""
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator, PercentFormatter
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from .metrics import auroc, average_precision
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without the yellow, pale on white
+_LINE_STYLES = ("-", "--", "-.", ":")
+_MAX_CURVES = len(COLORS)  # in colour, the classes with most records; the others are thin and grey
+
+# The usual paper of electrocardiographs: 25 mm/s, 10 mm/mV, lines every 1 and 5 mm.
+MM_PER_SECOND, MM_PER_MILLIVOLT = 25.0, 10.0
+_MM_PER_INCH = 25.4
+CLINICAL_LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+_RHYTHM_LEAD = "II"
+_ROW_HEIGHT = 3.0  # mV
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a PNG; its folder is made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _new_figure(width: float, height: float, **layout: Any) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(**layout)
+    styles = list(islice(cycle(_LINE_STYLES), len(COLORS)))
+    for axis in np.atleast_1d(axes).ravel():
+        axis.set_prop_cycle(cycler(color=COLORS) + cycler(linestyle=styles))
+    return figure, axes
+
+
+def plot_ecg(
+    signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str], attention: np.ndarray | None = None, title: str = ""
+) -> Figure:
+    """
+    A record in the clinical layout: three rows of four leads, one after the other in time, and a rhythm strip of lead II.
+
+    Args:
+        signal: (leads, samples) in mV; the first 10 s are drawn.
+        sampling_rate: in Hz.
+        lead_names: of the rows, in any order and case.
+        attention: weights over time (patches,) for the same stretch, drawn under it.
+        title: above the picture.
+
+    Raises:
+        ValueError: if a lead of the layout is missing.
+    """
+    rows = {name.lower(): index for index, name in enumerate(lead_names)}
+    missing = [name for row in CLINICAL_LAYOUT for name in row if name.lower() not in rows]
+    if missing:
+        raise ValueError(f"The clinical layout needs leads {', '.join(missing)}, too.")
+    duration = min(10.0, signal.shape[1] / sampling_rate)
+    signal = signal[:, : round(duration * sampling_rate)]
+    times = np.arange(signal.shape[1]) / sampling_rate
+    height = (len(CLINICAL_LAYOUT) + 1) * _ROW_HEIGHT
+    paper = (duration * MM_PER_SECOND / _MM_PER_INCH, height * MM_PER_MILLIVOLT / _MM_PER_INCH)
+    strips = 1 if attention is None else 2
+    ratios = [1.0] if attention is None else [1.0, 0.15]
+    figure, axes = _new_figure(
+        paper[0] + 1.2, paper[1] * sum(ratios) + 1.0, nrows=strips, sharex=True, height_ratios=ratios, squeeze=False
+    )
+    axis = axes[0, 0]
+    _draw_paper(axis, duration, height)
+    for number, names in enumerate(CLINICAL_LAYOUT):
+        baseline = height - (number + 0.5) * _ROW_HEIGHT
+        parts = np.array_split(np.arange(len(times)), len(names))
+        for name, part in zip(names, parts, strict=True):
+            _draw_lead(axis, times[part], signal[rows[name.lower()], part] + baseline, name, baseline)
+    _draw_lead(axis, times, signal[rows[_RHYTHM_LEAD.lower()]] + 0.5 * _ROW_HEIGHT, _RHYTHM_LEAD, 0.5 * _ROW_HEIGHT)
+    axis.set_title(title)
+    axis.set_ylabel("amplitude (mV), rows 3 mV apart")
+    if attention is not None:
+        edges = np.linspace(0, duration, len(attention) + 1)
+        axes[1, 0].stairs(attention, edges, fill=True, color=COLORS[0])
+        axes[1, 0].set_ylabel("attention\n(share)")
+    axes[-1, 0].set_xlabel("time (s), 25 mm/s and 10 mm/mV")
+    return figure
+
+
+def _draw_paper(axis: Axes, duration: float, height: float) -> None:
+    axis.set_xlim(0, duration)
+    axis.set_ylim(0, height)
+    axis.set_aspect(MM_PER_MILLIVOLT / MM_PER_SECOND)
+    axis.xaxis.set_minor_locator(MultipleLocator(1 / MM_PER_SECOND))
+    axis.xaxis.set_major_locator(MultipleLocator(5 / MM_PER_SECOND))
+    axis.yaxis.set_minor_locator(MultipleLocator(1 / MM_PER_MILLIVOLT))
+    axis.yaxis.set_major_locator(MultipleLocator(5 / MM_PER_MILLIVOLT))
+    axis.grid(which="minor", color="#F4D5D5", linewidth=0.3)
+    axis.grid(which="major", color="#E3A5A5", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(which="both", length=0, labelleft=False)
+    axis.set_xticks(
+        np.arange(0, duration + 0.01, 1.0), minor=False, labels=[f"{t:g}" for t in np.arange(0, duration + 0.01, 1.0)]
+    )
+    axis.vlines(np.arange(0, duration + 1e-9, 5 / MM_PER_SECOND), 0, height, color="#E3A5A5", linewidth=0.6, zorder=0.5)
+
+
+def _draw_lead(axis: Axes, times: np.ndarray, values: np.ndarray, name: str, baseline: float) -> None:
+    axis.plot(times, values, color="black", linewidth=0.7, linestyle="-")
+    axis.text(times[0] + 0.04, baseline + 0.38 * _ROW_HEIGHT, name, fontsize=9, fontweight="bold")
+
+
+def _most_frequent(labels: np.ndarray, scorable: list[int]) -> list[int]:
+    return sorted(scorable, key=lambda column: -labels[:, column].sum())[:_MAX_CURVES]
+
+
+def plot_roc(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> Figure:
+    """ROC curve of every class that can be scored; the most frequent ones in colour, with their AUROC."""
+    result = auroc(labels, scores, class_names)
+    figure, axis = _new_figure(7.5, 5.5)
+    axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
+    _draw_curves(axis, labels, class_names, result.per_class, lambda c: roc_curve(labels[:, c], scores[:, c])[:2])
+    axis.set(xlabel="1 - specificity (share of negatives)", ylabel="sensitivity (share of positives)")
+    axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", title=f"ROC, macro AUROC {result.macro:.3f}")
+    figure.legend(fontsize=8, title="class: AUROC", loc="outside right upper")
+    return figure
+
+
+def plot_precision_recall(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> Figure:
+    """Precision over recall of every class that can be scored; the most frequent ones in colour."""
+    result = average_precision(labels, scores, class_names)
+    figure, axis = _new_figure(7.5, 5.5)
+
+    def curve(column: int) -> tuple[np.ndarray, np.ndarray]:
+        precision, recall, _ = precision_recall_curve(labels[:, column], scores[:, column])
+        return recall, precision
+
+    _draw_curves(axis, labels, class_names, result.per_class, curve)
+    axis.set(xlabel="recall (share of positives)", ylabel="precision (share of predictions)")
+    axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axis.set_title(f"Precision and recall, macro average precision {result.macro:.3f}")
+    figure.legend(fontsize=8, title="class: average\nprecision", loc="outside right upper")
+    return figure
+
+
+def _draw_curves(axis: Axes, labels: np.ndarray, class_names: list[str], values: dict[str, float], curve: Any) -> None:
+    scorable = [column for column, name in enumerate(class_names) if name in values]
+    chosen = _most_frequent(labels, scorable)
+    for column in scorable:
+        if column not in chosen:
+            axis.plot(*curve(column), color="0.8", linewidth=0.6, linestyle="-", zorder=1)
+    for column in chosen:
+        name = class_names[column]
+        axis.plot(*curve(column), linewidth=1.6, label=f"{name}: {values[name]:.3f}")
+    if len(chosen) < len(scorable):
+        axis.plot([], [], color="0.8", linewidth=0.6, linestyle="-", label=f"{len(scorable) - len(chosen)} more classes")
+
+
+def plot_calibration(labels: np.ndarray, probabilities: np.ndarray, class_names: list[str], num_bins: int = 10) -> Figure:
+    """Observed share of positives over predicted probability, in bins of equally many records; the most frequent classes."""
+    figure, axis = _new_figure(7.5, 5.5)
+    axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", label="perfect")
+    scorable = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
+    for column in _most_frequent(labels, scorable):
+        observed, predicted = calibration_curve(labels[:, column], probabilities[:, column], n_bins=num_bins, strategy="quantile")
+        axis.plot(predicted, observed, marker="o", markersize=3, linewidth=1.4, label=class_names[column])
+    axis.set(xlabel="predicted probability", ylabel="observed share of positives", title="Calibration")
+    axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    figure.legend(fontsize=8, loc="outside right upper")
+    return figure
+
+
+def plot_pretraining(log: pd.DataFrame) -> Figure:
+    """
+    The course of a pre-training run.
+
+    Args:
+        log: `metrics.jsonl` as a table, with `step`, `loss`, `target_std`, `target_effective_rank` and `learning_rate`.
+    """
+    panels = {
+        "loss": "loss (mean absolute error)",
+        "target_std": "standard deviation of targets",
+        "target_effective_rank": "effective rank of targets (dimensions)",
+        "learning_rate": "learning rate",
+    }
+    figure, axes = _new_figure(9, 6, nrows=2, ncols=2, sharex=True)
+    for axis, (column, label) in zip(axes.ravel(), panels.items(), strict=True):
+        axis.plot(log["step"], log[column])
+        axis.set_ylabel(label)
+        axis.set_ylim(0, 1.1 * log[column].max())
+        axis.grid(color="0.9")
+    for axis in axes[-1]:
+        axis.set_xlabel("optimiser steps")
+    return figure
+
+
+def plot_label_fractions(table: pd.DataFrame) -> Figure:
+    """
+    Macro AUROC over the share of the training labels, a line per encoder and protocol, bars for one standard deviation.
+
+    Args:
+        table: of [`tables.gather`], for one task.
+    """
+    figure, axis = _new_figure(6.5, 4.5)
+    for (model, protocol), rows in table.groupby(["model", "protocol"], sort=False):
+        rows = rows.sort_values("label_fraction")
+        errors = rows["auroc_std"].fillna(0.0)
+        axis.errorbar(rows["label_fraction"], rows["auroc"], yerr=errors, marker="o", capsize=3, label=f"{model}, {protocol}")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    axis.set_xticks(sorted(table["label_fraction"].unique()))
+    axis.minorticks_off()
+    axis.set(xlabel="training labels (% of all)", ylabel="macro AUROC on test records", title=", ".join(table["task"].unique()))
+    axis.grid(color="0.9")
+    axis.legend(fontsize=8)
+    return figure
