@@ -125,6 +125,16 @@ def test_rows_that_are_missing_twice_there_or_unusable(raw, tmp_path):
     }
 
 
+def test_a_builder_is_one_of_datasets(raw, tmp_path):
+    (raw / "records500/00000/00002_hr.dat").unlink()
+    builder = PtbXl(data_dir=str(raw), cache_dir=str(tmp_path))
+    builder.download_and_prepare()
+    rows = builder.as_dataset("records")
+    assert rows["record_id"][:2] == ["1", "3"]
+    expected = read_wfdb(raw / "records500/00000/00001_hr").signal
+    np.testing.assert_array_equal(np.reshape(rows[0]["signal"], (12, -1)), np.rint(expected * 1000))
+
+
 def test_nothing_usable_is_an_error(raw, tmp_path):
     shutil.rmtree(raw / "records500")
     with pytest.raises(ValueError, match="None of the 12 records"):
