@@ -80,6 +80,13 @@ def to_microvolts(signal: np.ndarray) -> tuple[np.ndarray, int]:
     return rounded.clip(-_INT16_LIMIT, _INT16_LIMIT).astype(np.int16), num_clipped
 
 
+def not_in_table(paths: Iterable[str], listed: set[str], table: str) -> Iterator[RecordInfo]:
+    """Records at `paths` that `table` has no row for (it has those `listed`): they are rejected, not overlooked."""
+    for path in paths:
+        if path not in listed:
+            yield RecordInfo(Path(path).name, path, problem=("not in the table", f"{table} has no row for it"))
+
+
 class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     """
     Base of the builders. A subclass says which records there are ([`list_records`]) and, where they differ from the
@@ -184,14 +191,17 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     def prepare_records(self, records: Iterable[RecordInfo], summary: ShardSummary) -> Iterator[pa.Table]:
         """The rows of `records` as tables of bounded size; adds rejections and sums to `summary`."""
         rows: list[dict[str, Any]] = []
+        num_values = 0
         for info in records:
             try:
                 rows.append(self.prepare_record(info, summary))
             except RecordError as error:
                 summary.rejections.append({"record": info.path, "reason": error.reason, "detail": error.detail})
-            if sum(len(row["signal"]) for row in rows) >= _VALUES_PER_TABLE:
+                continue
+            num_values += len(rows[-1]["signal"])
+            if num_values >= _VALUES_PER_TABLE:
                 yield _to_table(rows)
-                rows = []
+                rows, num_values = [], 0
         if rows:
             yield _to_table(rows)
 

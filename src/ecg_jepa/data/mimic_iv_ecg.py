@@ -1,11 +1,10 @@
 """MIMIC-IV-ECG 1.0 as downloaded from PhysioNet."""
 
 import re
-from collections.abc import Iterator
 
 import pandas as pd
 
-from .builder import EcgDatabaseBuilder
+from .builder import EcgDatabaseBuilder, not_in_table
 from .download import PhysioNet
 from .quality import PublishedFigures
 from .readers import read_csv, read_lines
@@ -45,15 +44,13 @@ class MimicIvEcg(EcgDatabaseBuilder):
             f"(row {index})" if pd.isna(path) else str(path).removesuffix(".hea")
             for index, path in enumerate(read_csv(self.data_dir / RECORD_LIST, ["path"])["path"])
         ]
-        return [self._record_info(path) for path in paths] + list(self._unlisted(set(paths)))
+        return [
+            *(self._record_info(path) for path in paths),
+            *not_in_table(read_lines(self.data_dir / RECORDS), set(paths), RECORD_LIST),
+        ]
 
     def _record_info(self, path: str) -> RecordInfo:
         if path.startswith("("):
             return RecordInfo(path, path, problem=("unusable row", f"{RECORD_LIST} has no path there"))
         patient = _PATIENT.search(path)
         return RecordInfo(path.rpartition("/")[2], path, patient_id=patient and patient[1])
-
-    def _unlisted(self, listed: set[str]) -> Iterator[RecordInfo]:
-        for path in read_lines(self.data_dir / RECORDS):
-            if path not in listed:
-                yield RecordInfo(path.rpartition("/")[2], path, problem=("not in the table", f"{RECORD_LIST} has no row for it"))

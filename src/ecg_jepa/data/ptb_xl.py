@@ -1,12 +1,11 @@
 """PTB-XL 1.0.3 as downloaded from PhysioNet."""
 
-from collections.abc import Hashable, Iterator
-from pathlib import Path
+from collections.abc import Hashable
 from typing import Any
 
 import pandas as pd
 
-from .builder import EcgDatabaseBuilder
+from .builder import EcgDatabaseBuilder, not_in_table
 from .download import PhysioNet
 from .quality import PublishedFigures
 from .readers import parse_scp_codes, read_csv, record_files
@@ -36,10 +35,13 @@ class PtbXl(EcgDatabaseBuilder):
     def _rate_is_low(self) -> bool:
         return self.config.sampling_rate == 100
 
+    @property
+    def _folder(self) -> str:
+        return "records100" if self._rate_is_low else "records500"
+
     def wants_file(self, path: str) -> bool:
         """The two tables and the records of one rate."""
-        folder = "records100/" if self._rate_is_low else "records500/"
-        return path in (DATABASE_CSV, STATEMENTS_FILE) or path.startswith(folder)
+        return path in (DATABASE_CSV, STATEMENTS_FILE) or path.startswith(f"{self._folder}/")
 
     def list_records(self) -> list[RecordInfo]:
         """
@@ -51,12 +53,8 @@ class PtbXl(EcgDatabaseBuilder):
         table = read_csv(self.data_dir / DATABASE_CSV, columns)
         read_csv(self.data_dir / STATEMENTS_FILE, ("diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"))
         records = [self._record_info(row, row[path_column]) for row in table.to_dict("records")]
-        return records + list(self._unlisted("records100" if self._rate_is_low else "records500", {r.path for r in records}))
-
-    def _unlisted(self, folder: str, listed: set[str]) -> Iterator[RecordInfo]:
-        for path in record_files(self.data_dir / folder, self.data_dir):
-            if path not in listed:
-                yield RecordInfo(Path(path).name, path, problem=("not in the table", f"{DATABASE_CSV} has no row for it"))
+        found = record_files(self.data_dir / self._folder, self.data_dir)
+        return [*records, *not_in_table(found, {record.path for record in records}, DATABASE_CSV)]
 
     def _record_info(self, row: dict[Hashable, Any], path: Any) -> RecordInfo:
         record_id = str(row["ecg_id"])

@@ -23,11 +23,10 @@ from filelock import FileLock, Timeout
 from .records import FEATURES, SHARDS, replace_file
 
 # Shards are a power of two of records, so that databases that grow keep theirs. At least 16 can be shared among processes and
-# little is lost with one; but a file each of the corpus of a million is open at a time, so they are not too many either.
+# little is lost with one; not too many, for each is a file that every opening of the corpus maps into memory.
 _LARGEST_SHARD = 2048
 _SMALLEST_SHARD = 8
 _SHARDS_PER_DATABASE = 16
-
 
 # Workers of a run that was just killed take a moment to notice, and hold on to its lock until then.
 LOCK_TIMEOUT = 10  # seconds
