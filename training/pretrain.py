@@ -18,14 +18,14 @@ from ecg_jepa import EcgJepaForPreTraining, EcgJepaModel
 from ecg_jepa.arguments import inputs_of, parse_arguments, write_yaml
 from ecg_jepa.cores import use_all_cores
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
-from ecg_jepa.data.records import find_database
+from ecg_jepa.data.records import MICROVOLTS_PER_MILLIVOLT, find_database
 from ecg_jepa.data.synthetic import Synthetic, generate_if_absent
 from ecg_jepa.evaluation.linear_probe import held_out_records, linear_probe
-from ecg_jepa.evaluation.plots import plot_pretraining, save
+from ecg_jepa.evaluation.plots import plot_masked_prediction, plot_pretraining, save
 from ecg_jepa.evaluation.task_data import TaskData
 from ecg_jepa.pretraining.checkpointing import Checkpoints
 from ecg_jepa.pretraining.export import export_pretraining
-from ecg_jepa.pretraining.monitoring import Monitor
+from ecg_jepa.pretraining.monitoring import Monitor, patch_errors
 from ecg_jepa.pretraining.optimization import parameter_groups, set_schedules
 from ecg_jepa.pretraining.recipe import PretrainingRecipe
 
@@ -55,7 +55,7 @@ def main() -> None:
 
     if accelerator.is_main_process:
         export_pretraining(output_dir, model, corpus, recipe, last_metrics, CARD_TEMPLATE)
-        save(plot_pretraining(pd.read_json(output_dir / "metrics.jsonl", lines=True)), output_dir / "plots" / "pretraining.png")
+        draw_pictures(recipe, corpus, model, output_dir)
         print(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")
         if recipe.probe_task:
             compare_with_untrained(recipe, model.ecg_jepa)
@@ -136,6 +136,28 @@ def train(
             checkpoints.save(step + 1)
     monitor.close()
     return last_metrics
+
+
+@torch.no_grad()
+def draw_pictures(recipe: PretrainingRecipe, corpus: Corpus, model: EcgJepaForPreTraining, output_dir: Path) -> None:
+    """The course of the run; the masks of some records of its last batch, with the error at each hidden patch."""
+    save(plot_pretraining(pd.read_json(output_dir / "metrics.jsonl", lines=True)), output_dir / "plots" / "pretraining.png")
+    last = recipe.max_steps * recipe.gradient_accumulation_steps - 1
+    batch = corpus.batch(last).first(16).to(model.device)
+    masks = recipe.masks(last, 0, len(batch.signal), model.config.num_patches)
+    context_mask, target_mask = (mask.to(model.device) for mask in masks)
+    normalize = BatchNormalizer(*corpus.lead_statistics()).to(model.device)
+    model.eval()
+    errors = patch_errors(model(normalize(batch), context_mask, target_mask), target_mask, model.config.num_patches)
+    lead = model.config.lead_names.index("II") if "II" in model.config.lead_names else 0
+    figure = plot_masked_prediction(
+        batch.signal[0, lead].cpu().numpy() / MICROVOLTS_PER_MILLIVOLT,
+        model.config.sampling_rate,
+        model.config.lead_names[lead],
+        errors.cpu().numpy(),
+        f"Masks and prediction error after {recipe.max_steps} steps",
+    )
+    save(figure, output_dir / "plots" / "masks.png")
 
 
 def compare_with_untrained(recipe: PretrainingRecipe, encoder: EcgJepaModel) -> None:

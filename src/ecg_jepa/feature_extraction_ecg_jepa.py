@@ -8,7 +8,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
 from .configuration_ecg_jepa import STANDARD_LEADS, EcgJepaConfig
-from .signal_processing_ecg_jepa import condition, crop_starts, normalize, select_leads, unit_factor
+from .signal_processing_ecg_jepa import condition, cut_crops, normalize, select_leads, unit_factor
 
 logger = logging.get_logger(__name__)
 
@@ -156,9 +156,20 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             )
         signal = signal.astype(np.float32) * np.float32(factor)
         signal = select_leads(signal, lead_names or self.lead_names, self.lead_names)
-        signal = condition(signal, sampling_rate, self.sampling_rate, self.highpass_cutoff)
-        signal = normalize(signal, np.asarray(self.mean), np.asarray(self.std), self.clip)
-        return self._whole_patches(signal) if self.crop_duration is None else self._crops(signal)
+        return self.normalize_and_crop(condition(signal, sampling_rate, self.sampling_rate, self.highpass_cutoff))
+
+    def normalize_and_crop(self, signal: np.ndarray) -> np.ndarray:
+        """
+        The last steps alone, for records that are already conditioned, as those of prepared databases are.
+
+        Args:
+            signal: (leads, samples) in mV, with the model's leads and sampling rate.
+
+        Returns:
+            (leads, samples) or, if the extractor crops, (crops, leads, samples), float32.
+        """
+        normalized = normalize(signal.astype(np.float32, copy=False), np.asarray(self.mean), np.asarray(self.std), self.clip)
+        return self._whole_patches(normalized) if self.crop_duration is None else self._crops(normalized)
 
     def _whole_patches(self, signal: np.ndarray) -> np.ndarray:
         samples = signal.shape[1]
@@ -183,8 +194,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         stride = max(1, round(self.crop_stride * self.sampling_rate))
         if signal.shape[1] < length:
             signal = self._whole_patches(signal)
-        starts = crop_starts(signal.shape[1], length, stride)
-        return np.stack([signal[:, start : start + length] for start in starts])
+        return cut_crops(signal, length, stride)
 
 
 __all__ = ["EcgJepaFeatureExtractor"]

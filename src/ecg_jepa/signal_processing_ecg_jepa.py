@@ -138,9 +138,16 @@ def crop_starts(num_samples: int, crop_length: int, crop_stride: int) -> list[in
     return starts if starts[-1] == last else [*starts, last]
 
 
+def cut_crops(signal: np.ndarray, crop_length: int, crop_stride: int) -> np.ndarray:
+    """Crops of `crop_length` samples that cover a signal (leads, samples) -> (crops, leads, samples); see [`crop_starts`]."""
+    starts = crop_starts(signal.shape[1], crop_length, crop_stride)
+    return np.stack([signal[:, start : start + crop_length] for start in starts])
+
+
 __all__ = [
     "condition",
     "crop_starts",
+    "cut_crops",
     "highpass",
     "interpolate_nans",
     "normalize",

@@ -4,7 +4,7 @@ import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaForSequenceClassification
 from ecg_jepa.evaluation.classifier import Scorer, build_classifier
-from ecg_jepa.evaluation.linear_probe import embed, linear_probe
+from ecg_jepa.evaluation.linear_probe import embed_split, linear_probe
 from ecg_jepa.evaluation.protocols import ProtocolArguments
 from ecg_jepa.evaluation.task_data import TaskData
 
@@ -93,7 +93,7 @@ def test_scores_are_the_models_own(pretrained, data, frozen):
 def test_embeddings_are_means_over_crops(data):
     encoder = EcgJepaForPreTraining(EcgJepaConfig(**SIZES, signal_length=1250)).ecg_jepa
     indices = data.splits["test"][:3]
-    features = embed(encoder, data, indices)
+    features = embed_split(encoder, data, indices)
     crops = torch.from_numpy(np.stack([data.normalized(indices[2], 1250 * i, 1250) for i in range(4)]))
     with torch.no_grad():
         np.testing.assert_allclose(features[2], encoder(crops).pooler_output.mean(0), atol=1e-5)
@@ -106,9 +106,9 @@ def test_linear_probe_finds_what_is_there(data, monkeypatch):
     def oracle(encoder, data, indices):
         return labels[indices] + 0.01 * np.random.default_rng(0).normal(size=(len(indices), labels.shape[1]))
 
-    monkeypatch.setattr("ecg_jepa.evaluation.linear_probe.embed", oracle)
+    monkeypatch.setattr("ecg_jepa.evaluation.linear_probe.embed_split", oracle)
     assert linear_probe(encoder, data).macro > 0.99
     monkeypatch.setattr(
-        "ecg_jepa.evaluation.linear_probe.embed", lambda e, d, i: np.random.default_rng(1).normal(size=(len(i), 5))
+        "ecg_jepa.evaluation.linear_probe.embed_split", lambda e, d, i: np.random.default_rng(1).normal(size=(len(i), 5))
     )
     assert 0.2 < linear_probe(encoder, data).macro < 0.8

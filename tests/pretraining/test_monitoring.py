@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 
 from ecg_jepa import EcgJepaForPreTrainingOutput
-from ecg_jepa.pretraining.monitoring import Monitor, collapse_measures
+from ecg_jepa.pretraining.monitoring import Monitor, collapse_measures, patch_errors
 
 
 def test_collapsed_targets_show():
@@ -50,3 +50,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     monitor.update(0, torch.tensor(float("nan")), 8)
     with pytest.raises(FloatingPointError, match="nan after 1 steps"):
         monitor.log(0, output())
+
+
+def test_errors_of_patches():
+    target_mask = torch.tensor([[0, 3], [1, 2]])
+    output = EcgJepaForPreTrainingOutput(prediction=torch.ones(2, 2, 4), target=torch.arange(16.0).view(2, 2, 4))
+    nan = float("nan")
+    expected = torch.tensor([[1.0, nan, nan, 4.5], [nan, 8.5, 12.5, nan]])
+    torch.testing.assert_close(patch_errors(output, target_mask, 4), expected, equal_nan=True)

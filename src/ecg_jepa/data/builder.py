@@ -323,6 +323,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             interpolated_samples=column_sum(dataset, "num_interpolated"),
             clipped_samples=column_sum(dataset, "num_clipped"),
             bad_checksums=int((dataset.data.column("num_bad_checksums").to_numpy() > 0).sum()),
+            highpass_cutoff=self.highpass_cutoff,
             digest=digest,
             label_names=None if self.label_names is None else list(self.label_names),
             for_pretraining=self.for_pretraining,

@@ -27,6 +27,10 @@ class CorpusBatch:
         """The same batch on `device`."""
         return CorpusBatch(self.signal.to(device, non_blocking=True), self.database.to(device, non_blocking=True))
 
+    def first(self, count: int) -> "CorpusBatch":
+        """The first `count` records, or all if there are fewer."""
+        return CorpusBatch(self.signal[:count], self.database[:count])
+
 
 class BatchNormalizer(torch.nn.Module):
     """
@@ -157,6 +161,11 @@ class Corpus:
         mean, std = self.lead_statistics()
         total = self.weights @ mean
         return total, np.sqrt(self.weights @ (std**2 + (mean - total) ** 2))
+
+    def highpass_cutoff(self) -> float | None:
+        """Cutoff in Hz of the high-pass at preparation if all databases had the same; otherwise `None`."""
+        cutoffs = {database.info.highpass_cutoff for database in self.databases}
+        return cutoffs.pop() if len(cutoffs) == 1 else None
 
     def batch(self, index: int, rank: int = 0, num_processes: int = 1, patience: float = 0.0) -> CorpusBatch:
         """Part `rank` of batch `index`: `batch_size / num_processes` crops. `patience`: as in [`BufferPool.take`]."""

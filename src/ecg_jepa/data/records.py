@@ -102,6 +102,7 @@ class DatabaseInfo:
     interpolated_samples: int
     clipped_samples: int
     bad_checksums: int  # records of which a signal contradicts the checksum in its header
+    highpass_cutoff: float | None  # Hz, applied before resampling; None where there was none
     digest: str  # of source files and settings: tells whether a preparation is still up to date
     label_names: list[str] | None = None  # statements that were judged on every record; None where absence says little
     for_pretraining: bool = True  # False where records may be another database's test records

@@ -1,30 +1,21 @@
 """A quick check of an encoder: logistic regression on its mean token. `training/finetune.py` has the real protocols."""
 
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..modeling_ecg_jepa import EcgJepaModel
+from .embedding import embed
 from .metrics import PerClass, auroc
 from .task_data import TaskData
 
 
-@torch.no_grad()
-def embed(encoder: EcgJepaModel, data: TaskData, indices: np.ndarray) -> np.ndarray:
+def embed_split(encoder: EcgJepaModel, data: TaskData, indices: np.ndarray) -> np.ndarray:
     """Mean token of each record, over as many crops of the encoder's length as cover it: (records, hidden_size)."""
-    encoder.eval()
-    device = next(encoder.parameters()).device
     length = encoder.config.signal_length
-    sums = np.zeros((len(indices), encoder.config.hidden_size))
-    counts = np.zeros((len(indices), 1))
-    for crops, owners in data.strided_crops(indices, length, length, max_crops=128):
-        pooled = encoder(crops.to(device)).pooler_output.double().cpu().numpy()
-        np.add.at(sums, owners.numpy(), pooled)
-        np.add.at(counts, owners.numpy(), 1)
-    return sums / counts
+    return np.concatenate(list(embed(encoder, data.strided_crops(indices, length, length, max_crops=128))))
 
 
 def linear_probe(encoder: EcgJepaModel, data: TaskData) -> PerClass:
@@ -38,8 +29,8 @@ def linear_probe(encoder: EcgJepaModel, data: TaskData) -> PerClass:
     learnable = data.task.labels[train].any(axis=0) & ~data.task.labels[train].all(axis=0)
     labels = data.task.labels[:, learnable]
     regression = OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=1000))
-    probe = make_pipeline(StandardScaler(), regression).fit(embed(encoder, data, train), labels[train])
-    scores = probe.predict_proba(embed(encoder, data, held_out)).reshape(len(held_out), -1)
+    probe = make_pipeline(StandardScaler(), regression).fit(embed_split(encoder, data, train), labels[train])
+    scores = probe.predict_proba(embed_split(encoder, data, held_out)).reshape(len(held_out), -1)
     names = np.array(data.task.class_names)
     result = auroc(labels[held_out], scores, names[learnable].tolist())
     result.left_out += names[~learnable].tolist()

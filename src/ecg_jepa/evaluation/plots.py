@@ -28,6 +28,7 @@ _MAX_CURVES = len(COLORS)  # in colour, the classes with most records; the other
 MM_PER_SECOND, MM_PER_MILLIVOLT = 25.0, 10.0
 _MM_PER_INCH = 25.4
 CLINICAL_LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+CLINICAL_DURATION = 10.0  # s
 _RHYTHM_LEAD = "II"
 _ROW_HEIGHT = 3.0  # mV
 
@@ -65,11 +66,10 @@ def plot_ecg(
     Raises:
         ValueError: if a lead of the layout is missing.
     """
-    rows = {name.lower(): index for index, name in enumerate(lead_names)}
-    missing = [name for row in CLINICAL_LAYOUT for name in row if name.lower() not in rows]
-    if missing:
+    if missing := _missing_leads(lead_names):
         raise ValueError(f"The clinical layout needs leads {', '.join(missing)}, too.")
-    duration = min(10.0, signal.shape[1] / sampling_rate)
+    rows = {name.lower(): index for index, name in enumerate(lead_names)}
+    duration = min(CLINICAL_DURATION, signal.shape[1] / sampling_rate)
     signal = signal[:, : round(duration * sampling_rate)]
     times = np.arange(signal.shape[1]) / sampling_rate
     height = (len(CLINICAL_LAYOUT) + 1) * _ROW_HEIGHT
@@ -94,6 +94,51 @@ def plot_ecg(
         axes[1, 0].stairs(attention, edges, fill=True, color=COLORS[0])
         axes[1, 0].set_ylabel("attention\n(share)")
     axes[-1, 0].set_xlabel("time (s), 25 mm/s and 10 mm/mV")
+    return figure
+
+
+def has_clinical_leads(lead_names: Sequence[str]) -> bool:
+    """Whether [`plot_ecg`] can draw records with these leads."""
+    return not _missing_leads(lead_names)
+
+
+def _missing_leads(lead_names: Sequence[str]) -> list[str]:
+    present = {name.lower() for name in lead_names}
+    return [name for row in CLINICAL_LAYOUT for name in row if name.lower() not in present]
+
+
+def plot_masked_prediction(
+    signal: np.ndarray, sampling_rate: float, lead_name: str, errors: np.ndarray, title: str = ""
+) -> Figure:
+    """
+    The masks of a batch, and how well hidden patches of its first record are predicted.
+
+    Args:
+        signal: a lead of the first record, (samples,) in mV.
+        sampling_rate: in Hz.
+        lead_name: of the lead.
+        errors: mean absolute error of the predicted latents, (records, patches), NaN where a patch is visible.
+        title: above the picture.
+    """
+    duration = len(signal) / sampling_rate
+    edges = np.linspace(0, duration, errors.shape[1] + 1)
+    figure, axes = _new_figure(10, 7, nrows=3, sharex=True, height_ratios=[1.2, 0.8, 1.4])
+    hidden = ~np.isnan(errors[0])
+    axes[0].plot(np.arange(len(signal)) / sampling_rate, signal, color="black", linewidth=0.7, linestyle="-")
+    shade = axes[0].get_xaxis_transform()  # whole height of the axis
+    ends = np.repeat(edges, 2)[1:-1]  # of each patch
+    axes[0].fill_between(ends, 0, 1, where=np.repeat(hidden, 2), color=COLORS[0], alpha=0.2, linewidth=0, transform=shade)
+    axes[0].set_ylabel(f"lead {lead_name} (mV)")
+    axes[0].set_title(title)
+    axes[1].stairs(np.where(hidden, errors[0], 0.0), edges, fill=True, color=COLORS[0])
+    axes[1].set_ylabel("prediction error\n(mean absolute, latent)")
+    image = axes[2].imshow(
+        errors, aspect="auto", extent=(0, duration, len(errors) + 0.5, 0.5), interpolation="nearest", cmap="cividis"
+    )
+    axes[2].set_facecolor("white")
+    axes[2].set_ylabel("record of the batch\n(white: visible)")
+    axes[2].set_xlabel("time (s); shaded: hidden from the context encoder")
+    figure.colorbar(image, ax=axes[2], label="prediction error", location="right")
     return figure
 
 

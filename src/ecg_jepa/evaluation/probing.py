@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..model_card import write_model_card
 from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
 from ..pretraining.optimization import parameter_groups, set_schedules
+from .attention import plot_examples
 from .classifier import Scorer, build_classifier
 from .metrics import auroc
 from .plots import plot_calibration, plot_precision_recall, plot_roc, save
@@ -159,12 +161,17 @@ def predict(data: TaskData, scorer: Scorer) -> Predictions:
     return Predictions(data.task.labels[scorer.indices], scorer.logits())
 
 
-def save_plots(directory: Path, data: TaskData, test: Predictions) -> None:
-    """ROC, precision over recall and calibration of the test records."""
+def save_plots(arguments: ProtocolArguments, data: TaskData, model: EcgJepaForSequenceClassification, test: Predictions) -> None:
+    """ROC, precision over recall and calibration of the test records; with attentive pooling, where the model looks."""
+    directory = Path(arguments.output_dir, PLOTS_DIR)
     names, scores = data.task.class_names, probabilities(test.logits, data.task.single_label)
     save(plot_roc(test.labels, test.logits, names), directory / "roc.png")
     save(plot_precision_recall(test.labels, test.logits, names), directory / "precision_recall.png")
     save(plot_calibration(test.labels, scores, names), directory / "calibration.png")
+    if model.pooling is not None:
+        length, stride = samples(arguments.crop_duration, data), samples(arguments.crop_stride, data)
+        for name, figure in plot_examples(model, data, test, length, stride).items():
+            save(figure, directory / f"ecg_{re.sub('[^A-Za-z0-9]+', '_', name)}.png")
 
 
 def save_run(
@@ -199,6 +206,7 @@ def save_run(
         data.std,
         crop_duration=arguments.crop_duration,
         crop_stride=arguments.crop_stride,
+        highpass_cutoff=data.database.info.highpass_cutoff,
     )
     extractor.save_pretrained(output_dir)
     write_yaml(arguments, output_dir / CONFIG_FILE)
@@ -210,7 +218,7 @@ def save_run(
         probabilities=probabilities(test.logits, data.task.single_label),
         class_names=np.array(data.task.class_names),
     )
-    save_plots(output_dir / PLOTS_DIR, data, test)
+    save_plots(arguments, data, model, test)
     table = data.database.statement_table()
     write_model_card(
         output_dir,

@@ -10,7 +10,8 @@ import torch
 from ..data.ptb_xl_tasks import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD, Task, make_task
 from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
 from ..data.statement_task import make_statement_task
-from ..signal_processing_ecg_jepa import crop_starts, normalize
+from ..signal_processing_ecg_jepa import cut_crops, normalize
+from .embedding import batch_crops
 from .splits import draw_per_class, draw_share, patient_numbers, split_by_patient
 
 
@@ -125,18 +126,8 @@ class TaskData:
         self, indices: np.ndarray, crop_length: int, crop_stride: int, max_crops: int = 512
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Crops that cover the records, in batches of whole records: (crops, leads, crop_length) and each crop's record."""
-        indices = self._long_enough(indices, crop_length)
-        crops: list[np.ndarray] = []
-        owners: list[int] = []
-        for position, index in enumerate(indices):
-            signal = self.normalized(index)
-            starts = crop_starts(signal.shape[1], crop_length, crop_stride)
-            if crops and len(crops) + len(starts) > max_crops:
-                yield torch.from_numpy(np.stack(crops)), torch.tensor(owners)
-                crops, owners = [], []
-            crops += [signal[:, start : start + crop_length] for start in starts]
-            owners += [position] * len(starts)
-        yield torch.from_numpy(np.stack(crops)), torch.tensor(owners)
+        signals = (self.normalized(index) for index in self._long_enough(indices, crop_length))
+        return batch_crops((cut_crops(signal, crop_length, crop_stride) for signal in signals), max_crops)
 
     def _long_enough(self, indices: np.ndarray, crop_length: int) -> np.ndarray:
         short = indices[self.database.num_samples[indices] < crop_length]

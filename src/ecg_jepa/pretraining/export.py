@@ -20,18 +20,26 @@ def export_pretraining(
 ) -> None:
     """
     Write the target encoder, its extractor, card and training configuration to `output_dir`, and all three networks to
-    `output_dir/pretraining`. The extractor holds the statistics of the weighted mixture; the card lists each database's own.
+    `output_dir/pretraining`. The extractor holds the statistics of the weighted mixture, and a high-pass if all databases had
+    the same; the card lists each database's own.
     """
     output_dir = Path(output_dir)
     mean, std = corpus.mixture_statistics()
-    extractor = EcgJepaFeatureExtractor.for_model(model.config, mean, std)
+    extractor = EcgJepaFeatureExtractor.for_model(model.config, mean, std, highpass_cutoff=corpus.highpass_cutoff())
     model.ecg_jepa.save_pretrained(output_dir)
     extractor.save_pretrained(output_dir)
     model.save_pretrained(output_dir / "pretraining")
     extractor.save_pretrained(output_dir / "pretraining")
     write_yaml(recipe, output_dir / "training_config.yaml")
     databases = [
-        {"name": d.name, "weight": weight, "records": len(records), "mean": means.tolist(), "std": stds.tolist()}
+        {
+            "name": d.name,
+            "weight": weight,
+            "records": len(records),
+            "highpass_cutoff": d.info.highpass_cutoff,
+            "mean": means.tolist(),
+            "std": stds.tolist(),
+        }
         for d, weight, records, means, stds in zip(
             corpus.databases, corpus.weights, corpus.records, *corpus.lead_statistics(), strict=True
         )

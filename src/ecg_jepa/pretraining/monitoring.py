@@ -35,6 +35,15 @@ def collapse_measures(targets: torch.Tensor) -> dict[str, float]:
     return {"target_std": centred.std(dim=0).mean().item(), "target_effective_rank": entropy.exp().item()}
 
 
+@torch.no_grad()
+def patch_errors(output: EcgJepaForPreTrainingOutput, target_mask: torch.Tensor, num_patches: int) -> torch.Tensor:
+    """Mean absolute error of the predicted latents of each patch, (batch, num_patches) float32; NaN where it was visible."""
+    assert output.prediction is not None
+    assert output.target is not None
+    errors = (output.prediction.float() - output.target.float()).abs().mean(dim=-1)
+    return torch.full((len(errors), num_patches), torch.nan, device=errors.device).scatter(1, target_mask, errors)
+
+
 class Monitor:
     """
     Progress bar, `metrics.jsonl` and Accelerate's trackers.

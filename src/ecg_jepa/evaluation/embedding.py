@@ -1,0 +1,253 @@
+"""Records -> vectors: pooled tokens of an encoder, for search, clustering or classifiers of other libraries."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tqdm.auto import tqdm
+
+from ..arguments import option
+from ..data.readers import read_wfdb, record_files
+from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, RecordError, find_database, replace_file
+from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from ..modeling_ecg_jepa import EcgJepaModel
+
+_RECORDS_PER_ROW_GROUP = 4096
+_RECORDS_AHEAD = 32  # few enough that recordings of 30 minutes fit into memory
+
+
+@dataclass
+class EmbeddingArguments:
+    """Arguments of `training/embed.py`. Raises `ValueError` unless exactly one source of records is named."""
+
+    model_name_or_path: str = option("", "pre-trained directory, or a classifier's, whose encoder is taken")
+    data_dir: str | None = option(None, "prepared database, or a folder of several")
+    database: str | None = option(None, "which one, if data_dir has several")
+    records_dir: str | None = option(None, "or a folder of WFDB records, at any depth")
+    output_file: str = option("embeddings.parquet", "Parquet file to write, a row per record")
+    pooling: Literal["mean", "register"] = option("mean", "of tokens: mean over patches, or the first register")
+    crop_duration: float | None = option(None, "s; default: the extractor's, or else the longest input of the encoder")
+    crop_stride: float | None = option(
+        None, "s between crops, over which vectors are averaged; default: the extractor's, or none overlap"
+    )
+    batch_size: int = option(64, "crops that are encoded together")
+    mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
+
+    def __post_init__(self) -> None:
+        if not self.model_name_or_path:
+            raise ValueError("model_name_or_path is missing: name the directory of an encoder.")
+        if (self.data_dir is None) == (self.records_dir is None):
+            raise ValueError("name either data_dir, with a prepared database, or records_dir, with WFDB records.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} must be at least 1.")
+
+
+@dataclass
+class RecordSource:
+    """
+    Records to embed.
+
+    Args:
+        record_ids: of all records.
+        read: number of a record -> its crops as the model takes them, (crops, leads, samples). Raises `RecordError`.
+    """
+
+    record_ids: Sequence[str]
+    read: Callable[[int], np.ndarray]
+
+
+@dataclass
+class EmbeddingSummary:
+    """What [`write_embeddings`] did; `rejections` have record, reason and detail."""
+
+    records: int
+    crops: int
+    rejections: list[dict[str, str]]
+
+
+def batch_crops(records: Iterable[np.ndarray], max_crops: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """
+    Crops of records, (crops, leads, samples) each, in batches of whole records.
+
+    Yields:
+        (crops, leads, samples), of one length, at most `max_crops` unless a record has more; and each crop's record, counted
+        from 0.
+    """
+    parts: list[np.ndarray] = []
+    owners: list[int] = []
+    for position, crops in enumerate(records):
+        if parts and (len(owners) + len(crops) > max_crops or crops.shape[1:] != parts[0].shape[1:]):
+            yield torch.from_numpy(np.concatenate(parts)), torch.tensor(owners)
+            parts, owners = [], []
+        parts.append(crops)
+        owners += [position] * len(crops)
+    if parts:
+        yield torch.from_numpy(np.concatenate(parts)), torch.tensor(owners)
+
+
+@torch.no_grad()
+def embed(
+    encoder: EcgJepaModel, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], pooling: str = "mean"
+) -> Iterator[np.ndarray]:
+    """
+    Vectors of records, averaged over their crops.
+
+    Args:
+        encoder: on any device; it is put into evaluation mode.
+        batches: as [`batch_crops`] makes them.
+        pooling: "mean" over patches, or the first "register".
+
+    Yields:
+        For each batch, (records of the batch, hidden_size) float32, in order.
+    """
+    encoder.eval()
+    for crops, owners in batches:
+        outputs = encoder(crops.to(encoder.device))
+        pooled = outputs.pooler_output if pooling == "mean" else outputs.last_hidden_state[:, 0]
+        counts = owners.unique_consecutive(return_counts=True)[1]
+        yield torch.stack([rows.mean(dim=0) for rows in pooled.float().cpu().split(counts.tolist())]).numpy()
+
+
+def open_source(arguments: EmbeddingArguments, encoder: EcgJepaModel) -> RecordSource:
+    """
+    The records that `arguments` name, through the feature extractor of the encoder's directory.
+
+    Raises:
+        FileNotFoundError: if there are no records.
+        ValueError: if they do not fit the encoder, or crops are no whole patches.
+    """
+    config = encoder.config
+    if arguments.pooling == "register" and not config.num_register_tokens:
+        raise ValueError(f"{arguments.model_name_or_path} has no register tokens: use --pooling mean.")
+    extractor = EcgJepaFeatureExtractor.from_pretrained(arguments.model_name_or_path)
+    longest = config.signal_length / config.sampling_rate
+    duration = arguments.crop_duration or extractor.crop_duration or longest
+    own_stride = extractor.crop_stride if duration == extractor.crop_duration else None
+    stride = arguments.crop_stride or own_stride or duration
+    extractor = EcgJepaFeatureExtractor.from_pretrained(arguments.model_name_or_path, crop_duration=duration, crop_stride=stride)
+    if arguments.records_dir is not None:
+        return wfdb_records(arguments.records_dir, extractor)
+    assert arguments.data_dir is not None
+    return prepared_records(find_database(arguments.data_dir, arguments.database), extractor)
+
+
+def prepared_records(database: PreparedDatabase, extractor: EcgJepaFeatureExtractor) -> RecordSource:
+    """Records of a prepared database. Raises `ValueError` if it has other leads or another rate than the extractor."""
+    info = database.info
+    if info.sampling_rate != extractor.sampling_rate or info.lead_names != extractor.lead_names:
+        raise ValueError(
+            f"The encoder takes {extractor.sampling_rate} Hz and leads {', '.join(extractor.lead_names)}, but {info.name} was "
+            f"prepared at {info.sampling_rate} Hz with {', '.join(info.lead_names)}: prepare it to match."
+        )
+    ids = database.column("record_id").astype(str).tolist()
+
+    def read(index: int) -> np.ndarray:
+        return extractor.normalize_and_crop(database.signal(index) / np.float32(MICROVOLTS_PER_MILLIVOLT))
+
+    return RecordSource(ids, read)
+
+
+def wfdb_records(directory: str | Path, extractor: EcgJepaFeatureExtractor) -> RecordSource:
+    """WFDB records in a folder and below; their ids are paths relative to it. Raises `FileNotFoundError` if there are none."""
+    ids = record_files(directory, directory)
+    if not ids:
+        raise FileNotFoundError(f"{directory} has no WFDB record (no .hea, .dat or .mat file in it or below).")
+
+    def read(index: int) -> np.ndarray:
+        record = read_wfdb(Path(directory, ids[index]))
+        try:
+            return extractor(record.signal, record.sampling_rate, record.lead_names)["input_values"][0]
+        except ValueError as error:
+            raise RecordError(ids[index], "unusable signal", str(error)) from error
+
+    return RecordSource(ids, read)
+
+
+def write_embeddings(encoder: EcgJepaModel, source: RecordSource, arguments: EmbeddingArguments) -> EmbeddingSummary:
+    """
+    Embed all records of a source into `arguments.output_file`: columns `record_id`, `num_crops` and `embedding` (a list of
+    hidden_size float32). Records that cannot be used are left out and listed beside it, in `*.rejected.jsonl`.
+
+    Raises:
+        ValueError: if no record can be used.
+    """
+    path = Path(arguments.output_file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    rejections: list[dict[str, str]] = []
+    kept: deque[tuple[str, int]] = deque()  # id and number of crops of records that are read, but not yet encoded
+    num_crops = num_records = 0
+
+    def usable() -> Iterator[np.ndarray]:
+        nonlocal num_crops
+        for record_id, crops in progress:
+            if isinstance(crops, RecordError):
+                rejections.append({"record": record_id, "reason": crops.reason, "detail": crops.detail})
+                continue
+            kept.append((record_id, len(crops)))
+            num_crops += len(crops)
+            yield crops
+
+    schema = _schema(encoder.config.hidden_size, {"model": arguments.model_name_or_path, "pooling": arguments.pooling})
+    progress = tqdm(_read_ahead(source), total=len(source.record_ids), unit=" records")
+    rows: list[pa.RecordBatch] = []
+    with pq.ParquetWriter(temporary, schema) as writer:
+        for vectors in embed(encoder, batch_crops(usable(), arguments.batch_size), arguments.pooling):
+            rows.append(_to_rows([kept.popleft() for _ in vectors], vectors, schema))
+            num_records += len(vectors)
+            if sum(map(len, rows)) >= _RECORDS_PER_ROW_GROUP:
+                writer.write_table(pa.Table.from_batches(rows))
+                rows = []
+        writer.write_table(pa.Table.from_batches(rows, schema))
+    if not num_records:
+        temporary.unlink()
+        raise ValueError(f"None of {len(source.record_ids)} records can be used; the first: {rejections[0]}.")
+    temporary.replace(path)
+    rejected_file(path).unlink(missing_ok=True)
+    if rejections:
+        replace_file(rejected_file(path), "".join(json.dumps(line) + "\n" for line in rejections))
+    return EmbeddingSummary(num_records, num_crops, rejections)
+
+
+def rejected_file(path: Path) -> Path:
+    """Where [`write_embeddings`] lists the records that it left out."""
+    return path.with_suffix(".rejected.jsonl")
+
+
+def _read_ahead(source: RecordSource) -> Iterator[tuple[str, np.ndarray | RecordError]]:
+    """All records in order, read by threads while others are encoded."""
+
+    def read(number: int) -> np.ndarray | RecordError:
+        try:
+            return source.read(number)
+        except RecordError as error:
+            return error
+
+    numbers = iter(range(len(source.record_ids)))
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
+        upcoming = deque(threads.submit(read, number) for number in islice(numbers, _RECORDS_AHEAD))
+        for record_id in source.record_ids:
+            result = upcoming.popleft().result()
+            upcoming.extend(threads.submit(read, number) for number in islice(numbers, 1))
+            yield record_id, result
+
+
+def _schema(hidden_size: int, metadata: dict[str, str]) -> pa.Schema:
+    columns = {"record_id": pa.string(), "num_crops": pa.int32(), "embedding": pa.list_(pa.float32(), hidden_size)}
+    return pa.schema(columns, metadata=metadata)
+
+
+def _to_rows(records: list[tuple[str, int]], vectors: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
+    ids, num_crops = zip(*records, strict=True)
+    embeddings = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
+    return pa.record_batch([pa.array(ids), pa.array(num_crops, pa.int32()), embeddings], schema=schema)

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from ecg_jepa import EcgJepaConfig, EcgJepaForSequenceClassification
+from ecg_jepa.evaluation.attention import attention_over_time, plot_examples
+from ecg_jepa.evaluation.results import Predictions
+from ecg_jepa.evaluation.task_data import TaskData
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_labels=5)
+    return EcgJepaForSequenceClassification(config)
+
+
+def look_at_size(model):
+    """A head whose query likes large signals: tokens are the mean of their patch, keys the same."""
+    with torch.no_grad():
+        model.ecg_jepa.layers = torch.nn.ModuleList()
+        model.ecg_jepa.norm = torch.nn.Identity()
+        model.ecg_jepa.embeddings.position_embeddings.zero_()
+        model.ecg_jepa.embeddings.register_tokens.zero_()
+        model.ecg_jepa.embeddings.patch_projection.weight.fill_(1 / 300)
+        model.pooling.query_token.fill_(1.0)
+        model.pooling.query.weight.copy_(torch.eye(32))
+        model.pooling.key_value.weight.copy_(torch.cat([torch.eye(32), torch.eye(32)]))
+
+
+def test_attention_is_where_the_query_looks(model):
+    look_at_size(model)
+    signal = np.zeros((12, 5000), np.float32)
+    signal[:, 2000:2025] = 4.0  # patch 80
+    attention = attention_over_time(model, signal, 1250, 625)
+    assert attention.shape == (200,)
+    assert attention.sum() == pytest.approx(1)
+    assert attention.argmax() == 80
+    # Elsewhere, crops without the peak spread their attention over all patches and so count more than those with it.
+    assert attention[10] > attention[70] > 0
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_equal_tokens_get_equal_attention(model):
+    look_at_size(model)
+    attention = attention_over_time(model, np.zeros((12, 2110), np.float32), 1250, 333)  # crops start within patches
+    np.testing.assert_allclose(attention, np.full(84, 1 / 84), rtol=1e-6)
+
+
+def test_only_attentive_pooling_has_a_query(model):
+    config = EcgJepaConfig(**{**model.config.to_dict(), "classifier_pooling": "mean"})
+    with pytest.raises(ValueError, match="no query"):
+        attention_over_time(EcgJepaForSequenceClassification(config), np.zeros((12, 1250), np.float32), 1250, 625)
+
+
+def test_examples_are_the_surest_true_positives(model, prepared_dir):
+    data = TaskData.load(prepared_dir, "superdiagnostic")
+    labels = data.task.labels[data.splits["test"]]
+    logits = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
+    figures = plot_examples(model, data, Predictions(labels, logits), 1250, 625, count=2)
+    frequent = np.argsort(-labels.sum(axis=0), kind="stable")[:2]
+    assert list(figures) == [data.task.class_names[column] for column in frequent]
+    column = frequent[0]
+    best = max(np.flatnonzero(labels[:, column]), key=lambda row: logits[row, column])
+    record = data.database.column("record_id")[data.splits["test"][best]]
+    title = figures[data.task.class_names[column]].axes[0].get_title()
+    assert title.startswith(f"record {record}: ")
+    strip, below = figures[data.task.class_names[column]].axes
+    signal = data.database.signal(data.splits["test"][best]) / 1000
+    np.testing.assert_allclose(strip.get_lines()[12].get_ydata() - 1.5, signal[1], atol=1e-6)
+    assert below.patches[0].get_data().values.sum() == pytest.approx(1)
