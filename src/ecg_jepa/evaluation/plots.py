@@ -4,6 +4,7 @@ Pictures of results. Each function returns a figure; [`save`] writes it.
 Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; lines differ in style, too.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -71,22 +72,28 @@ def plot_ecg(
     rows = {name.lower(): index for index, name in enumerate(lead_names)}
     duration = min(CLINICAL_DURATION, signal.shape[1] / sampling_rate)
     signal = signal[:, : round(duration * sampling_rate)]
-    times = np.arange(signal.shape[1]) / sampling_rate
-    height = (len(CLINICAL_LAYOUT) + 1) * _ROW_HEIGHT
-    paper = (duration * MM_PER_SECOND / _MM_PER_INCH, height * MM_PER_MILLIVOLT / _MM_PER_INCH)
-    strips = 1 if attention is None else 2
+    # (name, samples, signal moved to its row), from the upper left to the rhythm strip at the bottom
+    rows_below = len(CLINICAL_LAYOUT)
+    strips = []
+    for number, names in enumerate(CLINICAL_LAYOUT):
+        baseline = (rows_below - number + 0.5) * _ROW_HEIGHT
+        for name, part in zip(names, np.array_split(np.arange(signal.shape[1]), len(names)), strict=True):
+            strips.append((name, baseline, part, signal[rows[name.lower()], part] + baseline))
+    everything = np.arange(signal.shape[1])
+    strips.append((_RHYTHM_LEAD, 0.5 * _ROW_HEIGHT, everything, signal[rows[_RHYTHM_LEAD.lower()]] + 0.5 * _ROW_HEIGHT))
+    # Large complexes may reach into other rows, as on paper, but not over the edge of it.
+    bottom = min(0.0, *(math.floor(values.min()) for *_, values in strips))
+    top = max((rows_below + 1) * _ROW_HEIGHT, *(math.ceil(values.max()) for *_, values in strips))
+    width, height = duration * MM_PER_SECOND / _MM_PER_INCH, (top - bottom) * MM_PER_MILLIVOLT / _MM_PER_INCH
     ratios = [1.0] if attention is None else [1.0, 0.15]
     figure, axes = _new_figure(
-        paper[0] + 1.2, paper[1] * sum(ratios) + 1.0, nrows=strips, sharex=True, height_ratios=ratios, squeeze=False
+        width + 1.2, height * sum(ratios) + 1.0, nrows=len(ratios), sharex=True, height_ratios=ratios, squeeze=False
     )
     axis = axes[0, 0]
-    _draw_paper(axis, duration, height)
-    for number, names in enumerate(CLINICAL_LAYOUT):
-        baseline = height - (number + 0.5) * _ROW_HEIGHT
-        parts = np.array_split(np.arange(len(times)), len(names))
-        for name, part in zip(names, parts, strict=True):
-            _draw_lead(axis, times[part], signal[rows[name.lower()], part] + baseline, name, baseline)
-    _draw_lead(axis, times, signal[rows[_RHYTHM_LEAD.lower()]] + 0.5 * _ROW_HEIGHT, _RHYTHM_LEAD, 0.5 * _ROW_HEIGHT)
+    _draw_paper(axis, duration, bottom, top)
+    for name, baseline, part, values in strips:
+        axis.plot(part / sampling_rate, values, color="black", linewidth=0.7, linestyle="-")
+        axis.text(part[0] / sampling_rate + 0.04, baseline + 0.38 * _ROW_HEIGHT, name, fontsize=9, fontweight="bold")
     axis.set_title(title)
     axis.set_ylabel("amplitude (mV), rows 3 mV apart")
     if attention is not None:
@@ -131,7 +138,7 @@ def plot_masked_prediction(
     axes[0].set_ylabel(f"lead {lead_name} (mV)")
     axes[0].set_title(title)
     axes[1].stairs(np.where(hidden, errors[0], 0.0), edges, fill=True, color=COLORS[0])
-    axes[1].set_ylabel("prediction error\n(mean absolute, latent)")
+    axes[1].set_ylabel("prediction error\n(latent units)")
     image = axes[2].imshow(
         errors, aspect="auto", extent=(0, duration, len(errors) + 0.5, 0.5), interpolation="nearest", cmap="cividis"
     )
@@ -142,9 +149,9 @@ def plot_masked_prediction(
     return figure
 
 
-def _draw_paper(axis: Axes, duration: float, height: float) -> None:
+def _draw_paper(axis: Axes, duration: float, bottom: float, top: float) -> None:
     axis.set_xlim(0, duration)
-    axis.set_ylim(0, height)
+    axis.set_ylim(bottom, top)
     axis.set_aspect(MM_PER_MILLIVOLT / MM_PER_SECOND)
     axis.xaxis.set_minor_locator(MultipleLocator(1 / MM_PER_SECOND))
     axis.xaxis.set_major_locator(MultipleLocator(5 / MM_PER_SECOND))
@@ -157,12 +164,7 @@ def _draw_paper(axis: Axes, duration: float, height: float) -> None:
     axis.set_xticks(
         np.arange(0, duration + 0.01, 1.0), minor=False, labels=[f"{t:g}" for t in np.arange(0, duration + 0.01, 1.0)]
     )
-    axis.vlines(np.arange(0, duration + 1e-9, 5 / MM_PER_SECOND), 0, height, color="#E3A5A5", linewidth=0.6, zorder=0.5)
-
-
-def _draw_lead(axis: Axes, times: np.ndarray, values: np.ndarray, name: str, baseline: float) -> None:
-    axis.plot(times, values, color="black", linewidth=0.7, linestyle="-")
-    axis.text(times[0] + 0.04, baseline + 0.38 * _ROW_HEIGHT, name, fontsize=9, fontweight="bold")
+    axis.vlines(np.arange(0, duration + 1e-9, 5 / MM_PER_SECOND), bottom, top, color="#E3A5A5", linewidth=0.6, zorder=0.5)
 
 
 def _most_frequent(labels: np.ndarray, scorable: list[int]) -> list[int]:
