@@ -122,3 +122,12 @@ def test_bad_mixtures_raise(two_databases, prepared_dir):
         Corpus.from_weights(prepared_dir, {"mimic-iv-ecg": 1.0}, batch_size=4, crop_length=100)
     with pytest.raises(ValueError, match="no record of at least 5025 samples"):
         Corpus.from_weights(prepared_dir, {"synthetic": 1.0}, batch_size=4, crop_length=5025)
+
+
+def test_a_high_pass_that_all_databases_had(corpus, monkeypatch):
+    assert corpus.highpass_cutoff() is None
+    for database in corpus.databases:
+        monkeypatch.setattr(database.info, "highpass_cutoff", 0.5)
+    assert corpus.highpass_cutoff() == 0.5
+    monkeypatch.setattr(corpus.databases[0].info, "highpass_cutoff", None)
+    assert corpus.highpass_cutoff() is None

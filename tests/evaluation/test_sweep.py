@@ -38,13 +38,24 @@ def test_finished_runs_are_left_out(tmp_path):
     assert list(unfinished(runs)) == [run for run in runs if run is not runs[2]]
 
 
+def test_settings_of_a_protocol_win_over_those_of_all():
+    settings = ["linear.max_steps=9", "max_steps=7", "finetune.dropout=0.3"]
+    runs = {run.protocol: run for run in plan(sweep(tasks=["all"], models=["random:xs"], settings=settings))}
+    assert {name: run.max_steps for name, run in runs.items()} == {
+        **dict.fromkeys(("attentive", "finetune", "finetune_after_probe"), 7),
+        "linear": 9,
+    }
+    assert (runs["finetune"].dropout, runs["linear"].dropout) == (0.3, 0.0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"models": []}, "models is empty"),
         ({"tasks": ["rythm"]}, "rythm unknown"),
-        ({"settings": ["max_step=3"]}, "'max_step=3' is not KEY=VALUE"),
-        ({"settings": ["max_steps"]}, "is not KEY=VALUE"),
+        ({"settings": ["max_step=3"]}, "'max_step=3' is neither KEY=VALUE"),
+        ({"settings": ["max_steps"]}, "is neither KEY=VALUE"),
+        ({"settings": ["lineal.max_steps=3"]}, "nor PROTOCOL.KEY=VALUE"),
     ],
 )
 def test_mistakes_are_named(options, message):

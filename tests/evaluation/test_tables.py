@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from ecg_jepa.evaluation.bootstrap import paired_test
 from ecg_jepa.evaluation.published import corpus_of, published_result
-from ecg_jepa.evaluation.tables import as_markdown, find_runs, gather
+from ecg_jepa.evaluation.tables import as_markdown, compare, comparison_as_markdown, find_runs, gather
 
 ALL = [f"database-{number}" for number in range(10)]
 
@@ -71,6 +72,52 @@ def test_what_differs_stands_apart(tmp_path):
 def test_the_same_run_twice_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="would count twice"):
         write(tmp_path, metrics(), metrics())
+
+
+def write_with_predictions(directory, noise, **changes):
+    rng = np.random.default_rng(0)
+    labels = (rng.random((200, 3)) < 0.3).astype(np.float32)
+    logits = labels + noise * rng.normal(size=labels.shape)
+    directory.mkdir(parents=True)
+    (directory / "metrics.json").write_text(json.dumps(metrics(**changes)))
+    ids, names = np.arange(200).astype(str), np.array(["a", "b", "c"])
+    np.savez(directory / "predictions.npz", record_id=ids, class_names=names, labels=labels, logits=logits)
+    return labels, logits
+
+
+def test_runs_are_paired_by_all_but_their_encoder(tmp_path):
+    other = {"path": "random:s", "size": "s", "databases": []}
+    for seed in (0, 1):
+        labels, good = write_with_predictions(tmp_path / "a" / str(seed), 0.5, seed=seed)
+        _, bad = write_with_predictions(tmp_path / "b" / str(seed), 3.0, seed=seed, encoder=other)
+    write_with_predictions(tmp_path / "b" / "more", 1.0, task="form", encoder=other)  # has no partner
+    table = compare(find_runs([tmp_path / "a"]), find_runs([tmp_path / "b"]))
+    assert table["seed"].tolist() == [0, 1]
+    expected = paired_test(labels, good, bad)
+    row = table.iloc[1]
+    assert row["difference"] == expected.difference.value > 0.2
+    assert (row["low"], row["high"], row["p_value"]) == (expected.difference.low, expected.difference.high, expected.p_value)
+    lines = comparison_as_markdown(table).splitlines()
+    assert len(lines) == 4
+    assert f"{row['difference']:+.3f} [{row['low']:+.3f}" in lines[3]
+    reverse = compare(find_runs([tmp_path / "b"]), find_runs([tmp_path / "a"]))
+    assert reverse["difference"].tolist() == [-value for value in table["difference"]]
+
+
+def test_what_cannot_be_paired_is_an_error(tmp_path):
+    write_with_predictions(tmp_path / "a", 1.0)
+    write_with_predictions(tmp_path / "b", 1.0, task="form")
+    write_with_predictions(tmp_path / "c", 1.0)
+    a, b, c = (find_runs([tmp_path / name]) for name in "abc")
+    with pytest.raises(ValueError, match="No two runs agree"):
+        compare(a, b)
+    with pytest.raises(ValueError, match="open which to compare"):
+        compare([*a, *c], a)
+    predictions = dict(np.load(c[0] / "predictions.npz"))
+    predictions["record_id"][3] = "x"
+    np.savez(c[0] / "predictions.npz", **predictions)
+    with pytest.raises(ValueError, match="differ in the record_id"):
+        compare(a, c)
 
 
 def test_no_runs_are_an_error(tmp_path):

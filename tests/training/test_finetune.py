@@ -3,15 +3,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from raw_databases import ecg, write_challenge
+from raw_databases import ecg, write_challenge, write_code_15
 from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
 from ecg_jepa.data.challenge_2021 import Georgia
+from ecg_jepa.data.code_15 import Code15
 from ecg_jepa.data.ptb_xl_tasks import TASKS
-from ecg_jepa.data.records import find_database
+from ecg_jepa.data.records import PreparedDatabase, find_database
+from ecg_jepa.evaluation import probing
 from ecg_jepa.evaluation.classifier import Scorer
 from ecg_jepa.evaluation.metrics import auroc
+from ecg_jepa.evaluation.task_data import TaskData
 
 CONFIGS = "training/configs"
 
@@ -123,12 +126,41 @@ def test_challenge_codes(finetune, tmp_path):
     assert model.config.id2label == {0: "111", 1: "222"}
 
 
+def test_a_high_pass_of_the_database_travels_with_the_classifier(finetune, tmp_path):
+    """Or the classifier would get records with the baseline wander that training never saw."""
+    tracings = {number: ecg(4096, number, rate=400) / 1000 for number in range(1, 41)}
+    write_code_15(tmp_path, {"exams_part0.hdf5": tracings}, AF=[number % 3 == 0 for number in range(40)])
+    Code15(data_dir=str(tmp_path)).prepare(tmp_path / "prepared")
+    finetune("linear", tmp_path / "out", "--data_dir", tmp_path / "prepared", "--task", "all")
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert extractor.highpass_cutoff == 0.5
+    predictions = np.load(tmp_path / "out" / "predictions.npz")
+    inputs = extractor(tracings[int(predictions["record_id"][0])], sampling_rate=400, return_tensors="pt")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        np.testing.assert_allclose(model(**inputs).logits[0], predictions["logits"][0], atol=1e-3)  # int16 rounds to 1 uV
+
+
 def test_frozen_encoders_see_validation_and_test_once(finetune, encoder_dir, tmp_path, monkeypatch):
     encoded = []
     encode = Scorer._encode
     monkeypatch.setattr(Scorer, "_encode", lambda self, device: encoded.append(len(self.indices)) or encode(self, device))
     metrics = finetune("linear", tmp_path, "--task", "superdiagnostic")
     assert encoded == [metrics["records"]["validation"], metrics["records"]["test"]]
+
+
+@pytest.mark.parametrize("protocol", ["linear", "finetune"])
+def test_test_records_are_read_by_the_final_scoring_only(finetune, protocol, prepared_dir, tmp_path, monkeypatch):
+    read = []
+    signal, save_run = PreparedDatabase.signal, probing.save_run
+    monkeypatch.setattr(PreparedDatabase, "signal", lambda self, index, *rest: read.append(index) or signal(self, index, *rest))
+    monkeypatch.setattr(probing, "save_run", lambda *rest: read.append("training is over") or save_run(*rest))
+    finetune(protocol, tmp_path, "--task", "superdiagnostic")
+    splits = TaskData.load(prepared_dir, "superdiagnostic").splits
+    over = read.index("training is over")
+    before, after = set(read[:over]), [index for index in read[over + 1 :] if index in splits["test"]]
+    assert set(splits["validation"]) <= before <= {*splits["train"], *splits["validation"]}
+    assert sorted(after) == sorted(splits["test"])  # each once
 
 
 def test_mistakes_are_named(finetune, tmp_path, capsys):

@@ -45,6 +45,14 @@ def test_from_yaml_to_table(run_script, prepared_dir, encoder_dir, tmp_path, cap
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 6
     assert (tmp_path / "out" / "results.csv").read_text().count("\n") == 7
 
+    run_script("evaluate", tmp_path / "out" / "tiny", tmp_path / "out" / "random-tiny", "--compare")
+    assert "paired bootstrap test" in capsys.readouterr().out
+    pairs = json.loads((tmp_path / "out" / "tiny" / "comparison.json").read_text())
+    assert [pair["protocol"] for pair in pairs] == ["attentive", "finetune_after_probe", "linear"]
+    with pytest.raises(SystemExit):
+        run_script("evaluate", tmp_path / "out", "--compare")
+    assert "--compare takes two folders" in capsys.readouterr().err
+
 
 def test_a_task_that_cannot_be_scored_ends_nothing(run_script, prepared_dir, encoder_dir, tmp_path, capsys):
     flags = ("--config_dir", REPOSITORY / "training" / "configs", "--protocols", "linear", "--output_dir", tmp_path / "out")

@@ -28,7 +28,7 @@ class SweepArguments:
     database: str | None = option(None, "which one, if data_dir has several")
     output_dir: str = option("runs/sweep", "folder of all runs; those that are finished are not run again")
     config_dir: str = option("training/configs", "folder with a YAML file of settings per protocol")
-    settings: list[str] = option([], "KEY=VALUE of finetune.py, for all runs: max_steps=100, eval_steps=50, ...")
+    settings: list[str] = option([], "KEY=VALUE of finetune.py for all runs, or PROTOCOL.KEY=VALUE for one's")
 
     def __post_init__(self) -> None:
         for name, values, known in (("protocols", self.protocols, PROTOCOLS), ("tasks", self.tasks, TASKS)):
@@ -37,18 +37,25 @@ class SweepArguments:
                 raise ValueError(f"{name}: {', '.join(unknown)} unknown; choose among {', '.join(known)}.")
         if not self.models:
             raise ValueError("models is empty: name pre-trained directories or random:xs, random:s, random:b.")
-        self.overrides()
+        for protocol in PROTOCOLS:
+            self.overrides(protocol)
 
-    def overrides(self) -> dict[str, Any]:
-        """`settings` as values of `ProtocolArguments`."""
+    def overrides(self, protocol: str) -> dict[str, Any]:
+        """`settings` as values of `ProtocolArguments` for a protocol; its own win. Raises `ValueError` if one is malformed."""
         known = {field.name for field in fields(ProtocolArguments)}
-        values = {}
+        for_all: dict[str, Any] = {}
+        own: dict[str, Any] = {}
         for entry in self.settings:
-            key, sign, value = entry.partition("=")
-            if not sign or key not in known:
-                raise ValueError(f"settings: {entry!r} is not KEY=VALUE with a key of finetune.py.")
-            values[key] = yaml.safe_load(value)
-        return values
+            name, sign, value = entry.partition("=")
+            scope, dot, key = name.rpartition(".")
+            if not sign or key not in known or (dot and scope not in PROTOCOLS):
+                raise ValueError(
+                    f"settings: {entry!r} is neither KEY=VALUE nor PROTOCOL.KEY=VALUE with a key of finetune.py and a protocol "
+                    f"among {', '.join(PROTOCOLS)}."
+                )
+            if scope in ("", protocol):
+                (own if scope else for_all)[key] = yaml.safe_load(value)
+        return {**for_all, **own}
 
 
 def plan(sweep: SweepArguments) -> list[ProtocolArguments]:
@@ -86,7 +93,7 @@ def _run(
         "database": sweep.database,
         "output_dir": directory(protocol),
     }
-    return ProtocolArguments(**{**settings, **sweep.overrides()})
+    return ProtocolArguments(**{**settings, **sweep.overrides(protocol)})
 
 
 def _folder_name(model: str) -> str:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from .probing import METRICS_FILE
+from .bootstrap import paired_test
+from .probing import METRICS_FILE, PREDICTIONS_FILE
 from .published import corpus_of, published_result
 
 _GROUP = ["model", "path", "database", "task", "protocol", "label_fraction", "labels_per_class"]
@@ -39,11 +41,7 @@ def gather(runs: Sequence[Path]) -> pd.DataFrame:
     Raises:
         ValueError: if two runs of a group have the same seed.
     """
-    rows = [_row(path, json.loads((path / METRICS_FILE).read_text())) for path in runs]
-    table = pd.DataFrame(rows)
-    twice = table[table.duplicated([*_GROUP, "seed"], keep=False)]
-    if len(twice):
-        raise ValueError(f"These runs are the same but for their folder, and would count twice: {', '.join(twice['folder'])}.")
+    table = _read(runs, [*_GROUP, "seed"], "are the same but for their folder, and would count twice")
     groups = table.groupby(_GROUP, dropna=False, sort=False)
     means = groups[["auroc", "low", "high", "average_precision", "f1", "accuracy"]].mean()
     means.insert(0, "runs", groups.size())
@@ -52,6 +50,75 @@ def gather(runs: Sequence[Path]) -> pd.DataFrame:
     result = means.join(first).reset_index()
     result["difference"] = result["auroc"] - result["published"]
     return result
+
+
+def compare(first: Sequence[Path], second: Sequence[Path]) -> pd.DataFrame:
+    """
+    Paired bootstrap tests between runs on the same test records: each run of `first` against the one of `second` that agrees
+    in all but the encoder.
+
+    Columns: what the two agree in; `first` and `second`, their macro AUROC; `difference` (first minus second), with `low` and
+    `high` of its 95% interval; `p_value`.
+
+    Raises:
+        ValueError: if runs of one side are the same but for their folder or encoder, no two runs agree, or a pair was scored on
+            other records or classes.
+    """
+    keys = [name for name in _GROUP if name not in ("model", "path")] + ["seed"]
+    left, right = (_read(runs, keys, "are of the same kind, so that it is open which to compare") for runs in (first, second))
+    pairs = left.merge(right, on=keys, suffixes=("_first", "_second"))  # missing values match each other
+    if pairs.empty:
+        raise ValueError("No two runs agree in database, task, protocol, labels and seed: there is nothing to compare.")
+    rows = []
+    for pair in pairs.to_dict("records"):
+        labels, scores_first, scores_second = _paired_predictions(pair["folder_first"], pair["folder_second"])
+        test = paired_test(labels, scores_first, scores_second)
+        rows.append(
+            {
+                **{name: pair[name] for name in keys},
+                "first": pair["auroc_first"],
+                "second": pair["auroc_second"],
+                "difference": test.difference.value,
+                "low": test.difference.low,
+                "high": test.difference.high,
+                "p_value": test.p_value,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _paired_predictions(first: str, second: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    one, other = (np.load(Path(folder, PREDICTIONS_FILE)) for folder in (first, second))
+    for name in ("record_id", "class_names", "labels"):
+        if not np.array_equal(one[name], other[name]):
+            raise ValueError(f"{first} and {second} differ in the {name} of their test records: they cannot be paired.")
+    return one["labels"], one["logits"], other["logits"]
+
+
+def comparison_as_markdown(table: pd.DataFrame) -> str:
+    """A row per pair of runs."""
+    cells = pd.DataFrame(
+        {
+            "protocol": table["protocol"],
+            "task": [row["task"] + _budget(row) for row in table.to_dict("records")],
+            "seed": table["seed"],
+            "first": table["first"].map("{:.3f}".format),
+            "second": table["second"].map("{:.3f}".format),
+            "difference [95% interval]": [
+                f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" for row in table.to_dict("records")
+            ],
+            "p": table["p_value"].map("{:.3f}".format),
+        }
+    )
+    return cells.to_markdown(index=False, disable_numparse=True)
+
+
+def _read(runs: Sequence[Path], unique: list[str], complaint: str) -> pd.DataFrame:
+    table = pd.DataFrame([_row(path, json.loads((path / METRICS_FILE).read_text())) for path in runs])
+    twice = table[table.duplicated(unique, keep=False)]
+    if len(twice):
+        raise ValueError(f"These runs {complaint}: {', '.join(twice['folder'])}.")
+    return table
 
 
 def _row(path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
