@@ -33,9 +33,9 @@ def gather(runs: Sequence[Path]) -> pd.DataFrame:
     """
     One row per group of runs that differ in their seed only.
 
-    Columns: the group (`model` is size and databases of the encoder, `path` its directory); `runs`; `auroc` and `auroc_std`,
-    mean and standard deviation over seeds (NaN for one run); `low` and `high`, means of the bootstrap bounds, which tell how
-    sure the test records are; `average_precision`, `f1`, `accuracy` (ST-MEM); `classes_left_out`; `published`,
+    Columns: the group (`model` is size, or else name, and databases of the encoder, `path` its directory); `runs`; `auroc` and
+    `auroc_std`, mean and standard deviation over seeds (NaN for one run); `low` and `high`, means of the bootstrap bounds, which
+    tell how sure the test records are; `average_precision`, `f1`, `accuracy` (ST-MEM); `classes_left_out`; `published`,
     `published_std` and the `difference` of ours to it.
 
     Raises:
@@ -127,7 +127,7 @@ def _row(path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     origin = corpus_of(encoder) or "+".join(encoder["databases"]) or "unknown"
     return {
         "folder": str(path),
-        "model": f"{encoder['size'] or '?'} ({origin})",
+        "model": f"{encoder['size'] or Path(encoder['path'].removeprefix('random:')).name} ({origin})",
         "path": encoder["path"],
         **{name: metrics[name] for name in _GROUP[2:]},
         "seed": metrics["seed"],
