@@ -16,8 +16,8 @@ from ecg_jepa.arguments import option, parse_arguments
 from ecg_jepa.data.challenge_2021 import Georgia, Ningbo
 from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
 from ecg_jepa.data.ptb_xl import PtbXl
-from ecg_jepa.data.readers import read_wfdb
 from ecg_jepa.data.shards import ShardSummary
+from ecg_jepa.wfdb_ecg_jepa import read_wfdb
 
 BUILDERS = {builder.database: builder for builder in (PtbXl, MimicIvEcg, Georgia, Ningbo)}
 

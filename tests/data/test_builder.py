@@ -9,8 +9,8 @@ import pytest
 
 from ecg_jepa.data.builder import to_microvolts
 from ecg_jepa.data.ptb_xl import PtbXl
-from ecg_jepa.data.readers import read_wfdb
 from ecg_jepa.data.records import PreparedDatabase, find_database, read_rejections
+from ecg_jepa.wfdb_ecg_jepa import read_wfdb
 
 
 def edit_table(directory, change):

@@ -11,9 +11,10 @@ from raw_databases import STANDARD, ecg, write_code_15, write_mimic, write_recor
 
 from ecg_jepa.data.code_15 import Code15
 from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
-from ecg_jepa.data.readers import read_code_15, read_wfdb
-from ecg_jepa.data.records import RecordError, find_database, read_rejections
+from ecg_jepa.data.readers import read_code_15
+from ecg_jepa.data.records import find_database, read_rejections
 from ecg_jepa.signal_processing_ecg_jepa import unit_factor
+from ecg_jepa.wfdb_ecg_jepa import RecordError, read_wfdb
 
 NUM_WFDB, NUM_HDF5, NUM_TABLES = 800, 150, 50
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import wfdb
 
-from ecg_jepa.data.readers import files_digest, parse_scp_codes, read_csv, read_wfdb
-from ecg_jepa.data.records import RecordError
+from ecg_jepa.data.readers import files_digest, parse_scp_codes, read_csv
 from ecg_jepa.data.synthetic import FILE_LEADS, write_wfdb_record
+from ecg_jepa.wfdb_ecg_jepa import RecordError, read_wfdb
 
 
 @pytest.fixture

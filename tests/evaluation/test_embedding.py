@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
-from ecg_jepa.data.records import RecordError
 from ecg_jepa.evaluation.embedding import RecordSource, _read_ahead, batch_crops, embed
+from ecg_jepa.wfdb_ecg_jepa import RecordError
 
 
 @pytest.fixture

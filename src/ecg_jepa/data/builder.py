@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from ..configuration_ecg_jepa import STANDARD_LEADS
 from ..signal_processing_ecg_jepa import condition, select_leads
+from ..wfdb_ecg_jepa import EcgRecord, RecordError, read_wfdb
 from .download import PhysioNet, Zenodo, download
 from .quality import PublishedFigures, column_sum, measure_quality
-from .readers import files_digest, read_wfdb
+from .readers import files_digest
 from .records import (
     DATABASE_FILE,
     FEATURES,
@@ -26,8 +27,6 @@ from .records import (
     QUALITY_FILE,
     REJECTED_FILE,
     DatabaseInfo,
-    EcgRecord,
-    RecordError,
     RecordInfo,
     open_shards,
     read_database_info,

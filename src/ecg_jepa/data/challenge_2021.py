@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..wfdb_ecg_jepa import EcgRecord
 from .builder import EcgDatabaseBuilder
 from .download import PhysioNet
 from .quality import PublishedFigures
 from .readers import record_files
-from .records import EcgRecord, RecordInfo
+from .records import RecordInfo
 
 _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 

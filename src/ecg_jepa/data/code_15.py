@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..wfdb_ecg_jepa import EcgRecord, RecordError
 from .builder import EcgDatabaseBuilder
 from .download import Zenodo
 from .quality import PublishedFigures
 from .readers import CODE_15_RATE, read_code_15, read_code_15_ids, read_csv
-from .records import EcgRecord, RecordError, RecordInfo
+from .records import RecordInfo
 
 EXAMS_CSV = "exams.csv"
 DIAGNOSES = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from ..wfdb_ecg_jepa import EcgRecord
 from .builder import EcgDatabaseBuilder
 from .ptb_xl_tasks import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
 from .readers import read_csv, read_npy
-from .records import EcgRecord, RecordInfo
+from .records import RecordInfo
 
 RECORDS_CSV = "records.csv"
 

@@ -1,6 +1,6 @@
 """
-Files -> [`EcgRecord`] and tables. All reading of raw data lives here: `datasets` patches `open` and its like in the modules
-of its builders.
+Files -> [`EcgRecord`] and tables. All reading of raw data lives here and, for WFDB, in `wfdb_ecg_jepa.py`: `datasets` patches
+`open` and its like in the modules of its builders.
 """
 
 import ast
@@ -10,150 +10,18 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
-import wfdb
 
 from ..configuration_ecg_jepa import STANDARD_LEADS
-from ..signal_processing_ecg_jepa import unit_factor
-from .records import EcgRecord, RecordError
-from .wfdb_header import WfdbHeader, parse_header, split_header
+from ..wfdb_ecg_jepa import EcgRecord, RecordError, voltage_factor
 
 # CODE-15's HDF5 files (Ribeiro et al. 2021): float32 (exams, 4096 samples at 400 Hz, leads in the standard order).
 CODE_15_RATE = 400.0
 CODE_15_SAMPLES = 4096
-
-# Bytes per sample of the WFDB formats in which every sample takes a whole number of bytes.
-_WFDB_SAMPLE_BYTES = {"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4}
-
-_MISSING_SAMPLE = np.iinfo(np.int16).min  # WFDB's code for "not recorded" in format 16
-
-
-def read_wfdb(path: str | Path) -> EcgRecord:
-    """
-    Read a WFDB record.
-
-    Records of one segment in format 16, which all ECG databases here consist of, are read directly; any other through wfdb.
-    Both give the same numbers.
-
-    Args:
-        path: the record, with or without `.hea`.
-
-    Returns:
-        The physical signal in mV, float32 (leads, samples), with NaN where the file marks samples as missing, the rate in
-        Hz, leads in the order of the header, and its comments.
-
-    Raises:
-        RecordError: if a file is missing, truncated or longer than its header says, cannot be parsed, or has a unit that
-            is no voltage.
-    """
-    path = Path(path)
-    path = path.with_suffix("") if path.suffix == ".hea" else path
-    try:
-        content = (path.parent / f"{path.name}.hea").read_bytes()
-    except FileNotFoundError:
-        raise RecordError(path, "missing header", f"no file {path.name}.hea") from None
-    # wfdb drops what is not ASCII, so that a gain in uV with a Greek letter would be read as V.
-    for line in content.split(b"\n"):
-        if not line.isascii() and not line.lstrip().startswith(b"#"):
-            raise RecordError(path, "unreadable header", f"characters beyond ASCII: {line.decode(errors='replace').strip()!r}")
-    text = content.decode("ascii", errors="ignore")
-    header = parse_header(text)
-    if header is not None:
-        return _read_format_16(path, header)
-    return _read_through_wfdb(path, split_header(text)[1])
-
-
-def _read_format_16(path: Path, header: WfdbHeader) -> EcgRecord:
-    files = [(file, list(signals)) for file, signals in groupby(header.signals, key=lambda signal: signal.file)]
-    leads = []
-    num_bad_checksums = 0
-    for name, signals in files:
-        offset = signals[0].offset
-        content = _read_signal_file(path, name, offset + 2 * len(signals) * header.num_samples)
-        samples = np.frombuffer(content, "<i2", offset=offset).reshape(header.num_samples, len(signals))
-        digital = np.ascontiguousarray(samples.T)
-        checksums = digital.sum(axis=1, dtype=np.int64)
-        for description, row, checksum in zip(signals, digital, checksums, strict=True):
-            # In float64 and in wfdb's order, so that the result is the same to the last bit.
-            physical = row.astype(np.float64)
-            physical -= description.baseline
-            physical /= description.gain
-            physical *= _unit_factor(path, description.unit)
-            physical[row == _MISSING_SAMPLE] = np.nan
-            leads.append(physical.astype(np.float32))
-            num_bad_checksums += int((checksum - description.checksum) % 65536 != 0)
-    names = [description.name for description in header.signals]
-    return EcgRecord(np.stack(leads), header.sampling_rate, names, header.comments, num_bad_checksums)
-
-
-def _unit_factor(path: Path, unit: str) -> float:
-    try:
-        return unit_factor(unit)
-    except ValueError as error:
-        raise RecordError(path, "unknown unit", str(error)) from error
-
-
-def _read_signal_file(path: Path, name: str, expected: int) -> bytes:
-    file = path.parent / name
-    try:
-        content = file.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise RecordError(path, "missing signal file", f"no file {name}") from None
-    _check_size(path, name, len(content), expected)
-    return content
-
-
-def _check_size(path: Path, name: str, actual: int, expected: int) -> None:
-    if actual != expected:
-        reason = "truncated signal file" if actual < expected else "wrong length"
-        raise RecordError(path, reason, f"{name} has {actual} bytes, its header says {expected}")
-
-
-def _read_through_wfdb(path: Path, comments: list[str]) -> EcgRecord:
-    try:
-        header = wfdb.rdheader(str(path))
-    except Exception as error:  # wfdb raises what its parsing happens to run into
-        raise RecordError(path, "unreadable header", f"{type(error).__name__}: {error}") from error
-    if isinstance(header, wfdb.MultiRecord) or not header.n_sig or not header.fs or header.sig_len == 0:
-        raise RecordError(path, "unreadable header", "expected one segment with signals, their length and rate")
-    if header.file_name is None or len(header.file_name) != header.n_sig:
-        lines = len(header.file_name or [])
-        raise RecordError(path, "unreadable header", f"{lines} signal lines, where the first line says {header.n_sig}")
-    _check_signal_files(path, header)
-    factors = np.array([_unit_factor(path, unit) for unit in header.units])
-    try:
-        record = wfdb.rdrecord(str(path), physical=False)
-        num_bad_checksums = sum(
-            stated is not None and per_frame in (None, 1) and (stated - actual) % 65536 != 0
-            for stated, actual, per_frame in zip(record.checksum, record.calc_checksum(), header.samps_per_frame, strict=True)
-        )
-        physical = record.dac()
-    except Exception as error:
-        raise RecordError(path, "unreadable signal", f"{type(error).__name__}: {error}") from error
-    if header.sig_len is not None and physical.shape != (header.sig_len, header.n_sig):
-        raise RecordError(path, "wrong length", f"{physical.shape[0]} samples, header says {header.sig_len}")
-    signal = np.ascontiguousarray((physical.T * factors[:, None]).astype(np.float32))
-    return EcgRecord(signal, float(header.fs), list(header.sig_name), comments, num_bad_checksums)
-
-
-def _check_signal_files(path: Path, header: wfdb.Record) -> None:
-    """
-    Signal files must be there and as long as the header says; wfdb reads the beginning of a longer one in silence.
-    """
-    for name in dict.fromkeys(header.file_name):
-        file = path.parent / name
-        if not file.is_file():
-            raise RecordError(path, "missing signal file", f"no file {name}")
-        signals = [index for index, other in enumerate(header.file_name) if other == name]
-        if header.sig_len is None or any(header.fmt[index] not in _WFDB_SAMPLE_BYTES for index in signals):
-            continue  # a length that is not stated, and packed formats: left to wfdb
-        frame = sum(_WFDB_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
-        _check_size(path, name, file.stat().st_size, (header.byte_offset[signals[0]] or 0) + frame * header.sig_len)
 
 
 def _open_code_15(path: Path) -> h5py.File:
@@ -230,7 +98,7 @@ def read_npy(path: str | Path, sampling_rate: float, unit: str, lead_names: Sequ
     if values.shape[0] != len(lead_names):
         detail = f"shape {values.shape} with {len(lead_names)} lead names, expected (leads, samples)"
         raise RecordError(path, "wrong number of leads", detail)
-    signal = values.astype(np.float64) * _unit_factor(path, unit)
+    signal = values.astype(np.float64) * voltage_factor(path, unit)
     return EcgRecord(np.ascontiguousarray(signal, dtype=np.float32), float(sampling_rate), list(lead_names))
 
 

@@ -48,28 +48,6 @@ FEATURES = datasets.Features(
 )
 
 
-class RecordError(ValueError):
-    """A record that cannot be used; `reason` says why in a form that can be counted."""
-
-    def __init__(self, record: str | Path, reason: str, detail: str = ""):
-        super().__init__(record, reason, detail)
-        self.record, self.reason, self.detail = str(record), reason, detail
-
-    def __str__(self) -> str:
-        return f"{self.record}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
-
-
-@dataclass
-class EcgRecord:
-    """A signal as read from its file: (leads, samples) in mV, NaN where nothing was recorded."""
-
-    signal: np.ndarray
-    sampling_rate: float
-    lead_names: list[str]
-    comments: list[str] = field(default_factory=list)  # of a WFDB header, without the "#"
-    num_bad_checksums: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class RecordInfo:
     """

@@ -17,10 +17,11 @@ import torch
 from tqdm.auto import tqdm
 
 from ..arguments import option
-from ..data.readers import read_wfdb, record_files
-from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, RecordError, find_database, replace_file
+from ..data.readers import record_files
+from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database, replace_file
 from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..modeling_ecg_jepa import EcgJepaModel
+from ..wfdb_ecg_jepa import RecordError, read_wfdb
 
 _RECORDS_PER_ROW_GROUP = 4096
 _RECORDS_AHEAD = 32  # few enough that recordings of 30 minutes fit into memory

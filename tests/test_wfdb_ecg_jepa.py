@@ -9,9 +9,8 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_jepa.data.readers import read_wfdb
-from ecg_jepa.data.wfdb_header import parse_header
 from ecg_jepa.signal_processing_ecg_jepa import unit_factor
+from ecg_jepa.wfdb_ecg_jepa import parse_header, read_wfdb
 
 NAMES = ["I", "II", "aVR", "avf", "V1", "v 2", "Lead (III)", "MLII#"]
 LINE = "r.dat 16 1000.0(0)/mV 16 0 -4 77 0 V1"
