@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_ecg_jepa import EcgJepaConfig
 from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
@@ -18,6 +19,7 @@ from .modeling_ecg_jepa import (
     EcgJepaForSequenceClassification,
     EcgJepaModel,
 )
+from .pipeline_ecg_jepa import EcgClassificationPipeline
 
 __version__ = version("ecg_jepa")
 
@@ -27,7 +29,17 @@ AutoModelForPreTraining.register(EcgJepaConfig, EcgJepaForPreTraining, exist_ok=
 AutoModelForSequenceClassification.register(EcgJepaConfig, EcgJepaForSequenceClassification, exist_ok=True)
 AutoFeatureExtractor.register(EcgJepaConfig, EcgJepaFeatureExtractor, exist_ok=True)
 
+PIPELINE_REGISTRY.register_pipeline("ecg-classification", EcgClassificationPipeline, pt_model=AutoModelForSequenceClassification)
+
+# So that save_pretrained puts the code beside the weights.
+EcgJepaConfig.register_for_auto_class()
+EcgJepaFeatureExtractor.register_for_auto_class()
+EcgJepaModel.register_for_auto_class("AutoModel")
+EcgJepaForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+EcgJepaForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+
 __all__ = [
+    "EcgClassificationPipeline",
     "EcgJepaConfig",
     "EcgJepaFeatureExtractor",
     "EcgJepaForPreTraining",

@@ -1,9 +1,11 @@
 """Configuration of the ECG-JEPA models."""
 
 import difflib
+from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -127,6 +129,10 @@ class EcgJepaConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._reject_unknown_keys(kwargs)
+        if not __name__.startswith("transformers_modules."):
+            # Where transformers finds this key, it asks to trust the checkpoint's own pipeline code, even if the package is
+            # installed and its pipeline registered. Only the checkpoint's copy of this file keeps it.
+            kwargs.pop("custom_pipelines", None)
         self.lead_names = list(self.lead_names)
         self.validate_architecture()
         super().__post_init__(**kwargs)
@@ -139,15 +145,37 @@ class EcgJepaConfig(PreTrainedConfig):
         return cls(**{**SIZES[size], **overrides})
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        As `PreTrainedConfig.from_pretrained`, but a folder without a configuration is an error: transformers takes the defaults.
+        """
+        folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} has no config.json: is it the directory of a model?")
+        return super().from_pretrained(
+            pretrained_model_name_or_path, *args, **{"name_or_path": str(pretrained_model_name_or_path), **kwargs}
+        )
+
+    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As `PreTrainedConfig.from_dict`, but the configuration of another kind of model is an error, not a warning."""
+        """
+        As `PreTrainedConfig.from_dict`, but the configuration of another kind of model is an error, not a warning.
+
+        Raises:
+            ValueError: for that, and for values that are no configuration; the message names the file, if there is one.
+        """
+        source = kwargs.get("name_or_path")
+        where = f"{source} (config.json)" if source else "This"
         model_type = config_dict.get("model_type", cls.model_type)
         if model_type != cls.model_type:
             raise ValueError(
-                f"This is the configuration of a {model_type!r} model, but {cls.__name__} reads {cls.model_type!r} only: "
+                f"{where} is the configuration of a {model_type!r} model, but {cls.__name__} reads {cls.model_type!r} only: "
                 "check the path, or load it with AutoConfig."
             )
-        return super().from_dict(config_dict, **kwargs)
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except (ValueError, StrictDataclassError) as error:
+            raise ValueError(f"{where} is no configuration of ECG-JEPA: {error}") from error
 
     @property
     def num_patches(self) -> int:

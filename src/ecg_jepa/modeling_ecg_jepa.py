@@ -1,10 +1,11 @@
 """ECG-JEPA models: the encoder, its pre-training pair with predictor, and a classifier."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -313,6 +314,54 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": EcgJepaLayer, "attentions": EcgJepaAttention}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        As `PreTrainedModel.from_pretrained`, but damaged weights are errors that name where they are.
+
+        Raises:
+            ValueError: if the weights cannot be read, are not all finite, or lack parts: any of the encoder, or some but not all
+                of another network (an absent head is a new one).
+            RuntimeError: if they have other shapes than the configuration says.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        ignores_sizes = kwargs.pop("ignore_mismatched_sizes", False)
+        source = f"The weights in {pretrained_model_name_or_path} (model.safetensors)"
+        # Sizes that differ are reported below, with their names.
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        try:
+            loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(f"{source} cannot be read: {error}. The file is damaged or was not copied as a whole.") from error
+        model, info = loaded
+        if info["mismatched_keys"] and not ignores_sizes:
+            name, found, expected = min(info["mismatched_keys"])
+            raise RuntimeError(  # as transformers does
+                f"{source} do not fit its config.json in {len(info['mismatched_keys'])} places, the first of them {name}: "
+                f"{tuple(found)} instead of {tuple(expected)}. For a head of another size, pass ignore_mismatched_sizes=True."
+            )
+        model._check_loaded(source, info["missing_keys"])
+        return (model, info) if wants_info else model
+
+    def _check_loaded(self, source: str, missing: Iterable[str]) -> None:
+        """Raise `ValueError` if weights lack what they may not lack, or are not finite; `source` begins the message."""
+        missing = set(missing)
+
+        def network(name: str) -> str:
+            return name.partition(".")[0] if hasattr(self, self.base_model_prefix) else self.base_model_prefix
+
+        names = [name for name, _ in self.named_parameters()]
+        incomplete = {network(name) for name in names if network(name) == self.base_model_prefix or name not in missing}
+        lacking = sorted(name for name in missing if network(name) in incomplete)
+        if lacking:
+            raise ValueError(
+                f"{source} lack {len(lacking)} of {type(self).__name__}, the first of them "
+                f"{', '.join(lacking[:3])}: they are incomplete or belong to another config.json."
+            )
+        for name, parameter in self.named_parameters():
+            if not parameter.is_meta and not bool(parameter.isfinite().all()):
+                raise ValueError(f"{source} have NaN or infinite values in {name}.")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

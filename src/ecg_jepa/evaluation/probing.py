@@ -22,6 +22,7 @@ from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..model_card import write_model_card
 from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
 from ..pretraining.optimization import parameter_groups, set_schedules
+from ..self_contained import save_checkpoint
 from .attention import plot_examples
 from .classifier import Scorer, build_classifier
 from .metrics import auroc
@@ -199,7 +200,6 @@ def save_run(
         **summarize(data.task, predict(data, validation), test),
     }
     output_dir.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(output_dir)
     extractor = EcgJepaFeatureExtractor.for_model(
         model.config,
         data.mean,
@@ -208,7 +208,7 @@ def save_run(
         crop_stride=arguments.crop_stride,
         highpass_cutoff=data.database.info.highpass_cutoff,
     )
-    extractor.save_pretrained(output_dir)
+    save_checkpoint(output_dir, model, extractor)
     write_yaml(arguments, output_dir / CONFIG_FILE)
     np.savez_compressed(
         output_dir / PREDICTIONS_FILE,

@@ -7,6 +7,7 @@ from ..data.corpus import Corpus
 from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..model_card import write_model_card
 from ..modeling_ecg_jepa import EcgJepaForPreTraining
+from ..self_contained import save_checkpoint
 from .recipe import PretrainingRecipe
 
 
@@ -26,10 +27,8 @@ def export_pretraining(
     output_dir = Path(output_dir)
     mean, std = corpus.mixture_statistics()
     extractor = EcgJepaFeatureExtractor.for_model(model.config, mean, std, highpass_cutoff=corpus.highpass_cutoff())
-    model.ecg_jepa.save_pretrained(output_dir)
-    extractor.save_pretrained(output_dir)
-    model.save_pretrained(output_dir / "pretraining")
-    extractor.save_pretrained(output_dir / "pretraining")
+    save_checkpoint(output_dir, model.ecg_jepa, extractor)
+    save_checkpoint(output_dir / "pretraining", model, extractor)
     write_yaml(recipe, output_dir / "training_config.yaml")
     databases = [
         {
