@@ -9,33 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ecg_jepa.arguments import inputs_of, option, parse_arguments
-from ecg_jepa.data import challenge_2021
-from ecg_jepa.data.builder import EcgDatabaseBuilder
-from ecg_jepa.data.code_15 import Code15
-from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
-from ecg_jepa.data.own_records import OwnRecords
-from ecg_jepa.data.ptb_xl import PtbXl
+from ecg_jepa.data.databases import BUILDERS
 from ecg_jepa.data.records import QUALITY_FILE, REJECTED_FILE, DatabaseInfo
 from ecg_jepa.data.synthetic import Synthetic, generate_if_absent
-
-BUILDERS: dict[str, type[EcgDatabaseBuilder]] = {
-    builder.database: builder
-    for builder in (
-        MimicIvEcg,
-        Code15,
-        PtbXl,
-        challenge_2021.ChapmanShaoxing,
-        challenge_2021.Cpsc,
-        challenge_2021.CpscExtra,
-        challenge_2021.Georgia,
-        challenge_2021.Ningbo,
-        challenge_2021.Ptb,
-        challenge_2021.StPetersburg,
-        challenge_2021.PtbXlChallenge,
-        OwnRecords,
-        Synthetic,
-    )
-}
 
 
 @dataclass

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ecg_jepa import EcgJepaForPreTraining, EcgJepaModel
 from ecg_jepa.arguments import inputs_of, parse_arguments, write_yaml
-from ecg_jepa.cores import use_all_cores
+from ecg_jepa.cores import describe_hardware, use_all_cores
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
 from ecg_jepa.data.records import MICROVOLTS_PER_MILLIVOLT, find_database
 from ecg_jepa.data.synthetic import Synthetic, generate_if_absent
@@ -29,7 +29,7 @@ from ecg_jepa.pretraining.monitoring import Monitor, patch_errors
 from ecg_jepa.pretraining.optimization import parameter_groups, set_schedules
 from ecg_jepa.pretraining.recipe import PretrainingRecipe
 
-CARD_TEMPLATE = Path(__file__).parents[1] / "model_cards" / "pretraining.md.jinja"
+CARD_TEMPLATE = Path(__file__).parents[1] / "model_cards" / "encoder.md.jinja"
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     last_metrics = train(recipe, accelerator, corpus, model, output_dir)
 
     if accelerator.is_main_process:
-        export_pretraining(output_dir, model, corpus, recipe, last_metrics, CARD_TEMPLATE)
+        export_pretraining(output_dir, model, corpus, recipe, last_metrics, CARD_TEMPLATE, describe_hardware(accelerator))
         draw_pictures(recipe, corpus, model, output_dir)
         print(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")
         if recipe.probe_task:

@@ -325,6 +325,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             highpass_cutoff=self.highpass_cutoff,
             digest=digest,
             label_names=None if self.label_names is None else list(self.label_names),
+            licence=self.source.licence if self.source else None,
+            page=self.source.page if self.source else None,
             for_pretraining=self.for_pretraining,
         )
         samples_read = sum(summary.samples_read for summary in summaries)

@@ -25,7 +25,7 @@ _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 class Challenge2021(EcgDatabaseBuilder):
     """Base of the builders. Statements are the SNOMED CT codes of the header's `Dx` line."""
 
-    source = PhysioNet("challenge-2021/1.0.3")
+    source = PhysioNet("challenge-2021/1.0.3", "CC BY 4.0")
     folder: str  # below `training`
     record_name: re.Pattern[str]
 

@@ -31,7 +31,7 @@ class Code15(EcgDatabaseBuilder):
     """
 
     database = "code-15"
-    source = Zenodo("4916206")
+    source = Zenodo("4916206", "CC BY 4.0")
     highpass_cutoff = 0.5
     label_names = DIAGNOSES
     left_out_on_purpose = frozenset({ZERO_PADDED})

@@ -41,10 +41,16 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class PhysioNet:
-    """A project with its version, such as `ptb-xl/1.0.3`."""
+    """A project with its version, such as `ptb-xl/1.0.3`, and the licence that its page states."""
 
     project: str
+    licence: str
     address: str = "https://physionet.org/files"
+
+    @property
+    def page(self) -> str:
+        """The project's page for people."""
+        return f"https://physionet.org/content/{self.project}/"
 
     def list_files(self, address: str | None = None) -> list[RemoteFile]:
         """All files of the project, from its `SHA256SUMS.txt`. `address`: of a mirror."""
@@ -56,10 +62,16 @@ class PhysioNet:
 
 @dataclass(frozen=True)
 class Zenodo:
-    """A record by its number."""
+    """A record by its number, and the licence that its page states."""
 
     record: str
+    licence: str
     address: str = "https://zenodo.org/api/records"
+
+    @property
+    def page(self) -> str:
+        """The record's page for people."""
+        return f"https://zenodo.org/records/{self.record}"
 
     def list_files(self, address: str | None = None) -> list[RemoteFile]:
         """All files of the record, from Zenodo's description of it. `address`: of a mirror."""

@@ -23,7 +23,7 @@ class MimicIvEcg(EcgDatabaseBuilder):
     """
 
     database = "mimic-iv-ecg"
-    source = PhysioNet("mimic-iv-ecg/1.0")
+    source = PhysioNet("mimic-iv-ecg/1.0", "ODbL 1.0")
     # The reference states them in the order of the files; here aVL and aVF have changed places.
     published = PublishedFigures(
         records=800_035,

@@ -23,7 +23,7 @@ class PtbXl(EcgDatabaseBuilder):
     """
 
     database = "ptb-xl"
-    source: PhysioNet | None = PhysioNet("ptb-xl/1.0.3")
+    source: PhysioNet | None = PhysioNet("ptb-xl/1.0.3", "CC BY 4.0")
     statements_file = STATEMENTS_FILE
     published: PublishedFigures | None = PublishedFigures(
         records=17_418,

@@ -83,6 +83,8 @@ class DatabaseInfo:
     highpass_cutoff: float | None  # Hz, applied before resampling; None where there was none
     digest: str  # of source files and settings: tells whether a preparation is still up to date
     label_names: list[str] | None = None  # statements that were judged on every record; None where absence says little
+    licence: str | None = None  # as the page of the database states it
+    page: str | None = None  # of the database
     for_pretraining: bool = True  # False where records may be another database's test records
 
 

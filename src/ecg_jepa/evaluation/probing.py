@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 
 from ..arguments import write_yaml
 from ..configuration_ecg_jepa import SIZES
+from ..cores import describe_hardware
 from ..data.records import replace_file
 from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
-from ..model_card import write_model_card
+from ..model_card import as_eval_results, classifier_results, write_model_card
 from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
 from ..pretraining.optimization import parameter_groups, set_schedules
 from ..self_contained import save_checkpoint
@@ -69,7 +70,8 @@ def run_protocol(
     if not accelerator.is_main_process:
         return None
     seconds = time.perf_counter() - started
-    return save_run(arguments, data, model, validation, {**best, "training_seconds": seconds}, card_template)
+    training = {**best, "training_seconds": seconds}
+    return save_run(arguments, data, model, validation, training, card_template, describe_hardware(accelerator))
 
 
 def encoder_of(model_name_or_path: str) -> dict[str, Any]:
@@ -182,6 +184,7 @@ def save_run(
     validation: Scorer,
     training: dict[str, float],
     card_template: Path,
+    hardware: str,
 ) -> dict[str, Any]:
     """Score the test records, once, and write the classifier directory; `metrics.json` last. Returns its content."""
     output_dir = Path(arguments.output_dir)
@@ -220,14 +223,20 @@ def save_run(
     )
     save_plots(arguments, data, model, test)
     table = data.database.statement_table()
+    results = classifier_results(metrics)
     write_model_card(
-        output_dir,
+        output_dir / "README.md",
         card_template,
+        output_dir.name,
+        as_eval_results(results, arguments.task, data.database.name),
         arguments=asdict(arguments),
         metrics=metrics,
+        results=results,
         config=model.config,
+        extractor=extractor,
         database=data.database.info,
         descriptions=table["description"].to_dict() if table is not None and "description" in table else {},
+        hardware=hardware,
     )
     replace_file(output_dir / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
     return metrics

@@ -52,3 +52,12 @@ def published_result(metrics: dict[str, Any]) -> PublishedResult | None:
     if row is None or (protocol, metrics["task"]) not in _COLUMNS[: len(row)]:
         return None
     return PublishedResult(*row[_COLUMNS.index((protocol, metrics["task"]))])
+
+
+def published_rows(size: str, corpus: str) -> list[dict[str, Any]]:
+    """All figures of an encoder (of [`corpus_of`]), with `protocol` (ours), `task`, `auroc` and `std`."""
+    figures = _TABLE[(size, corpus)]
+    return [
+        {"protocol": protocol, "task": task, "auroc": auroc, "std": std}
+        for (protocol, task), (auroc, std) in zip(_COLUMNS, figures, strict=False)
+    ]

@@ -8,6 +8,7 @@ from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..model_card import write_model_card
 from ..modeling_ecg_jepa import EcgJepaForPreTraining
 from ..self_contained import save_checkpoint
+from .monitoring import training_seconds
 from .recipe import PretrainingRecipe
 
 
@@ -18,6 +19,7 @@ def export_pretraining(
     recipe: PretrainingRecipe,
     last_metrics: dict[str, float],
     card_template: Path,
+    hardware: str,
 ) -> None:
     """
     Write the target encoder, its extractor, card and training configuration to `output_dir`, and all three networks to
@@ -27,8 +29,6 @@ def export_pretraining(
     output_dir = Path(output_dir)
     mean, std = corpus.mixture_statistics()
     extractor = EcgJepaFeatureExtractor.for_model(model.config, mean, std, highpass_cutoff=corpus.highpass_cutoff())
-    save_checkpoint(output_dir, model.ecg_jepa, extractor)
-    save_checkpoint(output_dir / "pretraining", model, extractor)
     write_yaml(recipe, output_dir / "training_config.yaml")
     databases = [
         {
@@ -36,6 +36,8 @@ def export_pretraining(
             "weight": weight,
             "records": len(records),
             "highpass_cutoff": d.info.highpass_cutoff,
+            "licence": d.info.licence,
+            "page": d.info.page,
             "mean": means.tolist(),
             "std": stds.tolist(),
         }
@@ -43,14 +45,19 @@ def export_pretraining(
             corpus.databases, corpus.weights, corpus.records, *corpus.lead_statistics(), strict=True
         )
     ]
-    write_model_card(
-        output_dir,
-        card_template,
-        config=model.config,
-        recipe=recipe,
-        num_parameters=model.ecg_jepa.num_parameters(),
-        databases=databases,
-        mean=mean.tolist(),
-        std=std.tolist(),
-        metrics=last_metrics,
-    )
+    for directory, network in ((output_dir, model.ecg_jepa), (output_dir / "pretraining", model)):
+        save_checkpoint(directory, network, extractor)
+        write_model_card(
+            directory / "README.md",
+            card_template,
+            output_dir.name,
+            is_trio=network is model,
+            config=model.config,
+            extractor=extractor,
+            recipe=recipe,
+            num_parameters=network.num_parameters(),
+            databases=databases,
+            metrics=last_metrics,
+            hardware=hardware,
+            training_seconds=training_seconds(output_dir / "metrics.jsonl"),
+        )

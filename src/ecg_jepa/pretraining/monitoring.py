@@ -44,6 +44,11 @@ def patch_errors(output: EcgJepaForPreTrainingOutput, target_mask: torch.Tensor,
     return torch.full((len(errors), num_patches), torch.nan, device=errors.device).scatter(1, target_mask, errors)
 
 
+def training_seconds(path: Path) -> float:
+    """Of a whole run, from its `metrics.jsonl`: interruptions do not count."""
+    return sum(json.loads(line)["seconds"] for line in path.read_text().splitlines())
+
+
 class Monitor:
     """
     Progress bar, `metrics.jsonl` and Accelerate's trackers.
@@ -94,6 +99,7 @@ class Monitor:
             "loss": loss,
             **collapse_measures(output.target),
             **values,
+            "seconds": elapsed,
             "records_per_second": self.num_records / elapsed,
         }
         self.losses, self.num_records, self.since = [], 0, time.perf_counter()

@@ -1,0 +1,84 @@
+"""
+Write the cards of the published configurations, `model_cards/vit_*.md`, from `configs/vit_*.yaml` and the paper's figures.
+
+    python training/write_published_cards.py [--output_dir DIR]
+"""
+
+import argparse
+from pathlib import Path
+
+from huggingface_hub import EvalResult
+
+from ecg_jepa import EcgJepaModel
+from ecg_jepa.arguments import parse_arguments
+from ecg_jepa.data.databases import BUILDERS
+from ecg_jepa.evaluation.published import corpus_of, published_rows
+from ecg_jepa.model_card import write_model_card
+from ecg_jepa.pretraining.recipe import PretrainingRecipe
+
+CONFIG_DIR = Path(__file__).parent / "configs"
+CARD_DIR = Path(__file__).parents[1] / "model_cards"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=CARD_DIR)
+    arguments = parser.parse_args()
+    for path in sorted(CONFIG_DIR.glob("vit_*.yaml")):
+        write_card(path, arguments.output_dir / f"{path.stem}.md")
+        print(arguments.output_dir / f"{path.stem}.md")
+
+
+def write_card(config_path: Path, card_path: Path) -> None:
+    """The card of one configuration."""
+    recipe = parse_arguments(PretrainingRecipe, ["--config", str(config_path)])
+    config = recipe.model_config(sampling_rate=500)
+    weights = recipe.database_weights()
+    corpus = corpus_of({"path": "", "databases": list(weights)})
+    assert corpus is not None, f"{config_path} is no configuration of the paper"
+    published = published_rows(recipe.size, corpus)
+    write_model_card(
+        card_path,
+        CARD_DIR / "published.md.jinja",
+        f"ECG-JEPA {config_path.stem} (the paper's)",
+        [
+            EvalResult(
+                task_type="ecg-classification",
+                dataset_type="ptb-xl",
+                dataset_name="PTB-XL",
+                dataset_config=row["task"],
+                dataset_split="test",
+                metric_type="roc_auc",
+                metric_name=f"macro AUROC, {row['protocol']} (the paper's figure, mean of ten runs)",
+                metric_value=row["auroc"],
+                source_name="Weimann & Conrad 2024",
+                source_url="https://arxiv.org/abs/2410.13867",
+            )
+            for row in published
+        ],
+        name=config_path.stem,
+        recipe=recipe,
+        config=config,
+        num_parameters=EcgJepaModel(config).num_parameters(),
+        published=published,
+        databases=[describe(name, weight) for name, weight in weights.items()],
+    )
+
+
+def describe(name: str, weight: float) -> dict[str, object]:
+    """A database as the card lists it."""
+    builder = BUILDERS[name]
+    assert builder.source is not None
+    assert builder.published is not None
+    return {
+        "name": name,
+        "weight": weight,
+        "records": builder.published.records,
+        "highpass_cutoff": builder.highpass_cutoff,
+        "licence": builder.source.licence,
+        "page": builder.source.page,
+    }
+
+
+if __name__ == "__main__":
+    main()
