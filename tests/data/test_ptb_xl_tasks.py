@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ecg_jepa.data.ptb_xl import PtbXl
-from ecg_jepa.data.ptb_xl_tasks import TASKS, TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD, make_task
+from ecg_jepa.data.ptb_xl_tasks import TASKS, TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD, describe_classes, make_task
 from ecg_jepa.data.readers import read_csv
 
 TABLE = pd.DataFrame.from_dict(
@@ -74,3 +74,21 @@ def test_real_labels_are_the_references(real_data):
         if "first_ecg_ids" in reference:
             ids = [int(records[i].record_id) for i in np.flatnonzero(task.included)]
             assert ids[:5] == reference["first_ecg_ids"]
+
+
+def test_classes_are_described():
+    table = pd.DataFrame(
+        {
+            "description": ["anterior MI", "anteroseptal MI", "sinus rhythm"],
+            "diagnostic": [1.0, 1.0, np.nan],
+            "form": np.nan,
+            "rhythm": [np.nan, np.nan, 1.0],
+            "diagnostic_class": ["MI", "MI", None],
+            "diagnostic_subclass": ["AMI", "AMI", None],
+        },
+        index=["AMI", "ASMI", "SR"],
+    )
+    assert describe_classes("rhythm", table) == {"SR": "sinus rhythm"}
+    assert describe_classes("subdiagnostic", table) == {"AMI": "anterior MI; anteroseptal MI"}
+    assert describe_classes("ST-MEM", table)["MI"] == "myocardial infarction"
+    assert describe_classes("all", table.drop(columns="description")) == {}

@@ -12,6 +12,15 @@ TRAIN_FOLDS = tuple(range(1, 9))
 VALIDATION_FOLD = 9
 TEST_FOLD = 10
 
+# The superclasses, which the table of statements does not describe (Wagner et al. 2020, table 5).
+_SUPERCLASSES = {
+    "NORM": "normal ECG",
+    "MI": "myocardial infarction",
+    "STTC": "ST/T change",
+    "CD": "conduction disturbance",
+    "HYP": "hypertrophy",
+}
+
 
 def in_training_folds(fold: np.ndarray) -> np.ndarray:
     """Which records may be trained on: those of folds 1 to 8, and those of databases without folds (NaN). Boolean."""
@@ -77,3 +86,15 @@ def make_task(name: str, statements: Sequence[Sequence[str]], table: pd.DataFram
     for row in np.flatnonzero(included):
         labels[row, [column[c] for c in classes_of_records[row]]] = 1.0
     return Task(name, class_names, labels, included, single_label)
+
+
+def describe_classes(name: str, table: pd.DataFrame) -> dict[str, str]:
+    """What the classes of a task mean: class -> description, for a subclass those of all its statements. Arguments as above."""
+    if name in ("superdiagnostic", "ST-MEM"):
+        return dict(_SUPERCLASSES)
+    if "description" not in table:
+        return {}
+    meanings: dict[str, list[str]] = {}
+    for statement, class_name in _class_of_statement(name, table).items():
+        meanings.setdefault(class_name, []).append(str(table.loc[statement, "description"]))
+    return {class_name: "; ".join(descriptions) for class_name, descriptions in meanings.items()}

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from ..arguments import write_yaml
 from ..configuration_ecg_jepa import SIZES
 from ..cores import describe_hardware
+from ..data.ptb_xl_tasks import describe_classes
 from ..data.records import replace_file
 from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..model_card import as_eval_results, classifier_results, write_model_card
@@ -235,7 +236,7 @@ def save_run(
         config=model.config,
         extractor=extractor,
         database=data.database.info,
-        descriptions=table["description"].to_dict() if table is not None and "description" in table else {},
+        descriptions={} if table is None else describe_classes(arguments.task, table),
         hardware=hardware,
     )
     replace_file(output_dir / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
