@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
+import site
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,9 +14,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
+import huggingface_hub
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
+from fake_hub import FakeHub
 
 from ecg_jepa import EcgJepaConfig
 from ecg_jepa.data.records import PreparedDatabase, find_database
@@ -93,3 +97,47 @@ def run_script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
         return module
 
     return run
+
+
+@pytest.fixture(scope="session")
+def foreign_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run code in an environment with everything that is installed here but this package and wfdb."""
+    packages = tmp_path_factory.mktemp("packages")
+    for folder in site.getsitepackages():
+        for path in Path(folder).iterdir():
+            if not path.name.lstrip("_").startswith(("ecg_jepa", "wfdb")) and path.suffix != ".pth":
+                (packages / path.name).symlink_to(path)
+    environment = os.environ | {
+        "PYTHONPATH": str(packages),
+        "HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules")),
+        "HF_HUB_CACHE": str(tmp_path_factory.mktemp("cache")),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    check = """
+import sys
+for name in ("ecg_jepa", "wfdb"):
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    sys.exit(f"{name} is there")
+"""
+
+    def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        # -S: the site module would read .pth files, which lead to the package.
+        command = [sys.executable, "-S", "-c", check + code]
+        return subprocess.run(command, capture_output=True, text=True, env=environment | variables, stdin=subprocess.DEVNULL)
+
+    return run
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A stand-in for the Hub that this process uses as if it were the Hub."""
+    hub = FakeHub()
+    for name, value in {"HF_HUB_OFFLINE": False, "ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": True}.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    huggingface_hub.close_session()  # which may know that the tests are offline
+    yield hub
+    hub.shutdown()
+    huggingface_hub.close_session()

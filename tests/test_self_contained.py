@@ -1,11 +1,6 @@
 """Checkpoints as others meet them: without this package, from untrusted sources, damaged."""
 
 import json
-import os
-import site
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,30 +47,6 @@ def directory(classifier, tmp_path):
 def record(tmp_path):
     write_challenge(tmp_path, "georgia", "E00001", ecg(5000, 1))
     return next(tmp_path.rglob("E00001.hea"))
-
-
-@pytest.fixture(scope="session")
-def foreign_python(tmp_path_factory):
-    """Run code in an environment with everything that is installed here but this package and wfdb."""
-    packages = tmp_path_factory.mktemp("packages")
-    for folder in site.getsitepackages():
-        for path in Path(folder).iterdir():
-            if not path.name.lstrip("_").startswith(("ecg_jepa", "wfdb")) and path.suffix != ".pth":
-                (packages / path.name).symlink_to(path)
-    environment = os.environ | {
-        "PYTHONPATH": str(packages),
-        "HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules")),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
-
-    def run(code):
-        begin = "import sys\nfor name in ('ecg_jepa', 'wfdb'):\n    try:\n        __import__(name)\n        sys.exit(name)\n"
-        begin += "    except ImportError:\n        pass\n"
-        # -S: the site module would read .pth files, which lead to the package.
-        command = [sys.executable, "-S", "-c", begin + code]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
-
-    return run
 
 
 def test_what_is_in_it(classifier, directory, tmp_path):
