@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .configuration_ecg_jepa import STANDARD_LEADS, EcgJepaConfig
+from .conversion_check import check_conversion
 from .modeling_ecg_jepa import (
     EcgJepaForPreTraining,
     EcgJepaForSequenceClassification,
@@ -88,8 +89,10 @@ def convert_reference_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> 
                 f"No {part!r} in the checkpoint (found: {', '.join(map(str, checkpoint)) or 'nothing'}): expected a "
                 "checkpoint of the ECG-JEPA reference with 'model' and 'config'."
             )
+    _check_plain(checkpoint)
     weights = {_WRAPPER_PREFIXES.sub("", name): tensor for name, tensor in checkpoint["model"].items()}
     eval_config = checkpoint.get("eval_config")
+    prefix = ""  # of a lone encoder
     model_class: type[EcgJepaPreTrainedModel]
     networks: Networks
     if eval_config is not None:
@@ -97,13 +100,27 @@ def convert_reference_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> 
     elif any(name.startswith("predictor.") for name in weights):
         model_class, networks = EcgJepaForPreTraining, PRETRAINING_NETWORKS
     else:
-        model_class, networks = EcgJepaModel, {_encoder_prefix(weights): ("", ENCODER_KEYS)}
+        prefix = _encoder_prefix(weights)
+        model_class, networks = EcgJepaModel, {prefix: ("", ENCODER_KEYS)}
     weights = _drop_fixed_positions(weights)
     converted = {_rename(name, networks): tensor for name, tensor in weights.items()}
     config = _convert_config(checkpoint["config"], eval_config, converted)
     model = model_class(config)
     _load_exactly(model, converted)
+    check_conversion(weights, checkpoint["config"], model, prefix)
     return model.eval()
+
+
+def _check_plain(value: Any, where: str = "checkpoint") -> None:
+    """Raise `ValueError` unless a checkpoint holds tensors and plain values only."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{where}[{index}]")
+    elif value is not None and not isinstance(value, (torch.Tensor, str, int, float)):
+        raise ValueError(f"{where} is a {type(value).__name__}: expected tensors and plain values only.")
 
 
 def _load(path: Path) -> Mapping[str, Any]:
