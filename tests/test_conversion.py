@@ -3,12 +3,21 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
-from ecg_jepa import EcgJepaForPreTraining, EcgJepaForSequenceClassification, EcgJepaModel
+from ecg_jepa import (
+    EcgJepaFeatureExtractor,
+    EcgJepaForPreTraining,
+    EcgJepaForSequenceClassification,
+    EcgJepaModel,
+    conversion,
+)
 from ecg_jepa.configuration_ecg_jepa import STANDARD_LEADS
 from ecg_jepa.conversion import convert_reference_checkpoint
+from ecg_jepa.conversion_export import export_conversion, normalization
 from ecg_jepa.modeling_ecg_jepa import sinusoidal_positions
 
 WIDTH, PRED_WIDTH, CLASSES = 16, 8, 3
@@ -175,16 +184,83 @@ def test_files_that_would_run_code_are_refused(tmp_path, capsys):
         convert_reference_checkpoint(tmp_path / "missing.pt")
 
 
+def test_what_differs_from_its_source_is_refused(monkeypatch):
+    """Two weights of one shape that have changed places, as a wrong key map would have it."""
+    kept = [key for key in conversion.ENCODER_KEYS if "norm" not in key[0]]
+    swapped = [(r"\.norm1\.", ".mlp_norm."), (r"\.norm2\.", ".attention_norm.")]
+    monkeypatch.setattr(conversion, "ENCODER_KEYS", (*kept, *swapped))
+    with pytest.raises(ValueError, match="Source and target differ by"):
+        convert_reference_checkpoint({"model": encoder(), "config": CONFIG})
+
+
+def test_only_tensors_and_plain_values():
+    checkpoint = {"model": encoder(), "config": CONFIG | {"datasets": {"x": [1, print]}}}
+    with pytest.raises(ValueError, match=r"checkpoint\['config'\]\['datasets'\]\['x'\]\[1\] is a builtin_function"):
+        convert_reference_checkpoint(checkpoint)
+
+
+def run(*words):
+    command = [sys.executable, "-m", "ecg_jepa.conversion", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def test_command_line(tmp_path):
-    torch.save(full(), tmp_path / "in.pt")
-    command = [sys.executable, "-m", "ecg_jepa.conversion"]
-    result = subprocess.run([*command, tmp_path / "in.pt", tmp_path / "out"], capture_output=True, text=True, check=False)
+    torch.save(full() | {"config": CONFIG | {"datasets": {"mimic-iv-ecg": 0.75, "code-15": 0.25}}}, tmp_path / "in.pt")
+    result = run(tmp_path / "in.pt", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert "EcgJepaForPreTraining" in result.stdout
     saved, direct = EcgJepaModel.from_pretrained(tmp_path / "out"), convert_reference_checkpoint(tmp_path / "in.pt")
     signal = torch.randn(1, 12, 500)
     assert torch.equal(saved(signal).pooler_output, direct.ecg_jepa(signal).pooler_output)
-    result = subprocess.run([*command, tmp_path / "no.pt", tmp_path / "out"], capture_output=True, text=True, check=False)
+    extractor = EcgJepaFeatureExtractor.from_pretrained(tmp_path / "out")
+    # Lead I: mean 0.023 and 0, standard deviation 0.155 and 0.488; only one of the two was high-passed.
+    assert extractor.mean[0] == pytest.approx(0.75 * 0.023)
+    assert extractor.std[0] ** 2 == pytest.approx(0.75 * 0.155**2 + 0.25 * 0.488**2 + 0.75 * 0.25 * 0.023**2)
+    assert extractor.highpass_cutoff is None
+    assert "mimic-iv-ecg, code-15, mixed by weight" in (tmp_path / "out" / "README.md").read_text()
+    result = run(tmp_path / "no.pt", tmp_path / "out")
     assert result.returncode == 2
     assert "No checkpoint at" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def save(checkpoint, tmp_path):
+    torch.save(checkpoint, tmp_path / "in.pt")
+    return tmp_path / "in.pt"
+
+
+def test_classifiers_get_labels_crops_and_statistics(tmp_path):
+    checkpoint = classifier(num_classes=5, crop_duration=0.5, crop_stride=0.25)
+    checkpoint["model"]["fc.weight"] = torch.randn(5, WIDTH)
+    path = save(checkpoint, tmp_path)
+    export_conversion(path, tmp_path / "out", task="ST-MEM")
+    classify = pipeline("ecg-classification", model=str(tmp_path / "out"))
+    result = classify(np.random.default_rng(0).normal(size=(12, 600)), sampling_rate=500, unit="mV")
+    assert {entry["label"] for entry in result} == {"CD", "HYP", "MI", "NORM", "STTC"}
+    assert sum(entry["score"] for entry in result) == pytest.approx(1)
+    extractor = EcgJepaFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert (extractor.crop_duration, extractor.crop_stride) == (0.5, 0.25)
+    assert extractor.std[0] == pytest.approx(0.191)  # of PTB-XL
+    assert "no names" not in (tmp_path / "out" / "README.md").read_text()
+    model = export_conversion(path, tmp_path / "unnamed")
+    assert model.config.problem_type is None
+    assert "The outputs have no names" in (tmp_path / "unnamed" / "README.md").read_text()
+    with pytest.raises(ValueError, match=r"scp_statements\.csv, which is needed"):
+        export_conversion(path, tmp_path / "no", task="all")
+    (tmp_path / "scp.csv").write_text(",diagnostic,form,rhythm\nSR,,,1\nAFIB,,,1\nNORM,1,,\n")
+    with pytest.raises(ValueError, match="Task rhythm has 2 classes, but the classifier has 5 outputs"):
+        export_conversion(path, tmp_path / "no", task="rhythm", scp_statements=tmp_path / "scp.csv")
+    assert not (tmp_path / "no").exists()
+
+
+def test_statistics_must_be_known(tmp_path):
+    path = save({"model": encoder(), "config": CONFIG}, tmp_path)
+    with pytest.raises(ValueError, match="databases that it does not name"):
+        export_conversion(path, tmp_path / "out")
+    export_conversion(path, tmp_path / "out", normalize_as="code-15")
+    assert EcgJepaFeatureExtractor.from_pretrained(tmp_path / "out").highpass_cutoff == 0.5
+    with pytest.raises(ValueError, match="outputs of a classifier"):
+        export_conversion(path, tmp_path / "out", task="all")
+    with pytest.raises(ValueError, match="trained on secret"):
+        export_conversion(save({"model": encoder(), "config": CONFIG | {"datasets": {"secret": 1}}}, tmp_path), tmp_path / "out")
+    assert normalization({"channels": ["V1"]}, {"cpsc-extra": 1.0})[1] == [pytest.approx(0.336)]  # CPSC's, as in the reference

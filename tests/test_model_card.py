@@ -24,7 +24,8 @@ def parsed(path):
     return name, results
 
 
-def test_figures_with_intervals_reach_the_model_index(tmp_path):
+def test_figures_with_intervals_reach_the_model_index(tmp_path, monkeypatch):
+    monkeypatch.setattr("ecg_jepa.model_card.TEMPLATE_DIR", tmp_path)
     metrics = {
         "test_macro_auroc": 0.9,
         "test_macro_auroc_interval": [0.85, 0.93],
@@ -40,7 +41,7 @@ def test_figures_with_intervals_reach_the_model_index(tmp_path):
         CardResult("accuracy", "accuracy", 0.7),
     ]
     (tmp_path / "t.jinja").write_text("---\n{{ metadata }}\n---\n# {{ title }}\n")
-    write_model_card(tmp_path / "a.md", tmp_path / "t.jinja", "m", as_eval_results(results, "all", "ptb-xl"), title="A")
+    write_model_card(tmp_path / "a.md", "t.jinja", "m", as_eval_results(results, "all", "ptb-xl"), title="A")
     name, found = parsed(tmp_path / "a.md")
     assert name == "m"
     assert [(r.metric_type, r.metric_value, r.dataset_type, r.dataset_config) for r in found] == [
@@ -49,7 +50,7 @@ def test_figures_with_intervals_reach_the_model_index(tmp_path):
     assert found[0].metric_name == "macro AUROC (95% interval 0.8500 to 0.9300)"
     assert found[0].metric_args == {"confidence_level": 0.95, "interval": [0.85, 0.93]}
     with pytest.raises(jinja2.UndefinedError, match="title"):
-        write_model_card(tmp_path / "a.md", tmp_path / "t.jinja", "m")
+        write_model_card(tmp_path / "a.md", "t.jinja", "m")
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,12 @@ Judge a pre-trained encoder on a task: linear probe, attentive probe or fine-tun
         --model_name_or_path RUN --data_dir PREPARED --task superdiagnostic --output_dir OUT
 """
 
-from pathlib import Path
-
 from accelerate import Accelerator
 
 from ecg_jepa.arguments import inputs_of, parse_arguments
 from ecg_jepa.cores import use_all_cores
 from ecg_jepa.evaluation.probing import open_run, run_protocol
 from ecg_jepa.evaluation.protocols import ProtocolArguments
-
-CARD_TEMPLATE = Path(__file__).parents[1] / "model_cards" / "classifier.md.jinja"
 
 
 def main() -> None:
@@ -28,7 +24,7 @@ def main() -> None:
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(arguments).items()})
     with inputs_of("finetune.py"):
         data, model = open_run(arguments)
-    metrics = run_protocol(arguments, accelerator, data, model, CARD_TEMPLATE)
+    metrics = run_protocol(arguments, accelerator, data, model)
     if metrics is not None:
         report(arguments, metrics)
     accelerator.end_training()

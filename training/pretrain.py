@@ -29,8 +29,6 @@ from ecg_jepa.pretraining.monitoring import Monitor, patch_errors
 from ecg_jepa.pretraining.optimization import parameter_groups, set_schedules
 from ecg_jepa.pretraining.recipe import PretrainingRecipe
 
-CARD_TEMPLATE = Path(__file__).parents[1] / "model_cards" / "encoder.md.jinja"
-
 
 def main() -> None:
     recipe = parse_arguments(PretrainingRecipe, description=__doc__)
@@ -54,7 +52,7 @@ def main() -> None:
     last_metrics = train(recipe, accelerator, corpus, model, output_dir)
 
     if accelerator.is_main_process:
-        export_pretraining(output_dir, model, corpus, recipe, last_metrics, CARD_TEMPLATE, describe_hardware(accelerator))
+        export_pretraining(output_dir, model, corpus, recipe, last_metrics, describe_hardware(accelerator))
         draw_pictures(recipe, corpus, model, output_dir)
         print(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")
         if recipe.probe_task:

@@ -4,8 +4,6 @@ Run protocols x tasks x encoders x shares of the labels x seeds; what is finishe
     accelerate launch training/sweep.py --config training/configs/sweep_demo.yaml
 """
 
-from pathlib import Path
-
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
@@ -13,8 +11,6 @@ from ecg_jepa.arguments import inputs_of, parse_arguments
 from ecg_jepa.cores import use_all_cores
 from ecg_jepa.evaluation.probing import open_run, run_protocol
 from ecg_jepa.evaluation.sweep import SweepArguments, plan, unfinished, write_failure
-
-CARD_TEMPLATE = Path(__file__).parents[1] / "model_cards" / "classifier.md.jinja"
 
 
 def main() -> None:
@@ -29,7 +25,7 @@ def main() -> None:
     for arguments in tqdm(remaining, unit="run", disable=not accelerator.is_main_process):
         try:
             data, model = open_run(arguments)
-            metrics = run_protocol(arguments, accelerator, data, model, CARD_TEMPLATE)
+            metrics = run_protocol(arguments, accelerator, data, model)
         except ValueError as error:  # a task that cannot be scored must not end the others
             failures += 1
             if accelerator.is_main_process:

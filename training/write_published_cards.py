@@ -13,16 +13,15 @@ from ecg_jepa import EcgJepaModel
 from ecg_jepa.arguments import parse_arguments
 from ecg_jepa.data.databases import BUILDERS
 from ecg_jepa.evaluation.published import corpus_of, published_rows
-from ecg_jepa.model_card import write_model_card
+from ecg_jepa.model_card import TEMPLATE_DIR, write_model_card
 from ecg_jepa.pretraining.recipe import PretrainingRecipe
 
 CONFIG_DIR = Path(__file__).parent / "configs"
-CARD_DIR = Path(__file__).parents[1] / "model_cards"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=CARD_DIR)
+    parser.add_argument("--output_dir", type=Path, default=TEMPLATE_DIR)
     arguments = parser.parse_args()
     for path in sorted(CONFIG_DIR.glob("vit_*.yaml")):
         write_card(path, arguments.output_dir / f"{path.stem}.md")
@@ -39,7 +38,7 @@ def write_card(config_path: Path, card_path: Path) -> None:
     published = published_rows(recipe.size, corpus)
     write_model_card(
         card_path,
-        CARD_DIR / "published.md.jinja",
+        "published.md.jinja",
         f"ECG-JEPA {config_path.stem} (the paper's)",
         [
             EvalResult(

@@ -1,10 +1,9 @@
 """
 Checkpoints of the reference implementation (github kweimann/ECG-JEPA) -> models of this package.
 
-`python -m ecg_jepa.conversion IN.pt OUT_DIR`
+    python -m ecg_jepa.conversion IN.pt OUT_DIR [--task superdiagnostic] [--scp_statements FILE] [--normalization ptb-xl]
 """
 
-import argparse
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,7 +81,7 @@ def convert_reference_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> 
             not fit the configuration; nothing is left at random values.
     """
     if not isinstance(checkpoint, Mapping):
-        checkpoint = _load(Path(checkpoint))
+        checkpoint = load_reference_checkpoint(checkpoint)
     for part in ("model", "config"):
         if not isinstance(checkpoint.get(part), Mapping):
             raise ValueError(
@@ -123,7 +122,9 @@ def _check_plain(value: Any, where: str = "checkpoint") -> None:
         raise ValueError(f"{where} is a {type(value).__name__}: expected tensors and plain values only.")
 
 
-def _load(path: Path) -> Mapping[str, Any]:
+def load_reference_checkpoint(path: str | Path) -> Mapping[str, Any]:
+    """Read a checkpoint's tensors and plain values. Raises `ValueError` if it cannot be read, or would run code."""
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"No checkpoint at {path}.")
     try:
@@ -250,19 +251,7 @@ def _load_exactly(model: EcgJepaPreTrainedModel, weights: Mapping[str, torch.Ten
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
 
 
-def main() -> None:
-    """Command line: convert `IN.pt` and save the model in `OUT_DIR`."""
-    parser = argparse.ArgumentParser(prog="python -m ecg_jepa.conversion", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="checkpoint of the reference implementation (.pt)")
-    parser.add_argument("output_dir", type=Path, help="directory for config.json and model.safetensors")
-    arguments = parser.parse_args()
-    try:
-        model = convert_reference_checkpoint(arguments.checkpoint)
-    except ValueError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    model.save_pretrained(arguments.output_dir)
-    print(f"{type(model).__name__} with {model.num_parameters():,} parameters saved in {arguments.output_dir}")
-
-
 if __name__ == "__main__":
+    from .conversion_export import main
+
     main()

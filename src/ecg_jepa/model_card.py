@@ -9,6 +9,10 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+# Beside the sources in a clone, inside the package when it is installed.
+_PLACES = (Path(__file__).parent / "model_cards", Path(__file__).parents[2] / "model_cards")
+TEMPLATE_DIR = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
+
 TAGS = ("ecg_jepa", "ecg", "electrocardiogram", "self-supervised", "biosignals")
 
 
@@ -23,14 +27,14 @@ class CardResult:
 
 
 def write_model_card(
-    path: str | Path, template: Path, model_name: str, eval_results: Sequence[EvalResult] = (), **values: Any
+    path: str | Path, template: str, model_name: str, eval_results: Sequence[EvalResult] = (), **values: Any
 ) -> None:
     """
     Render a template.
 
     Args:
         path: of the card, usually `README.md` of a model's directory.
-        template: a Jinja template, which may include others of its folder.
+        template: name of a file in `TEMPLATE_DIR`; it may include others.
         model_name: in the model index.
         eval_results: for the model index.
         values: for the template; one that it needs and that is missing is an error.
@@ -43,9 +47,9 @@ def write_model_card(
         eval_results=list(eval_results) or None,
     )
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent), undefined=jinja2.StrictUndefined, trim_blocks=False
+        loader=jinja2.FileSystemLoader(TEMPLATE_DIR), undefined=jinja2.StrictUndefined, trim_blocks=False
     )
-    content = environment.get_template(template.name).render(metadata=metadata.to_yaml(), **values)
+    content = environment.get_template(template).render(metadata=metadata.to_yaml(), **values)
     ModelCard(content).save(path)
 
 

@@ -15,6 +15,7 @@ def metrics(**changes):
         "model": "runs/x",
         "encoder": {"path": "runs/x", "size": "s", "databases": ALL},
         "database": "ptb-xl",
+        "records": {"train": 17_418, "validation": 2183, "test": 2198},
         "task": "all",
         "protocol": "finetune",
         "label_fraction": 1.0,
@@ -138,7 +139,13 @@ def test_corpora_of_the_paper():
 
 def test_nothing_is_set_beside_what_the_paper_did_not_do():
     assert published_result(metrics()) is not None
-    for changes in ({"database": "georgia"}, {"task": "form"}, {"protocol": "linear"}, {"label_fraction": 0.1}):
+    for changes in (
+        {"database": "georgia"},
+        {"records": {"train": 353, "validation": 72, "test": 75}},
+        {"task": "form"},
+        {"protocol": "linear"},
+        {"label_fraction": 0.1},
+    ):
         assert published_result(metrics(**changes)) is None
     assert published_result(metrics(encoder={"path": "x", "size": None, "databases": ALL})) is None
     assert published_result(metrics(protocol="finetune_after_probe")).auroc == 0.945

@@ -57,6 +57,12 @@ class BatchNormalizer(torch.nn.Module):
         return batch.signal.to(torch.float32).sub_(mean).div_(std).clamp_(-self.clip, self.clip)
 
 
+def mix_statistics(weights: np.ndarray, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per lead of a mixture of databases: `weights` (databases,), the others (databases, leads)."""
+    total = weights @ mean
+    return total, np.sqrt(weights @ (std**2 + (mean - total) ** 2))
+
+
 class BufferPool:
     """
     Memory for batches. A batch of 2048 crops is 246 MB, and having the system map and clear that anew costs more than filling
@@ -158,9 +164,7 @@ class Corpus:
 
     def mixture_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation per lead in mV of the mixture as a whole, (leads,) each."""
-        mean, std = self.lead_statistics()
-        total = self.weights @ mean
-        return total, np.sqrt(self.weights @ (std**2 + (mean - total) ** 2))
+        return mix_statistics(self.weights, *self.lead_statistics())
 
     def highpass_cutoff(self) -> float | None:
         """Cutoff in Hz of the high-pass at preparation if all databases had the same; otherwise `None`."""

@@ -58,6 +58,20 @@ def _class_of_statement(name: str, table: pd.DataFrame) -> dict[str, str]:
     return dict(zip(classes.index, classes, strict=True))
 
 
+def class_names(name: str, table: pd.DataFrame | None = None) -> list[str]:
+    """
+    All classes of a task, sorted, whether some record has them or not.
+
+    Raises:
+        ValueError: if the table of statements is needed and not given.
+    """
+    if name in ("superdiagnostic", "ST-MEM"):
+        return sorted(_SUPERCLASSES)
+    if table is None:
+        raise ValueError(f"The classes of task {name} stand in PTB-XL's scp_statements.csv, which is needed.")
+    return sorted(set(_class_of_statement(name, table).values()))
+
+
 def make_task(name: str, statements: Sequence[Sequence[str]], table: pd.DataFrame) -> Task:
     """
     Label records for a task. Every statement counts, whatever its likelihood.

@@ -56,7 +56,6 @@ def run_protocol(
     accelerator: Accelerator,
     data: TaskData,
     model: EcgJepaForSequenceClassification,
-    card_template: Path,
 ) -> dict[str, Any] | None:
     """
     Train and score a classifier, and write its directory.
@@ -72,7 +71,7 @@ def run_protocol(
         return None
     seconds = time.perf_counter() - started
     training = {**best, "training_seconds": seconds}
-    return save_run(arguments, data, model, validation, training, card_template, describe_hardware(accelerator))
+    return save_run(arguments, data, model, validation, training, describe_hardware(accelerator))
 
 
 def encoder_of(model_name_or_path: str) -> dict[str, Any]:
@@ -184,7 +183,6 @@ def save_run(
     model: EcgJepaForSequenceClassification,
     validation: Scorer,
     training: dict[str, float],
-    card_template: Path,
     hardware: str,
 ) -> dict[str, Any]:
     """Score the test records, once, and write the classifier directory; `metrics.json` last. Returns its content."""
@@ -227,7 +225,7 @@ def save_run(
     results = classifier_results(metrics)
     write_model_card(
         output_dir / "README.md",
-        card_template,
+        "classifier.md.jinja",
         output_dir.name,
         as_eval_results(results, arguments.task, data.database.name),
         arguments=asdict(arguments),

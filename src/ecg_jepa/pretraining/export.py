@@ -18,7 +18,6 @@ def export_pretraining(
     corpus: Corpus,
     recipe: PretrainingRecipe,
     last_metrics: dict[str, float],
-    card_template: Path,
     hardware: str,
 ) -> None:
     """
@@ -49,7 +48,7 @@ def export_pretraining(
         save_checkpoint(directory, network, extractor)
         write_model_card(
             directory / "README.md",
-            card_template,
+            "encoder.md.jinja",
             output_dir.name,
             is_trio=network is model,
             config=model.config,
