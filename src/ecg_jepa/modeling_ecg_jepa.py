@@ -560,6 +560,33 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
         """The patch projection of the encoder."""
         return self.ecg_jepa.get_input_embeddings()
 
+    def reset_classifier(self, num_labels: int | None = None, id2label: dict[int, str] | None = None) -> None:
+        """
+        A new, untrained head (classifier and attentive pooling) for another set of labels; the encoder stays as it is.
+
+        Args:
+            num_labels: number of labels; may be left out if `id2label` is given.
+            id2label: index -> name of each label; default: `LABEL_0`, `LABEL_1`, ...
+
+        Raises:
+            ValueError: if neither is given, or they contradict each other.
+        """
+        count = len(id2label) if num_labels is None and id2label is not None else num_labels
+        if not count or count < 1:
+            raise ValueError("Give num_labels (at least 1) or id2label for the new classifier.")
+        names = {index: f"LABEL_{index}" for index in range(count)} if id2label is None else dict(id2label)
+        if sorted(names) != list(range(count)):
+            raise ValueError(f"id2label must name every label from 0 to {count - 1} once, but has {sorted(names)}.")
+        self.num_labels = count
+        self.config.id2label = names
+        self.config.label2id = {name: index for index, name in names.items()}
+        old = self.classifier
+        self.classifier = nn.Linear(old.in_features, count, bias=old.bias is not None).to(old.weight)
+        for module in (self.classifier, *(self.pooling.modules() if self.pooling is not None else ())):
+            for parameter in module.parameters(recurse=False):
+                parameter._is_hf_initialized = False  # or initialisation would leave what was loaded
+            self._init_weights(module)
+
     def classify_tokens(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """The head alone: an encoder's last_hidden_state (batch, registers + patches, hidden_size) -> logits (batch, labels)."""
         if self.pooling is not None:
