@@ -52,3 +52,14 @@ def test_another_model_type_raises(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 384}))
     with pytest.raises(ValueError, match="'bert' model"):
         EcgJepaConfig.from_pretrained(tmp_path)
+
+
+def test_files_may_have_more_keys(tmp_path, caplog):
+    """Of a later version, or another tool; they are kept, and named."""
+    EcgJepaConfig().save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | {"hiden_size": 3}))
+    with caplog.at_level("WARNING"):
+        config = EcgJepaConfig.from_pretrained(tmp_path)
+    assert "does not use: hiden_size" in caplog.text
+    assert config.to_dict()["hiden_size"] == 3

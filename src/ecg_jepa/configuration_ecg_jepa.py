@@ -1,12 +1,16 @@
 """Configuration of the ECG-JEPA models."""
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -152,9 +156,10 @@ class EcgJepaConfig(PreTrainedConfig):
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         if folder.is_dir() and not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} has no config.json: is it the directory of a model?")
-        return super().from_pretrained(
-            pretrained_model_name_or_path, *args, **{"name_or_path": str(pretrained_model_name_or_path), **kwargs}
-        )
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except ValueError as error:
+            raise ValueError(f"{pretrained_model_name_or_path} (config.json): {error}") from error
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -164,18 +169,26 @@ class EcgJepaConfig(PreTrainedConfig):
         Raises:
             ValueError: for that, and for values that are no configuration; the message names the file, if there is one.
         """
-        source = kwargs.get("name_or_path")
-        where = f"{source} (config.json)" if source else "This"
+        source = kwargs.get("name_or_path")  # AutoConfig says it here
+        where = f"{source} (config.json): this" if source else "This"
         model_type = config_dict.get("model_type", cls.model_type)
         if model_type != cls.model_type:
             raise ValueError(
                 f"{where} is the configuration of a {model_type!r} model, but {cls.__name__} reads {cls.model_type!r} only: "
                 "check the path, or load it with AutoConfig."
             )
+        # A misspelt keyword is an error, but a file may have been written by a later version or another tool.
+        unknown = cls._unknown_keys(config_dict)
+        if unknown:
+            logger.warning(f"{where} has keys that EcgJepaConfig does not use: {', '.join(unknown)}.")
         try:
-            return super().from_dict(config_dict, **kwargs)
+            result = super().from_dict({k: v for k, v in config_dict.items() if k not in unknown}, **kwargs)
         except (ValueError, StrictDataclassError) as error:
             raise ValueError(f"{where} is no configuration of ECG-JEPA: {error}") from error
+        config = result[0] if isinstance(result, tuple) else result
+        for key in unknown:
+            setattr(config, key, config_dict[key])
+        return result
 
     @property
     def num_patches(self) -> int:
@@ -228,13 +241,15 @@ class EcgJepaConfig(PreTrainedConfig):
             )
 
     @classmethod
+    def _unknown_keys(cls, keys: Iterable[str]) -> list[str]:
+        known = set(cls.__dataclass_fields__) | set(PreTrainedConfig.__dataclass_fields__) | _FOREIGN_KEYS
+        return [key for key in keys if not (key.startswith("_") or key in known or hasattr(PreTrainedConfig, key))]
+
+    @classmethod
     def _reject_unknown_keys(cls, keys: dict[str, Any]) -> None:
         # transformers sets whatever it does not know as an attribute, so a misspelt key would be ignored in silence.
-        known = set(cls.__dataclass_fields__) | set(PreTrainedConfig.__dataclass_fields__)
-        for key in keys:
-            if key.startswith("_") or key in known or key in _FOREIGN_KEYS or hasattr(PreTrainedConfig, key):
-                continue
-            nearest = difflib.get_close_matches(key, known, n=1)
+        for key in cls._unknown_keys(keys):
+            nearest = difflib.get_close_matches(key, cls.__dataclass_fields__, n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
             raise ValueError(f"EcgJepaConfig has no key {key!r}.{hint}")
 

@@ -322,7 +322,7 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: if the weights cannot be read, are not all finite, or lack parts: any of the encoder, or some but not all
-                of another network (an absent head is a new one).
+                of another network (an absent head is a new one). With `output_loading_info`, what is missing is in there instead.
             RuntimeError: if they have other shapes than the configuration says.
         """
         wants_info = kwargs.pop("output_loading_info", False)
@@ -341,7 +341,8 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
                 f"{source} do not fit its config.json in {len(info['mismatched_keys'])} places, the first of them {name}: "
                 f"{tuple(found)} instead of {tuple(expected)}. For a head of another size, pass ignore_mismatched_sizes=True."
             )
-        model._check_loaded(source, info["missing_keys"])
+        # Who asks what is missing judges for themselves.
+        model._check_loaded(source, () if wants_info else info["missing_keys"])
         return (model, info) if wants_info else model
 
     def _check_loaded(self, source: str, missing: Iterable[str]) -> None:
@@ -447,6 +448,10 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
 
+class EcgJepaContextEncoder(EcgJepaModel):
+    """The encoder that is trained and sees visible patches only; a class of its own, so as not to be taken for the one to use."""
+
+
 class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
     """
     Context encoder, predictor and target encoder.
@@ -457,9 +462,9 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
-        self.ecg_jepa = EcgJepaModel(config)
-        self.context_encoder = EcgJepaModel(config)
+        self.context_encoder = EcgJepaContextEncoder(config)
         self.predictor = EcgJepaPredictor(config)
+        self.ecg_jepa = EcgJepaModel(config)
         self.post_init()
         self._freeze_target_encoder()
 
