@@ -87,6 +87,14 @@ class DatabaseInfo:
     page: str | None = None  # of the database
     for_pretraining: bool = True  # False where records may be another database's test records
 
+    def check_fits(self, sampling_rate: float, lead_names: list[str]) -> None:
+        """Raise `ValueError` if an encoder for `sampling_rate` (Hz) and `lead_names` cannot take these records."""
+        if sampling_rate != self.sampling_rate or lead_names != self.lead_names:
+            raise ValueError(
+                f"The encoder takes {sampling_rate} Hz and leads {', '.join(lead_names)}, but {self.name} was prepared at "
+                f"{self.sampling_rate} Hz with {', '.join(self.lead_names)}: prepare it to match."
+            )
+
 
 def replace_file(path: str | Path, text: str) -> None:
     """Write a text file so that it is either the old one or the whole new one, whenever the process is killed."""

@@ -47,12 +47,7 @@ def build_classifier(arguments: ProtocolArguments, data: TaskData) -> EcgJepaFor
             # Not from_pretrained of the whole: a head that the directory may hold must not be taken over.
             model = EcgJepaForSequenceClassification(config)
             model.ecg_jepa = EcgJepaModel.from_pretrained(name, config=config)
-    info = data.database.info
-    if config.sampling_rate != info.sampling_rate or config.lead_names != info.lead_names:
-        raise ValueError(
-            f"The encoder takes {config.sampling_rate} Hz and leads {', '.join(config.lead_names)}, but {info.name} was "
-            f"prepared at {info.sampling_rate} Hz with {', '.join(info.lead_names)}: prepare it to match."
-        )
+    data.database.info.check_fits(config.sampling_rate, list(config.lead_names))
     model.ecg_jepa.requires_grad_(not arguments.frozen)
     return model
 

@@ -144,12 +144,7 @@ def open_source(arguments: EmbeddingArguments, encoder: EcgJepaModel) -> RecordS
 
 def prepared_records(database: PreparedDatabase, extractor: EcgJepaFeatureExtractor) -> RecordSource:
     """Records of a prepared database. Raises `ValueError` if it has other leads or another rate than the extractor."""
-    info = database.info
-    if info.sampling_rate != extractor.sampling_rate or info.lead_names != extractor.lead_names:
-        raise ValueError(
-            f"The encoder takes {extractor.sampling_rate} Hz and leads {', '.join(extractor.lead_names)}, but {info.name} was "
-            f"prepared at {info.sampling_rate} Hz with {', '.join(info.lead_names)}: prepare it to match."
-        )
+    database.info.check_fits(extractor.sampling_rate, extractor.lead_names)
     ids = database.column("record_id").astype(str).tolist()
 
     def read(index: int) -> np.ndarray:
