@@ -16,7 +16,7 @@ from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
 from ..arguments import write_yaml
-from ..configuration_ecg_jepa import SIZES
+from ..configuration_ecg_jepa import SIZES, EcgJepaConfig
 from ..cores import describe_hardware
 from ..data.ptb_xl_tasks import describe_classes
 from ..data.records import replace_file
@@ -177,6 +177,34 @@ def save_plots(arguments: ProtocolArguments, data: TaskData, model: EcgJepaForSe
             save(figure, directory / f"ecg_{re.sub('[^A-Za-z0-9]+', '_', name)}.png")
 
 
+def save_card(
+    arguments: ProtocolArguments,
+    data: TaskData,
+    config: EcgJepaConfig,
+    extractor: EcgJepaFeatureExtractor,
+    metrics: dict[str, Any],
+    hardware: str,
+) -> None:
+    """The card of a classifier, with its results for the Hub's index."""
+    table = data.database.statement_table()
+    results = classifier_results(metrics)
+    directory = Path(arguments.output_dir)
+    write_model_card(
+        directory / "README.md",
+        "classifier.md.jinja",
+        directory.name,
+        as_eval_results(results, arguments.task, data.database.name),
+        arguments=asdict(arguments),
+        metrics=metrics,
+        results=results,
+        config=config,
+        extractor=extractor,
+        database=data.database.info,
+        descriptions={} if table is None else describe_classes(arguments.task, table),
+        hardware=hardware,
+    )
+
+
 def save_run(
     arguments: ProtocolArguments,
     data: TaskData,
@@ -221,21 +249,6 @@ def save_run(
         class_names=np.array(data.task.class_names),
     )
     save_plots(arguments, data, model, test)
-    table = data.database.statement_table()
-    results = classifier_results(metrics)
-    write_model_card(
-        output_dir / "README.md",
-        "classifier.md.jinja",
-        output_dir.name,
-        as_eval_results(results, arguments.task, data.database.name),
-        arguments=asdict(arguments),
-        metrics=metrics,
-        results=results,
-        config=model.config,
-        extractor=extractor,
-        database=data.database.info,
-        descriptions={} if table is None else describe_classes(arguments.task, table),
-        hardware=hardware,
-    )
+    save_card(arguments, data, model.config, extractor, metrics, hardware)
     replace_file(output_dir / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
     return metrics
