@@ -47,6 +47,22 @@ def test_equal_tokens_get_equal_attention(model):
     np.testing.assert_allclose(attention, np.full(84, 1 / 84), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("registers", "sees_registers"), [(0, True), (1, False), (3, True)])
+def test_registers_are_left_out(model, registers, sees_registers):
+    changes = {"num_register_tokens": registers, "classifier_pool_registers": sees_registers}
+    model = EcgJepaForSequenceClassification(EcgJepaConfig(**{**model.config.to_dict(), **changes}))
+    with torch.no_grad():
+        model.ecg_jepa.layers = torch.nn.ModuleList()
+        if registers:
+            model.ecg_jepa.embeddings.register_tokens.fill_(10.0)
+    signal = np.random.default_rng(0).normal(size=(12, 1250)).astype(np.float32)
+    attention = attention_over_time(model, signal, 1250, 625)
+    tokens = model.ecg_jepa(torch.from_numpy(signal)[None]).last_hidden_state
+    model.set_attn_implementation("eager")
+    weights = model.pooling(tokens)[1].mean(dim=1)[0, 0].detach()[-50:]
+    np.testing.assert_allclose(attention, weights / weights.sum(), rtol=1e-5)
+
+
 def test_only_attentive_pooling_has_a_query(model):
     config = EcgJepaConfig(**{**model.config.to_dict(), "classifier_pooling": "mean"})
     with pytest.raises(ValueError, match="no query"):

@@ -52,6 +52,17 @@ def test_a_prepared_database(run_script, encoder_dir, prepared_dir, tmp_path, ca
     np.testing.assert_allclose(table["embedding"][7], torch.stack(parts).mean(0), atol=1e-5)
 
 
+def test_crops_are_those_of_the_extractor(run_script, encoder_dir, prepared_dir, tmp_path):
+    """As a classifier's are: its encoder has been fine-tuned on crops of that length."""
+    extractor = EcgJepaFeatureExtractor.from_pretrained(encoder_dir, crop_duration=2.5, crop_stride=1.25)
+    extractor.save_pretrained(encoder_dir)
+    flags = ("--model_name_or_path", encoder_dir, "--data_dir", prepared_dir, "--output_file", tmp_path / "v.parquet")
+    run_script("embed", *flags)
+    assert (pd.read_parquet(tmp_path / "v.parquet")["num_crops"] == 7).all()
+    run_script("embed", *flags, "--crop_duration", 5.0)
+    assert (pd.read_parquet(tmp_path / "v.parquet")["num_crops"] == 2).all()
+
+
 def test_a_folder_of_wfdb_records(run_script, encoder_dir, tmp_path, capsys):
     raw = tmp_path / "raw"
     for number, samples in enumerate((5000, 4210, 9000, 10, 5000)):
