@@ -81,6 +81,14 @@ def test_every_form_of_a_record_gives_the_same(classify, signal, wfdb_path):
         assert other == [{"label": e["label"], "score": pytest.approx(e["score"], abs=1e-5)} for e in first]
 
 
+def test_what_a_record_says_itself_counts(classify, signal):
+    expected = classify(signal, **DECLARED)
+    microvolts = {"signal": signal * 1000, "unit": "uV"}
+    results = classify([signal, microvolts], **DECLARED)
+    assert results[0] == expected
+    assert results[1] == [{"label": e["label"], "score": pytest.approx(e["score"], abs=1e-5)} for e in expected]
+
+
 def test_top_k_and_threshold(classify, signal):
     everything = classify(signal, **DECLARED)
     assert classify(signal, **DECLARED, top_k=1) == everything[:1]
