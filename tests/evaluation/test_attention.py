@@ -69,6 +69,15 @@ def test_only_attentive_pooling_has_a_query(model):
         attention_over_time(EcgJepaForSequenceClassification(config), np.zeros((12, 1250), np.float32), 1250, 625)
 
 
+def test_crops_may_be_longer_than_the_picture(prepared_dir):
+    data = TaskData.load(prepared_dir, "superdiagnostic")
+    config = EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_labels=5, signal_length=6000)
+    labels = data.task.labels[data.splits["test"]]
+    figures = plot_examples(EcgJepaForSequenceClassification(config), data, Predictions(labels, labels), 6000, 3000)
+    for figure in figures.values():
+        assert len(figure.axes[1].patches[0].get_data().values) == 200
+
+
 def test_examples_are_the_surest_true_positives(model, prepared_dir):
     data = TaskData.load(prepared_dir, "superdiagnostic")
     labels = data.task.labels[data.splits["test"]]

@@ -71,9 +71,9 @@ def plot_examples(
             continue
         row = int(np.where(test.labels[:, column] > 0, scores[:, column], -1.0).argmax())
         index = int(data.splits["test"][row])
-        length = round(CLINICAL_DURATION * info.sampling_rate)
-        if data.database.num_samples[index] < max(length, crop_length):
-            length = int(data.database.num_samples[index])
+        length = min(round(CLINICAL_DURATION * info.sampling_rate), int(data.database.num_samples[index]))
+        # The picture may be shorter than a crop; a crop is whole patches.
+        crop_length = min(crop_length, length - length % model.config.patch_size)
         signal = data.database.signal(index, 0, length) / MICROVOLTS_PER_MILLIVOLT
         attention = attention_over_time(model, data.normalized(index, 0, length), crop_length, crop_stride)
         name = data.task.class_names[column]
