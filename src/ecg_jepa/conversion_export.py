@@ -10,7 +10,7 @@ import pandas as pd
 
 from .configuration_ecg_jepa import STANDARD_LEADS
 from .conversion import convert_reference_checkpoint, load_reference_checkpoint
-from .data.corpus import mix_statistics
+from .data.corpus import common_cutoff, mix_statistics
 from .data.databases import BUILDERS
 from .data.ptb_xl_tasks import TASKS, class_names
 from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
@@ -46,8 +46,7 @@ def normalization(config: Mapping[str, Any], databases: Mapping[str, float]) -> 
     means, stds = (np.array([getattr(figure, name) for figure in figures])[:, leads] for name in ("mean", "std"))
     weights = np.array(list(databases.values()), dtype=float)
     mean, std = mix_statistics(weights / weights.sum(), means, stds)
-    cutoffs = {known[name].highpass_cutoff for name in databases}
-    return mean.tolist(), std.tolist(), cutoffs.pop() if len(cutoffs) == 1 else None
+    return mean.tolist(), std.tolist(), common_cutoff(known[name].highpass_cutoff for name in databases)
 
 
 def name_labels(model: EcgJepaForSequenceClassification, task: str, scp_statements: str | Path | None = None) -> None:

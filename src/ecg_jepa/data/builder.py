@@ -32,6 +32,7 @@ from .records import (
     read_database_info,
     replace_file,
     write_database_info,
+    write_rejections,
 )
 from .shards import (
     ShardSummary,
@@ -300,7 +301,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         """Write what stands beside the shards, `database.json` last."""
         remove_other_files(directory, len(summaries))
         rejections = [line for summary in summaries for line in summary.rejections]
-        replace_file(directory / REJECTED_FILE, "".join(json.dumps(line) + "\n" for line in rejections))
+        write_rejections(directory / REJECTED_FILE, rejections)
         counts = dict(Counter(line["reason"] for line in rejections).most_common())
         dataset = open_shards(directory)
         if not dataset:

@@ -3,10 +3,10 @@
 import os
 import queue
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,12 @@ def mix_statistics(weights: np.ndarray, mean: np.ndarray, std: np.ndarray) -> tu
     """Mean and standard deviation per lead of a mixture of databases: `weights` (databases,), the others (databases, leads)."""
     total = weights @ mean
     return total, np.sqrt(weights @ (std**2 + (mean - total) ** 2))
+
+
+def common_cutoff(cutoffs: Iterable[float | None]) -> float | None:
+    """The cutoff of a high-pass that several databases share; `None` if they differ or had none."""
+    different = set(cutoffs)
+    return different.pop() if len(different) == 1 else None
 
 
 class BufferPool:
@@ -158,6 +164,11 @@ class Corpus:
 
     def lead_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation in mV of the records that may be drawn, (databases, leads) each."""
+        return self._lead_statistics
+
+    @cached_property
+    def _lead_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        # Training, export and pictures all ask; for a million records it takes seconds.
         statistics = [d.lead_statistics(r) for d, r in zip(self.databases, self.records, strict=True)]
         mean, std = (np.stack(values) for values in zip(*statistics, strict=True))
         return mean, std
@@ -168,8 +179,7 @@ class Corpus:
 
     def highpass_cutoff(self) -> float | None:
         """Cutoff in Hz of the high-pass at preparation if all databases had the same; otherwise `None`."""
-        cutoffs = {database.info.highpass_cutoff for database in self.databases}
-        return cutoffs.pop() if len(cutoffs) == 1 else None
+        return common_cutoff(database.info.highpass_cutoff for database in self.databases)
 
     def batch(self, index: int, rank: int = 0, num_processes: int = 1, patience: float = 0.0) -> CorpusBatch:
         """Part `rank` of batch `index`: `batch_size / num_processes` crops. `patience`: as in [`BufferPool.take`]."""

@@ -10,6 +10,7 @@ The one record schema, and what a prepared database is: a folder with
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,6 +119,11 @@ def read_database_info(directory: str | Path) -> DatabaseInfo | None:
         return DatabaseInfo(**json.loads(path.read_text()))
     except (TypeError, ValueError):  # of another version, or damaged: prepare again
         return None
+
+
+def write_rejections(path: str | Path, rejections: Iterable[dict[str, str]]) -> None:
+    """Write a line per record that was left out: record, reason and detail."""
+    replace_file(path, "".join(json.dumps(line) + "\n" for line in rejections))
 
 
 def read_rejections(directory: str | Path) -> list[dict[str, str]]:

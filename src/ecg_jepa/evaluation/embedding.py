@@ -1,6 +1,5 @@
 """Records -> vectors: pooled tokens of an encoder, for search, clustering or classifiers of other libraries."""
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from tqdm.auto import tqdm
 
 from ..arguments import option
 from ..data.readers import record_files
-from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database, replace_file
+from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database, write_rejections
 from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..modeling_ecg_jepa import EcgJepaModel
 from ..wfdb_ecg_jepa import RecordError, read_wfdb
@@ -211,7 +210,7 @@ def write_embeddings(encoder: EcgJepaModel, source: RecordSource, arguments: Emb
     temporary.replace(path)
     rejected_file(path).unlink(missing_ok=True)
     if rejections:
-        replace_file(rejected_file(path), "".join(json.dumps(line) + "\n" for line in rejections))
+        write_rejections(rejected_file(path), rejections)
     return EmbeddingSummary(num_records, num_crops, rejections)
 
 
