@@ -5,7 +5,7 @@ from transformers import AutoFeatureExtractor
 
 from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor
 from ecg_jepa.configuration_ecg_jepa import STANDARD_LEADS
-from ecg_jepa.evaluation.task_data import TaskData
+from ecg_jepa.finetuning.task_data import TaskData
 
 MEAN, STD = np.linspace(-0.1, 0.1, 12).tolist(), np.linspace(0.1, 0.4, 12).tolist()
 

@@ -10,32 +10,31 @@ from pathlib import Path
 from huggingface_hub import EvalResult
 
 from ecg_jepa import EcgJepaModel
-from ecg_jepa.arguments import parse_arguments
-from ecg_jepa.data.databases import BUILDERS
-from ecg_jepa.evaluation.published import corpus_of, published_rows
-from ecg_jepa.model_card import TEMPLATE_DIR, write_model_card
-from ecg_jepa.pretraining.recipe import PretrainingRecipe
-
-CONFIG_DIR = Path(__file__).parent / "configs"
+from ecg_jepa.common.files import shipped
+from ecg_jepa.common.settings import parse_settings
+from ecg_jepa.data.databases import builder_class
+from ecg_jepa.evaluation.published import paper_run, published_rows
+from ecg_jepa.pretraining.recipe import JepaRecipe
+from ecg_jepa.publishing.card import write_model_card
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=TEMPLATE_DIR)
+    parser.add_argument("--output_dir", type=Path, default=shipped("model_cards"))
     arguments = parser.parse_args()
-    for path in sorted(CONFIG_DIR.glob("vit_*.yaml")):
+    for path in sorted(shipped("configs").glob("vit_*.yaml")):
         write_card(path, arguments.output_dir / f"{path.stem}.md")
         print(arguments.output_dir / f"{path.stem}.md")
 
 
 def write_card(config_path: Path, card_path: Path) -> None:
     """The card of one configuration."""
-    recipe = parse_arguments(PretrainingRecipe, ["--config", str(config_path)])
+    recipe = parse_settings(JepaRecipe, ["--config", str(config_path)])
     config = recipe.model_config(sampling_rate=500)
     weights = recipe.database_weights()
-    corpus = corpus_of({"path": "", "databases": list(weights)})
-    assert corpus is not None, f"{config_path} is no configuration of the paper"
-    published = published_rows(recipe.size, corpus)
+    paper = paper_run(config_path.stem)
+    assert paper is not None, f"{config_path} is no configuration of the paper"
+    published = published_rows(*paper)
     write_model_card(
         card_path,
         "published.md.jinja",
@@ -66,7 +65,7 @@ def write_card(config_path: Path, card_path: Path) -> None:
 
 def describe(name: str, weight: float) -> dict[str, object]:
     """A database as the card lists it."""
-    builder = BUILDERS[name]
+    builder = builder_class(name)
     assert builder.source is not None
     assert builder.published is not None
     return {

@@ -10,9 +10,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+from .signal_processing_ecg_jepa import STANDARD_LEADS
 
-STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+logger = logging.get_logger(__name__)
 
 # Width, depth and heads of encoder and predictor (Weimann & Conrad 2024, section 3).
 SIZES: dict[str, dict[str, int]] = {

@@ -7,8 +7,8 @@ import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
-from .configuration_ecg_jepa import STANDARD_LEADS, EcgJepaConfig
-from .signal_processing_ecg_jepa import condition, cut_crops, normalize, select_leads, unit_factor
+from .configuration_ecg_jepa import EcgJepaConfig
+from .signal_processing_ecg_jepa import CLIP, STANDARD_LEADS, condition, cut_crops, normalize, select_leads, unit_factor
 
 logger = logging.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         signal_length: int = 5000,
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
-        clip: float | None = 5.0,
+        clip: float | None = CLIP,
         highpass_cutoff: float | None = None,
         crop_duration: float | None = None,
         crop_stride: float | None = None,
@@ -168,7 +168,8 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         Returns:
             (leads, samples) or, if the extractor crops, (crops, leads, samples), float32.
         """
-        normalized = normalize(signal.astype(np.float32, copy=False), np.asarray(self.mean), np.asarray(self.std), self.clip)
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
+        normalized = normalize(signal.astype(np.float32, copy=False), mean, std, self.clip)
         return self._whole_patches(normalized) if self.crop_duration is None else self._crops(normalized)
 
     def _whole_patches(self, signal: np.ndarray) -> np.ndarray:

@@ -1,7 +1,9 @@
 """ECG-JEPA models: the encoder, its pre-training pair with predictor, and a classifier."""
 
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -364,6 +366,18 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
             if not parameter.is_meta and not bool(parameter.isfinite().all()):
                 raise ValueError(f"{source} have NaN or infinite values in {name}.")
 
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """
+        As `PreTrainedModel.save_pretrained`; the code goes along, so that the directory works without this package. `AutoModel`
+        reads the encoder of it, whatever is saved.
+        """
+        # transformers adds the class that it saves.
+        self.config.auto_map = {"AutoModel": f"{__name__.rpartition('.')[2]}.{EcgJepaModel.__name__}"}
+        super().save_pretrained(save_directory, *args, **kwargs)
+        for weights in Path(save_directory).glob("*.safetensors"):
+            # safetensors writes for the owner alone; configuration and weights are for the same readers.
+            shutil.copymode(Path(save_directory, "config.json"), weights)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # Only functions of transformers.initialization: they leave alone what from_pretrained has loaded.
@@ -564,6 +578,19 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The patch projection of the encoder."""
         return self.ecg_jepa.get_input_embeddings()
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As for the other models; `pipeline("ecg-classification")` works with the directory as well."""
+        # Also what makes transformers copy that file.
+        from .pipeline_ecg_jepa import EcgClassificationPipeline
+
+        implementation = f"{EcgClassificationPipeline.__module__.rpartition('.')[2]}.{EcgClassificationPipeline.__name__}"
+        pipelines = {"ecg-classification": {"impl": implementation, "pt": ["AutoModelForSequenceClassification"]}}
+        self.config.custom_pipelines = pipelines
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            del self.config.custom_pipelines
 
     def reset_classifier(self, num_labels: int | None = None, id2label: dict[int, str] | None = None) -> None:
         """

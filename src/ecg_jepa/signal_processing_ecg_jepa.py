@@ -7,12 +7,17 @@ Signals are arrays (leads, samples) in mV.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from scipy import signal as scipy_signal
+
+STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 # Millivolts per unit, by lower-case name; databases spell "mV" in every case.
 MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
+
+# Largest distance from the mean that the model sees, in standard deviations (paper, section 3).
+CLIP = 5.0
 
 # The augmented limb leads and III as combinations of I and II (Einthoven 1913, Goldberger 1942).
 DERIVED_LEADS = {"iii": (-1.0, 1.0), "avr": (-0.5, -0.5), "avl": (1.0, -0.5), "avf": (-0.5, 1.0)}
@@ -86,7 +91,9 @@ def interpolate_nans(signal: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _butterworth(cutoff: float, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:
-    return scipy_signal.butter(4, cutoff, btype="highpass", fs=sampling_rate)
+    from scipy.signal import butter  # here, because importing it takes longer than importing the rest of the package
+
+    return butter(4, cutoff, btype="highpass", fs=sampling_rate)
 
 
 def highpass(signal: np.ndarray, sampling_rate: float, cutoff: float = 0.5) -> np.ndarray:
@@ -96,19 +103,23 @@ def highpass(signal: np.ndarray, sampling_rate: float, cutoff: float = 0.5) -> n
     The reference applies it to CODE-15 and St-Petersburg, at 0.5 Hz and before resampling: without it, training on
     their baseline wander is unstable.
     """
+    from scipy.signal import filtfilt
+
     numerator, denominator = _butterworth(cutoff, sampling_rate)
     shortest = 3 * max(len(numerator), len(denominator))
     if signal.shape[1] <= shortest:
         raise ValueError(f"A high-pass needs more than {shortest} samples, but the record has {signal.shape[1]}.")
-    return scipy_signal.filtfilt(numerator, denominator, signal, axis=1).astype(signal.dtype, copy=False)
+    return filtfilt(numerator, denominator, signal, axis=1).astype(signal.dtype, copy=False)
 
 
 def resample(signal: np.ndarray, sampling_rate: float, target_rate: float) -> np.ndarray:
     """Resample by FFT from `sampling_rate` to `target_rate` (both Hz); the length is rounded to whole samples."""
     if sampling_rate == target_rate:
         return signal
+    from scipy.signal import resample as resample_by_fft
+
     num_samples = round(signal.shape[1] * target_rate / sampling_rate)
-    return scipy_signal.resample(signal, num_samples, axis=1).astype(signal.dtype, copy=False)
+    return resample_by_fft(signal, num_samples, axis=1).astype(signal.dtype, copy=False)
 
 
 def condition(signal: np.ndarray, sampling_rate: float, target_rate: float, highpass_cutoff: float | None = None) -> np.ndarray:
@@ -119,12 +130,19 @@ def condition(signal: np.ndarray, sampling_rate: float, target_rate: float, high
     return resample(signal, sampling_rate, target_rate)
 
 
-def normalize(signal: np.ndarray, mean: np.ndarray, std: np.ndarray, clip: float | None = 5.0) -> np.ndarray:
+def normalize(signal: Any, mean: Any, std: Any, clip: float | None = CLIP) -> Any:
     """
-    Subtract the per-lead `mean` and divide by the per-lead `std` (mV, of the training records, not of this record: the
-    amplitude carries diagnoses), then clip to +-`clip` standard deviations.
+    Subtract the per-lead mean and divide by the per-lead standard deviation (of the training records, not of this record: the
+    amplitude carries diagnoses), then clip. The one place where this happens: of batches on their device, of records for a task,
+    and in the feature extractor.
+
+    Args:
+        signal: floating-point array or tensor (..., leads, samples), in any unit.
+        mean, std: in the same unit and of the same kind, (..., leads).
+        clip: largest distance from the mean in standard deviations; `None` for none.
     """
-    normalized = (signal - np.asarray(mean, signal.dtype)[:, None]) / np.asarray(std, signal.dtype)[:, None]
+    normalized = signal - mean[..., None]
+    normalized /= std[..., None]
     return normalized if clip is None else normalized.clip(-clip, clip)
 
 

@@ -17,11 +17,6 @@ import numpy as np
 
 from .signal_processing_ecg_jepa import unit_factor
 
-try:
-    import wfdb
-except ImportError:  # a checkpoint's code also runs without it, but for the records that are left to it
-    wfdb = None
-
 _RECORD_LINE = re.compile(
     r"[-\w]+ [ \t]+ (?P<leads>\d{1,9}) [ \t]+ (?P<rate>\d+(?:\.\d+)?) [ \t]+ (?P<samples>\d{1,12})"
     r"(?: [ \t]+ (?P<time>\d{1,2}:\d{2}:\d{2}) (?P<fraction>\.\d{1,6})? (?: [ \t]+ (?P<date>\d{1,2}/\d{1,2}/\d{4}) )? )?",
@@ -222,8 +217,11 @@ def _check_size(path: Path, name: str, actual: int, expected: int) -> None:
 
 
 def _read_through_wfdb(path: Path, comments: list[str]) -> EcgRecord:
-    if wfdb is None:
-        raise RecordError(path, "wfdb is missing", "this record is not of the plain kind: install wfdb to read it")
+    try:
+        import wfdb  # here, because most records do without it, and it takes a second
+    except ImportError:
+        detail = "this record is not of the plain kind: install wfdb to read it"
+        raise RecordError(path, "wfdb is missing", detail) from None
     try:
         header = wfdb.rdheader(str(path))
     except Exception as error:  # wfdb raises what its parsing happens to run into

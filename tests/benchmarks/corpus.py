@@ -11,12 +11,12 @@ import shutil
 import statistics
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import pyarrow as pa
 
-from ecg_jepa.arguments import option, parse_arguments
+from ecg_jepa.common.settings import option, parse_settings, settings
 from ecg_jepa.data.corpus import Corpus
 from ecg_jepa.data.records import PreparedDatabase, write_database_info
 from ecg_jepa.data.shards import shard_path
@@ -25,7 +25,7 @@ RECORDS_PER_SHARD = 2000
 RECORDS_PER_TABLE = 250
 
 
-@dataclass
+@settings
 class Arguments:
     """Arguments of this script."""
 
@@ -71,7 +71,7 @@ class PeakMemory:
 
 
 def main() -> None:
-    arguments = parse_arguments(Arguments, description=__doc__)
+    arguments = parse_settings(Arguments, description=__doc__)
     make_large(arguments)
     peak = PeakMemory()
     begin = time.perf_counter()

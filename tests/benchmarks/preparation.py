@@ -7,12 +7,12 @@ How long a WFDB record takes: read by wfdb, read directly, and prepared from fil
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import wfdb
 
-from ecg_jepa.arguments import option, parse_arguments
+from ecg_jepa.common.settings import option, parse_settings, settings
 from ecg_jepa.data.challenge_2021 import Georgia, Ningbo
 from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
 from ecg_jepa.data.ptb_xl import PtbXl
@@ -22,7 +22,7 @@ from ecg_jepa.wfdb_ecg_jepa import read_wfdb
 BUILDERS = {builder.database: builder for builder in (PtbXl, MimicIvEcg, Georgia, Ningbo)}
 
 
-@dataclass
+@settings
 class Arguments:
     """Arguments of this script."""
 
@@ -40,7 +40,7 @@ def milliseconds(action: Callable[[], Iterable[object]], count: int) -> float:
 
 
 def main() -> None:
-    arguments = parse_arguments(Arguments, description=__doc__)
+    arguments = parse_settings(Arguments, description=__doc__)
     builder = BUILDERS[arguments.database](data_dir=arguments.data_dir)
     records = builder.list_records()[: arguments.num_records]
     paths = [str(Path(arguments.data_dir, record.path)) for record in records]

@@ -9,7 +9,6 @@ Evaluations are as frequent, in crops, as on the whole of PTB-XL: 2,183 validati
 import dataclasses
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,16 +16,16 @@ import numpy as np
 import yaml
 from accelerate import Accelerator
 
-from ecg_jepa.arguments import option, parse_arguments
-from ecg_jepa.cores import use_all_cores
+from ecg_jepa.common.hardware import use_all_cores
+from ecg_jepa.common.settings import option, parse_settings, settings
 from ecg_jepa.evaluation import probing
-from ecg_jepa.evaluation.classifier import Scorer
-from ecg_jepa.evaluation.protocols import ProtocolArguments
+from ecg_jepa.finetuning.classifier import Scorer
+from ecg_jepa.finetuning.protocols import ProtocolSettings
 
 PTB_XL_VALIDATION_RECORDS, STEPS_BETWEEN_EVALUATIONS = 2183, 100
 
 
-@dataclass
+@settings
 class Arguments:
     """Arguments of this script."""
 
@@ -46,7 +45,7 @@ class EncodesEachTime(Scorer):
         return self._encode(device)
 
 
-def probe(settings: ProtocolArguments, scorer: type[Scorer]) -> tuple[float, list[np.ndarray]]:
+def probe(settings: ProtocolSettings, scorer: type[Scorer]) -> tuple[float, list[np.ndarray]]:
     """Seconds of a run, and the logits of validation and test at its end."""
     with patch.object(probing, "Scorer", scorer):
         accelerator = Accelerator()
@@ -60,9 +59,9 @@ def probe(settings: ProtocolArguments, scorer: type[Scorer]) -> tuple[float, lis
 
 
 def main() -> None:
-    arguments = parse_arguments(Arguments, description=__doc__)
+    arguments = parse_settings(Arguments, description=__doc__)
     config = Path(__file__).parents[2] / "training" / "configs" / f"{arguments.protocol}.yaml"
-    settings = ProtocolArguments(
+    settings = ProtocolSettings(
         **yaml.safe_load(config.read_text())
         | {name: getattr(arguments, name) for name in ("model_name_or_path", "data_dir", "database", "task")}
     )

@@ -139,7 +139,7 @@ def test_nothing_usable_is_an_error(raw, tmp_path):
     shutil.rmtree(raw / "records500")
     with pytest.raises(ValueError, match="None of the 12 records"):
         PtbXl(data_dir=str(raw)).prepare(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"prepare_data\.py"):
+    with pytest.raises(FileNotFoundError, match="ecg-jepa prepare"):
         find_database(tmp_path)
 
 

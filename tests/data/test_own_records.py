@@ -7,7 +7,7 @@ from raw_databases import STANDARD, ecg, write_record
 
 from ecg_jepa.data.own_records import OwnRecords
 from ecg_jepa.data.records import find_database
-from ecg_jepa.evaluation.task_data import TaskData
+from ecg_jepa.finetuning.task_data import TaskData
 
 LEADS = " ".join(STANDARD)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ecg_jepa.data.folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
 from ecg_jepa.data.ptb_xl import PtbXl
-from ecg_jepa.data.ptb_xl_tasks import TASKS, TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD, describe_classes, make_task
+from ecg_jepa.data.ptb_xl_tasks import TASKS, describe_classes, make_task
 from ecg_jepa.data.readers import read_csv
 
 TABLE = pd.DataFrame.from_dict(

@@ -175,7 +175,7 @@ def test_digest_notices_changes(tmp_path):
 @pytest.mark.real_data
 def test_every_real_record_equals_wfdb(real_data, monkeypatch):
     headers = sorted(real_data.rglob("*.hea"))
-    assert len(headers) == 551
+    assert len(headers) >= 551
     through_wfdb = wfdb.rdrecord
     for header in headers:
         expected = through_wfdb(str(header.with_suffix("")))

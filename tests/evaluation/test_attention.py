@@ -3,9 +3,7 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaForSequenceClassification
-from ecg_jepa.evaluation.attention import attention_over_time, plot_examples
-from ecg_jepa.evaluation.results import Predictions
-from ecg_jepa.evaluation.task_data import TaskData
+from ecg_jepa.evaluation.attention import attention_over_time
 
 
 @pytest.fixture
@@ -67,31 +65,3 @@ def test_only_attentive_pooling_has_a_query(model):
     config = EcgJepaConfig(**{**model.config.to_dict(), "classifier_pooling": "mean"})
     with pytest.raises(ValueError, match="no query"):
         attention_over_time(EcgJepaForSequenceClassification(config), np.zeros((12, 1250), np.float32), 1250, 625)
-
-
-def test_crops_may_be_longer_than_the_picture(prepared_dir):
-    data = TaskData.load(prepared_dir, "superdiagnostic")
-    config = EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_labels=5, signal_length=6000)
-    labels = data.task.labels[data.splits["test"]]
-    figures = plot_examples(EcgJepaForSequenceClassification(config), data, Predictions(labels, labels), 6000, 3000)
-    for figure in figures.values():
-        assert len(figure.axes[1].patches[0].get_data().values) == 200
-
-
-def test_examples_are_the_surest_true_positives(model, prepared_dir):
-    data = TaskData.load(prepared_dir, "superdiagnostic")
-    labels = data.task.labels[data.splits["test"]]
-    logits = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
-    logits[labels == 0] += 10  # negatives are scored higher, but are no examples
-    figures = plot_examples(model, data, Predictions(labels, logits), 1250, 625, count=2)
-    frequent = np.argsort(-labels.sum(axis=0), kind="stable")[:2]
-    assert list(figures) == [data.task.class_names[column] for column in frequent]
-    column = frequent[0]
-    best = max(np.flatnonzero(labels[:, column]), key=lambda row: logits[row, column])
-    record = data.database.column("record_id")[data.splits["test"][best]]
-    title = figures[data.task.class_names[column]].axes[0].get_title()
-    assert title.startswith(f"record {record}: ")
-    strip, below = figures[data.task.class_names[column]].axes
-    signal = data.database.signal(data.splits["test"][best]) / 1000
-    np.testing.assert_allclose(strip.get_lines()[12].get_ydata() - 1.5, signal[1], atol=1e-6)
-    assert below.patches[0].get_data().values.sum() == pytest.approx(1)

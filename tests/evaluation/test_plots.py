@@ -5,16 +5,14 @@ import pandas as pd
 import pytest
 from raw_databases import STANDARD, ecg
 
+from ecg_jepa.common.figures import save
 from ecg_jepa.evaluation.plots import (
     CLINICAL_LAYOUT,
     plot_calibration,
     plot_ecg,
     plot_label_fractions,
-    plot_masked_prediction,
     plot_precision_recall,
-    plot_pretraining,
     plot_roc,
-    save,
 )
 
 NAMES = [f"class {number}" for number in range(10)]
@@ -84,13 +82,6 @@ def test_calibration_of_perfect_probabilities_lies_on_the_diagonal():
     assert all(labels_of(figure))
 
 
-def test_course_of_pretraining():
-    log = pd.DataFrame({"step": [10, 20], "loss": [0.8, 0.4], "target_std": [0.7, 0.6], "target_effective_rank": [30, 20]})
-    figure = plot_pretraining(log.assign(learning_rate=[1e-3, 1e-4]))
-    assert [axis.get_lines()[0].get_ydata()[1] for axis in figure.axes] == [0.4, 0.6, 20, 1e-4]
-    assert all(axis.get_ylim()[0] == 0 for axis in figure.axes)  # or a collapse would look like noise
-
-
 def test_label_fractions():
     table = pd.DataFrame(
         {
@@ -108,19 +99,3 @@ def test_label_fractions():
     assert first.get_xdata().tolist() == [0.01, 0.1, 1.0]
     assert first.get_ydata().tolist() == [0.7, 0.8, 0.9]
     assert all(labels_of(figure))
-
-
-def test_masks_and_errors():
-    errors = np.random.default_rng(0).random((4, 50))
-    errors[0, 10:20] = np.nan
-    figure = plot_masked_prediction(ecg(1250, 1)[1] / 1000, 500, "II", errors, "masks")
-    signal, error, image, _ = figure.axes
-    assert signal.get_lines()[0].get_xdata()[-1] == 1249 / 500
-    bars = error.patches[0].get_data()
-    np.testing.assert_array_equal(bars.values, np.where(np.isnan(errors[0]), 0, errors[0]))
-    assert bars.edges[[0, 10, -1]].tolist() == [0, 0.5, 2.5]
-    np.testing.assert_array_equal(image.images[0].get_array().filled(np.nan), errors)
-    # What is shaded is what is hidden: 0 to 0.5 s and 1 to 2.5 s.
-    (shade,) = signal.collections
-    assert [path.get_extents().intervalx.tolist() for path in shade.get_paths()] == [[0, 0.5], [1, 2.5]]
-    assert all(axis.get_ylabel() for axis in figure.axes)

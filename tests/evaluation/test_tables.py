@@ -2,22 +2,48 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from ecg_jepa import EcgJepaConfig, EcgJepaModel
+from ecg_jepa.common.models import weights_digest
+from ecg_jepa.data.databases import DATABASES, builder_class
 from ecg_jepa.evaluation.bootstrap import paired_test
-from ecg_jepa.evaluation.published import corpus_of, published_result
-from ecg_jepa.evaluation.tables import as_markdown, compare, comparison_as_markdown, find_runs, gather
+from ecg_jepa.evaluation.published import paper_run, published_result
+from ecg_jepa.evaluation.tables import as_markdown, compare, comparison_as_markdown, find_outdated, find_runs, gather
 
-ALL = [f"database-{number}" for number in range(10)]
+
+def described(*names):
+    return [{"name": name, "records": builder_class(name).published.records} for name in names]
+
+
+ALL = described(*(name for name in DATABASES if builder_class(name).published and name != "ptb-xl-challenge"))
+
+
+def encoder(path="runs/vit_s_all", configuration="vit_s_all", databases=ALL, size="s", **changes):
+    """As it is described in metrics.json."""
+    return {
+        "path": path,
+        "digest": f"digest of {path}",
+        "size": size,
+        "objective": "jepa",
+        "configuration": configuration,
+        "databases": databases,
+    } | changes
+
+
+RANDOM = encoder("random:s", None, [], objective=None)
 
 
 def metrics(**changes):
     values = {
-        "model": "runs/x",
-        "encoder": {"path": "runs/x", "size": "s", "databases": ALL},
+        "model": "runs/vit_s_all",
+        "encoder": encoder(),
+        "settings": {"max_steps": 10_000, "seed": 0, "task": "all"},
         "database": "ptb-xl",
         "records": {"train": 17_418, "validation": 2183, "test": 2198},
         "task": "all",
         "protocol": "finetune",
+        "configuration": changes.get("protocol", "finetune"),
         "label_fraction": 1.0,
         "labels_per_class": None,
         "seed": 0,
@@ -53,21 +79,84 @@ def test_what_differs_stands_apart(tmp_path):
         metrics(protocol="attentive"),
         metrics(label_fraction=0.01),
         metrics(labels_per_class=8),
-        metrics(encoder={"path": "random:s", "size": "s", "databases": []}),
-        metrics(encoder={"path": "runs/y", "size": "s", "databases": ["ptb-xl"]}, test_macro_auroc_interval=None),
+        metrics(encoder=RANDOM),
+        metrics(encoder=encoder("runs/y", "vit_s_ptbxl", described("ptb-xl")), test_macro_auroc_interval=None),
     ]
     table = write(tmp_path, *runs)
     assert len(table) == 7
     published = table["published"].replace({np.nan: None}).tolist()
     assert sorted(value for value in published if value is not None) == [0.883, 0.93, 0.935, 0.938, 0.945]
-    tuned, probed = as_markdown(table).split("**attentive**")
+    tuned, probed = as_markdown(table).split("**ptb-xl, attentive**")
     lines = tuned.splitlines()
-    assert lines[0] == "**finetune**"
-    assert [part.strip() for part in lines[2].split("|")[1:4]] == ["encoder", "all", "ST-MEM"]
-    assert sum(line.startswith("| s (") for line in lines) == 5  # encoders and shares of labels
-    assert probed.count("| s (") == 1
-    assert any(line.startswith("| s (all), 1% of labels") for line in lines)
-    assert any(line.startswith("| s (all), 8 labels per class") for line in lines)
+    assert lines[0] == "**ptb-xl, finetune**"
+    assert [part.strip() for part in lines[2].split("|")[1:4]] == ["encoder, on ptb-xl", "all", "ST-MEM"]
+    rows = [line.split("|")[1].strip() for line in lines[4:] if line]
+    name = f"vit_s_all (jepa, {'+'.join(database['name'] for database in ALL)})"
+    assert rows == [
+        name,
+        f"{name}, 1% of labels",
+        f"{name}, 8 labels per class",
+        "s (random)",
+        "y (jepa, ptb-xl)",
+    ]
+    assert probed.count("| vit_s_all (") == 1
+
+
+def test_a_second_database_has_a_table_of_its_own(tmp_path):
+    markdown = as_markdown(write(tmp_path, metrics(), metrics(database="georgia", test_macro_auroc=0.77)))
+    assert [line for line in markdown.splitlines() if line.startswith("**")] == ["**ptb-xl, finetune**", "**georgia, finetune**"]
+    assert "0.770" in markdown.split("**georgia, finetune**")[1]
+
+
+def test_encoders_of_one_name_have_rows_of_their_own(tmp_path):
+    twins = [encoder(f"{folder}/run", None, described("ptb-xl")) for folder in ("a", "b")]
+    table = write(tmp_path, *(metrics(encoder=twin, test_macro_auroc=0.6 + i / 10) for i, twin in enumerate(twins)))
+    first, second = table["model"]
+    assert first != second
+    assert first.startswith("run (jepa, ptb-xl) #")
+    assert second.startswith("run (jepa, ptb-xl) #")
+    markdown = as_markdown(table)
+    assert "0.600" in markdown
+    assert "0.700" in markdown
+
+
+def test_a_copy_of_an_encoder_is_the_same_encoder(tmp_path):
+    copy = encoder("somewhere/else", digest=encoder()["digest"])
+    (row,) = write(tmp_path, metrics(), metrics(encoder=copy, seed=1)).to_dict("records")
+    assert row["runs"] == 2
+
+
+def test_settings_that_differ_are_told(tmp_path):
+    short = metrics(settings={**metrics()["settings"], "max_steps": 20}, configuration=None)
+    table = write(tmp_path, metrics(), short)
+    assert table["settings"].tolist() == ["max_steps 10000", "max_steps 20"]
+    assert table["published"].notna().tolist() == [True, False]
+    assert ", max_steps 20" in as_markdown(table)
+
+
+def test_runs_of_before_anything_was_recorded_are_still_read(tmp_path):
+    old = metrics(encoder={"path": "runs/x", "size": "s", "databases": ["ptb-xl"]})
+    del old["settings"], old["configuration"]
+    (row,) = write(tmp_path, old).to_dict("records")
+    assert row["model"] == "x (training not recorded, ptb-xl)"
+    assert row["published"] is None or np.isnan(row["published"])
+
+
+def test_runs_older_than_their_encoder_are_named(tmp_path):
+    source = tmp_path / "encoder"
+    model = EcgJepaModel(EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4))
+    model.save_pretrained(source)
+    write(tmp_path / "runs", metrics(), metrics(seed=1), metrics(seed=2))
+    for number, path in enumerate((source, "random:xs")):
+        info = {"start": {"path": str(path), "digest": weights_digest(source)}}
+        (tmp_path / "runs" / str(number) / "training_info.json").write_text(json.dumps(info))
+    runs = find_runs([tmp_path / "runs"])
+    assert find_outdated(runs) == []
+    with torch.no_grad():
+        model.norm.weight.mul_(2)
+    model.save_pretrained(source)
+    (sentence,) = find_outdated(runs)
+    assert sentence.startswith(f"{tmp_path / 'runs' / '0'} is older than {source}")
 
 
 def test_the_same_run_twice_is_an_error(tmp_path):
@@ -87,11 +176,10 @@ def write_with_predictions(directory, noise, **changes):
 
 
 def test_runs_are_paired_by_all_but_their_encoder(tmp_path):
-    other = {"path": "random:s", "size": "s", "databases": []}
     for seed in (0, 1):
         labels, good = write_with_predictions(tmp_path / "a" / str(seed), 0.5, seed=seed)
-        _, bad = write_with_predictions(tmp_path / "b" / str(seed), 3.0, seed=seed, encoder=other)
-    write_with_predictions(tmp_path / "b" / "more", 1.0, task="form", encoder=other)  # has no partner
+        _, bad = write_with_predictions(tmp_path / "b" / str(seed), 3.0, seed=seed, encoder=RANDOM)
+    write_with_predictions(tmp_path / "b" / "more", 1.0, task="form", encoder=RANDOM)  # has no partner
     table = compare(find_runs([tmp_path / "a"]), find_runs([tmp_path / "b"]))
     assert table["seed"].tolist() == [0, 1]
     expected = paired_test(labels, good, bad)
@@ -100,6 +188,7 @@ def test_runs_are_paired_by_all_but_their_encoder(tmp_path):
     assert (row["low"], row["high"], row["p_value"]) == (expected.difference.low, expected.difference.high, expected.p_value)
     lines = comparison_as_markdown(table).splitlines()
     assert len(lines) == 4
+    assert lines[3].startswith("| ptb-xl ")
     assert f"{row['difference']:+.3f} [{row['low']:+.3f}" in lines[3]
     reverse = compare(find_runs([tmp_path / "b"]), find_runs([tmp_path / "a"]))
     assert reverse["difference"].tolist() == [-value for value in table["difference"]]
@@ -126,15 +215,10 @@ def test_no_runs_are_an_error(tmp_path):
         find_runs([tmp_path])
 
 
-def test_corpora_of_the_paper():
-    def corpus(databases, path="runs/x"):
-        return corpus_of({"path": path, "size": "s", "databases": databases})
-
-    assert corpus(ALL) == "all"
-    assert corpus(["mimic-iv-ecg"]) == "mimic"
-    assert corpus(["synthetic"]) is None
-    assert corpus([], "random:s") == "random"
-    assert corpus([]) is None
+def test_runs_of_the_paper():
+    assert paper_run("vit_xs_mimic") == ("xs", "mimic")
+    assert paper_run("demo") is None
+    assert paper_run(None) is None
 
 
 def test_nothing_is_set_beside_what_the_paper_did_not_do():
@@ -145,7 +229,11 @@ def test_nothing_is_set_beside_what_the_paper_did_not_do():
         {"task": "form"},
         {"protocol": "linear"},
         {"label_fraction": 0.1},
+        {"configuration": None},  # of the protocol: other steps, another learning rate
+        {"encoder": encoder(configuration=None)},  # patches of 50 samples, fewer steps: another recipe
+        {"encoder": encoder(size=None)},  # another rate
+        {"encoder": encoder(databases=[*ALL[:-1], {**ALL[-1], "records": 10}])},  # a part of a database
+        {"encoder": {"path": "runs/x", "size": "s", "databases": ["ptb-xl"]}},  # of before this was recorded
     ):
-        assert published_result(metrics(**changes)) is None
-    assert published_result(metrics(encoder={"path": "x", "size": None, "databases": ALL})) is None
+        assert published_result(metrics(**changes)) is None, changes
     assert published_result(metrics(protocol="finetune_after_probe")).auroc == 0.945

@@ -1,17 +1,18 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
-import torch
 
-from ecg_jepa.arguments import parse_arguments
-from ecg_jepa.pretraining.recipe import PretrainingRecipe
+from ecg_jepa.common.settings import parse_settings
+from ecg_jepa.pretraining.objectives import recipe_class
+from ecg_jepa.pretraining.recipe import JepaRecipe
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 
 
 @pytest.mark.parametrize("size", ["xs", "s", "b"])
 def test_published_recipe(size):
-    recipe = parse_arguments(PretrainingRecipe, ["--config", str(CONFIGS / f"vit_{size}_all.yaml")])
+    recipe = parse_settings(JepaRecipe, ["--config", str(CONFIGS / f"vit_{size}_all.yaml")])
     assert recipe.learning_rate_at(0) == 1e-6
     assert recipe.learning_rate_at(10_000) == 1e-3
     assert recipe.learning_rate_at(99_999) == 1e-6
@@ -27,7 +28,7 @@ def test_published_recipe(size):
 
 @pytest.mark.parametrize("path", [*sorted(CONFIGS.glob("vit_*.yaml")), CONFIGS / "demo.yaml"], ids=lambda path: path.stem)
 def test_every_configuration_is_valid(path):
-    recipe = parse_arguments(PretrainingRecipe, ["--config", str(path)])
+    recipe = parse_settings(JepaRecipe, ["--config", str(path)])
     assert recipe.model_config(500).num_patches in (50, 200)
 
 
@@ -37,22 +38,6 @@ def test_seven_published_runs_have_configurations():
     }
 
 
-def test_masks_depend_on_seed_batch_and_rank():
-    recipe = PretrainingRecipe(seed=3, min_keep_ratio=0.2, max_keep_ratio=0.2)
-    other_seed = PretrainingRecipe(seed=4, min_keep_ratio=0.2, max_keep_ratio=0.2)
-    mask = recipe.masks(5, 0, 4, 200)[0]
-    assert torch.equal(mask, recipe.masks(5, 0, 4, 200)[0])
-    for other in (recipe.masks(6, 0, 4, 200), recipe.masks(5, 1, 4, 200), other_seed.masks(5, 0, 4, 200)):
-        assert not torch.equal(mask, other[0])
-
-
-def test_all_ranks_see_equally_many_patches():
-    recipe = PretrainingRecipe(seed=3)
-    sizes = {tuple(recipe.masks(batch, rank, 4, 200)[0].shape for rank in range(4)) for batch in range(30)}
-    assert all(len(set(of_batch)) == 1 for of_batch in sizes)
-    assert len(sizes) > 5
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -60,17 +45,44 @@ def test_all_ranks_see_equally_many_patches():
         ({"databases": ["ptb-xl=0.5", "ptb-xl=0.5"]}, "each name once"),
         ({"databases": ["ptb-xl=0.5"]}, "sum to 0.5"),
         ({"min_keep_ratio": 0.5}, "no larger"),
-        ({"warmup_steps": -1}, "not be negative"),
-        ({"hidden_size": 385}, "use 386"),
+        ({"warmup_steps": -1}, "at least 0"),
+        ({"learning_rate": -1}, "learning_rate=-1.0 must be at least 0"),
+        ({"ema_momentum": 1.5}, "ema_momentum=1.5 must lie between 0 and 1"),
+        ({"max_grad_norm": -1}, "at least 0"),
+        ({"learning_rate": float("nan")}, "finite"),
+        ({"max_steps": "many"}, "integer"),
         ({"batch_size": 0}, "at least 1"),
     ],
 )
 def test_what_does_not_fit_raises(values, message):
     with pytest.raises(ValueError, match=message):
-        PretrainingRecipe(**values)
+        JepaRecipe(**values)
 
 
-def test_a_run_within_its_warmup_is_said():
-    with pytest.warns(UserWarning, match="ends within its warm-up.*rate of 1.9e-06"):
-        recipe = PretrainingRecipe(max_steps=10)
+def test_what_does_not_fit_the_model_is_said_at_the_rate_of_the_records():
+    with pytest.raises(ValueError, match="use 386"):
+        JepaRecipe(hidden_size=385).model_config(500)
+    recipe = JepaRecipe(patch_size=16)
+    assert recipe.model_config(400).num_patches == 250
+    with pytest.raises(ValueError, match="no whole number of patches"):
+        recipe.model_config(500)
+
+
+def test_recipes_of_the_paper_are_recognised():
+    recipe = parse_settings(JepaRecipe, ["--config", "vit_s_ptbxl", "--output_dir", "elsewhere", "--seed", "4"])
+    assert recipe.configuration() == "vit_s_ptbxl"
+    assert dataclasses.replace(recipe, mixed_precision="no", logging_steps=7).configuration() == "vit_s_ptbxl"
+    for changes in ({"patch_size": 50}, {"max_steps": 99_999}, {"databases": ["georgia=1.0"]}, {"uniform_mask_positions": True}):
+        assert dataclasses.replace(recipe, **changes).configuration() is None
+
+
+def test_objectives_choose_their_recipe():
+    assert recipe_class({}) is JepaRecipe
+    with pytest.raises(ValueError, match="no objective 'jeppa': did you mean 'jepa'"):
+        recipe_class({"objective": "jeppa"})
+
+
+def test_a_run_within_its_warmup_is_said(caplog):
+    recipe = JepaRecipe(max_steps=10)
+    assert "ends within its warm-up (warmup_steps=10000, max_steps=10), at a learning rate of 1.9e-06" in caplog.text
     assert recipe.learning_rate_at(9) == pytest.approx(1e-6 + 9 * (1e-3 - 1e-6) / 10_000)

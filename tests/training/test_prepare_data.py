@@ -35,7 +35,10 @@ def test_synthetic_records_are_generated(run_script, tmp_path, capsys):
     [
         (("--database", "ptbxl", "--data_dir", "x", "--output_dir", "y"), "no database 'ptbxl': did you mean 'ptb-xl'?"),
         (("--database", "zzz", "--data_dir", "x", "--output_dir", "y"), "choose one of mimic-iv-ecg, code-15, ptb-xl, "),
-        (("--database", "ptb-xl", "--data_dir", "x", "--output_dir", "y", "--min_duration", "-1"), "must not be negative"),
+        (
+            ("--database", "ptb-xl", "--data_dir", "x", "--output_dir", "y", "--min_duration", "-1"),
+            "min_duration=-1.0 must be at least 0",
+        ),
         (("--database", "ptb-xl", "--data_dir", "x", "--output_dir", "y", "--num_proc", "0"), "at least 1"),
         (("--database", "ptb-xl", "--data_dir", "x", "--output_dir", "y", "--sampling_rat", "500"), "'sampling_rate'"),
     ],

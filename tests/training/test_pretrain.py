@@ -10,7 +10,9 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTrainin
 
 from ecg_jepa import EcgJepaForPreTraining, EcgJepaModel
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
-from ecg_jepa.pretraining.recipe import PretrainingRecipe
+from ecg_jepa.pretraining.objective import BatchKey
+from ecg_jepa.pretraining.objectives.jepa import Jepa
+from ecg_jepa.pretraining.recipe import JepaRecipe
 
 SIZES = (
     *("--hidden_size", 32, "--num_hidden_layers", 2, "--num_attention_heads", 4),
@@ -63,7 +65,7 @@ def test_resume_is_exact(pretrain, tmp_path, flags):
 def test_the_loop_is_the_recipe(pretrain, prepared_dir, tmp_path):
     """Two steps of the script against the same steps written out by hand."""
     pretrain(tmp_path, "--max_steps", 2, "--warmup_steps", 1, "--mixed_precision", "no", "--seed", 7)
-    recipe = PretrainingRecipe(
+    recipe = JepaRecipe(
         max_steps=2,
         warmup_steps=1,
         seed=7,
@@ -75,6 +77,7 @@ def test_the_loop_is_the_recipe(pretrain, prepared_dir, tmp_path):
     )
     torch.manual_seed(7)
     model = EcgJepaForPreTraining(AutoModelForPreTraining.from_pretrained(tmp_path / "pretraining").config).train()
+    draw = Jepa(model.config, recipe).draw
     corpus = Corpus.from_weights(prepared_dir, {"synthetic": 1.0}, batch_size=8, crop_length=1250, seed=7)
     normalize = BatchNormalizer(*corpus.lead_statistics())
     decayed = [m.weight for m in model.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d)) and m.weight.requires_grad]
@@ -85,7 +88,7 @@ def test_the_loop_is_the_recipe(pretrain, prepared_dir, tmp_path):
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.param_groups[0]["weight_decay"] = decay
-        output = model(normalize(corpus.batch(step)), *recipe.masks(step, 0, 8, 50))
+        output = model(normalize(corpus.batch(step)), **draw(BatchKey(7, step), 8))
         output.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -102,7 +105,7 @@ def test_export(pretrain, prepared_dir, tmp_path):
     names = {path.name for path in tmp_path.iterdir() if path.suffix != ".py"}
     assert names == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_config.yaml"),
-        *("metrics.jsonl", "pretraining", "checkpoint-6", "plots"),
+        *("training_info.json", "metrics.jsonl", "pretraining", "checkpoint-6", "plots"),
     }
     pictures = {path.name: path.read_bytes()[:4] for path in (tmp_path / "plots").iterdir()}
     assert pictures == {"pretraining.png": b"\x89PNG", "masks.png": b"\x89PNG"}
@@ -129,8 +132,11 @@ def test_export(pretrain, prepared_dir, tmp_path):
     ("flags", "error", "message"),
     [
         (("--databases", "georgia=1.0"), SystemExit, "--database georgia"),
-        (("--resume_from_checkpoint", "nowhere"), FileNotFoundError, "no complete checkpoint"),
-        (("--crop_duration", "2.51"), SystemExit, "2"),
+        (("--resume_from_checkpoint", "nowhere"), SystemExit, "no complete checkpoint"),
+        (("--crop_duration", "2.51"), SystemExit, "no whole number of patches"),
+        (("--report_to", "foo"), SystemExit, "foo"),
+        (("--learning_rate", "-1"), SystemExit, "2"),
+        (("--eval_steps", "2", "--databases", "georgia=1.0"), SystemExit, "--database georgia"),
         (("--max_step", "5"), SystemExit, "2"),
     ],
 )
@@ -141,5 +147,5 @@ def test_mistakes_are_named(pretrain, tmp_path, flags, error, message):
 
 def test_latest_without_a_checkpoint_starts_anew(pretrain, tmp_path, capsys):
     pretrain(tmp_path, "--max_steps", 3, "--resume_from_checkpoint", "latest")
-    assert "starting from the beginning" in capsys.readouterr().out
+    assert "starting from the beginning" in capsys.readouterr().err
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]

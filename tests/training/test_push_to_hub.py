@@ -63,4 +63,4 @@ def test_mistakes_are_named(run_script, tmp_path, hub, capsys):
         run_script("push_to_hub", tmp_path / "empty", "--repo_id", "me/x", "--dry_run")
     with pytest.raises(SystemExit):
         run_script("push_to_hub", tmp_path)
-    assert "--repo_id" in capsys.readouterr().err
+    assert "repo_id is missing" in capsys.readouterr().err

@@ -29,14 +29,14 @@ def test_from_yaml_to_table(run_script, prepared_dir, encoder_dir, tmp_path, cap
         "protocols: [linear, attentive, finetune_after_probe]\nsettings: [max_steps=2, eval_steps=1, batch_size=8]\n"
     )
     run_script("sweep", "--config", config)
-    assert "6 runs, of which 0 are finished" in capsys.readouterr().out
+    assert "6 runs, of which 0 are finished" in capsys.readouterr().err
     found = sorted((tmp_path / "out").rglob("metrics.json"))
     assert len(found) == 6
     tuned = json.loads(next(path for path in found if "finetune_after_probe" in str(path)).read_text())
     assert tuned["encoder"]["path"] in (str(encoder_dir), f"random:{encoder_dir}")
     times = [path.stat().st_mtime_ns for path in found]
     run_script("sweep", "--config", config)
-    assert "of which 6 are finished" in capsys.readouterr().out
+    assert "of which 6 are finished" in capsys.readouterr().err
     assert [path.stat().st_mtime_ns for path in found] == times
 
     run_script("evaluate", tmp_path / "out")
@@ -62,7 +62,7 @@ def test_a_task_that_cannot_be_scored_ends_nothing(run_script, prepared_dir, enc
         wrong
     )
     run_script("sweep", *flags, "--models", wrong, encoder_dir, "--data_dir", prepared_dir, "--tasks", "rhythm", *small)
-    assert "1 runs could not be scored" in capsys.readouterr().out
+    assert "1 runs could not be scored" in capsys.readouterr().err
     (note,) = (tmp_path / "out").rglob("not_scored.json")
     assert "takes 250 Hz" in json.loads(note.read_text())["reason"]
     assert len(list((tmp_path / "out").rglob("metrics.json"))) == 1

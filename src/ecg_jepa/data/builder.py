@@ -1,7 +1,7 @@
 """What the preparation of every database shares: conditioning, the record schema, rejections and the closing figures."""
 
 import dataclasses
-import json
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,8 +14,9 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..configuration_ecg_jepa import STANDARD_LEADS
-from ..signal_processing_ecg_jepa import condition, select_leads
+from ..common.files import write_json
+from ..common.logs import progress_bar
+from ..signal_processing_ecg_jepa import STANDARD_LEADS, condition, select_leads
 from ..wfdb_ecg_jepa import EcgRecord, RecordError, read_wfdb
 from .download import PhysioNet, Zenodo, download
 from .quality import PublishedFigures, column_sum, measure_quality
@@ -30,7 +31,6 @@ from .records import (
     RecordInfo,
     open_shards,
     read_database_info,
-    replace_file,
     write_database_info,
     write_rejections,
 )
@@ -43,6 +43,8 @@ from .shards import (
     remove_other_files,
     write_shard,
 )
+
+logger = logging.getLogger(__name__)
 
 # Part of the digest of a prepared database: raise it when preparation changes what it writes.
 PREPARATION_VERSION = 2
@@ -246,11 +248,13 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
                 # From here until the end, the folder does not count as prepared.
                 (directory / DATABASE_FILE).unlink(missing_ok=True)
                 done = len(records) - sum(len(shard.records) for shard in stale)
-                with datasets.utils.tqdm(
+                with progress_bar(
                     total=len(records), initial=done, desc=f"Preparing {self.database}", unit=" records"
                 ) as progress:
                     for shard, summary in zip(stale, run(partial(self._write_shard, directory, digests), stale), strict=True):
+                        done += len(shard.records)
                         progress.update(len(shard.records))
+                        logger.info("%s: %d of %d records", self.database, done, len(records))
                         finished[shard.number] = summary
                         self._check_strict(strict, [summary], directory)
             summaries = [summary for summary in finished.values() if summary is not None]
@@ -332,7 +336,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         )
         samples_read = sum(summary.samples_read for summary in summaries)
         quality = measure_quality(info, dataset, samples_read, self.published)
-        replace_file(directory / QUALITY_FILE, json.dumps(quality, indent=2) + "\n")
+        write_json(directory / QUALITY_FILE, quality)
         write_database_info(directory, info)
         return info
 

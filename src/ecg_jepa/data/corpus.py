@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from .ptb_xl_tasks import in_training_folds
+from ..signal_processing_ecg_jepa import CLIP, normalize
+from .folds import in_training_folds, in_validation_fold
 from .records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
 
 
@@ -43,7 +45,7 @@ class BatchNormalizer(torch.nn.Module):
         clip: in standard deviations.
     """
 
-    def __init__(self, mean: np.ndarray, std: np.ndarray, clip: float = 5.0):
+    def __init__(self, mean: np.ndarray, std: np.ndarray, clip: float = CLIP):
         super().__init__()
         self.clip = clip
         self.mean: torch.Tensor
@@ -53,8 +55,7 @@ class BatchNormalizer(torch.nn.Module):
 
     def forward(self, batch: CorpusBatch) -> torch.Tensor:
         """(batch, leads, samples), float32."""
-        mean, std = self.mean[batch.database, :, None], self.std[batch.database, :, None]
-        return batch.signal.to(torch.float32).sub_(mean).div_(std).clamp_(-self.clip, self.clip)
+        return normalize(batch.signal.float(), self.mean[batch.database], self.std[batch.database], self.clip)
 
 
 def mix_statistics(weights: np.ndarray, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +107,7 @@ class Corpus:
     Crops of fixed length, drawn as the paper does: a database by weight, a record uniformly, a crop uniformly.
 
     The batch of an index is a pure function of (seed, index): training resumes exactly, and any number of processes read
-    disjoint parts of the same batch. Records shorter than a crop, and those of validation and test folds, are left out.
+    disjoint parts of the same batch. Records shorter than a crop, and those of other folds, are left out.
 
     Args:
         databases: prepared, with the same leads and sampling rate.
@@ -115,6 +116,7 @@ class Corpus:
         crop_length: samples per crop.
         seed: of all draws.
         num_threads: that read a batch together; default: one per core, at most 4.
+        held_out: draw from the validation fold instead of what may be trained on.
 
     Raises:
         ValueError: if databases do not fit together, a database has no usable record, or weights do not sum to 1.
@@ -128,6 +130,7 @@ class Corpus:
         crop_length: int,
         seed: int = 0,
         num_threads: int | None = None,
+        held_out: bool = False,
     ):
         if not databases or len(databases) != len(weights):
             raise ValueError(f"{len(databases)} databases and {len(weights)} weights: give one weight per database.")
@@ -144,23 +147,45 @@ class Corpus:
         self.batch_size = batch_size
         self.crop_length = crop_length
         self.seed = seed
+        self.held_out = held_out
         self.records = [self._usable_records(database) for database in databases]
         self._num_threads = num_threads or min(4, len(os.sched_getaffinity(0)))
         self._buffers = BufferPool()
 
     @classmethod
-    def from_weights(cls, data_dir: str | Path, weights: dict[str, float], **options: int) -> "Corpus":
+    def from_weights(cls, data_dir: str | Path, weights: dict[str, float], **options: Any) -> "Corpus":
         """Open the databases named in `weights` below `data_dir`; `options` as for the class."""
         return cls([find_database(data_dir, name) for name in weights], list(weights.values()), **options)
 
     def _usable_records(self, database: PreparedDatabase) -> np.ndarray:
-        usable = (database.num_samples >= self.crop_length) & in_training_folds(database.column("fold"))
+        in_folds = in_validation_fold if self.held_out else in_training_folds
+        usable = (database.num_samples >= self.crop_length) & in_folds(database.column("fold"))
         if not usable.any():
+            place = "in the validation fold" if self.held_out else "outside validation and test folds"
             raise ValueError(
                 f"{database.name} has no record of at least {self.crop_length} samples "
-                f"({self.crop_length / database.info.sampling_rate:g} s) outside validation and test folds."
+                f"({self.crop_length / database.info.sampling_rate:g} s) {place}."
             )
         return np.flatnonzero(usable)
+
+    def validation_batches(self, count: int, rank: int = 0, num_processes: int = 1) -> list[CorpusBatch]:
+        """
+        Part `rank` of `count` batches of the same mixture, drawn from the validation folds of the databases that have one; always
+        the same ones for a seed.
+
+        Raises:
+            ValueError: if none of the databases has a validation fold.
+        """
+        chosen = [i for i, d in enumerate(self.databases) if in_validation_fold(d.column("fold")).any()]
+        if not chosen:
+            names = ", ".join(database.name for database in self.databases)
+            raise ValueError(f"eval_steps needs a validation fold, which none of the databases has ({names}): set it to 0.")
+        weights = self.weights[chosen] / self.weights[chosen].sum()
+        databases = [self.databases[i] for i in chosen]
+        held_out = Corpus(databases, weights.tolist(), self.batch_size, self.crop_length, self.seed, held_out=True)
+        batches = [held_out.batch(index, rank, num_processes) for index in range(count)]
+        # Numbers of databases as in this corpus, by which batches are normalised.
+        return [CorpusBatch(batch.signal, torch.tensor(chosen)[batch.database]) for batch in batches]
 
     def lead_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation in mV of the records that may be drawn, (databases, leads) each."""

@@ -1,28 +1,30 @@
-"""All databases that can be prepared, by name."""
+"""All databases that can be prepared, by name. Their builders are imported when one is asked for."""
 
-from . import challenge_2021
-from .builder import EcgDatabaseBuilder
-from .code_15 import Code15
-from .mimic_iv_ecg import MimicIvEcg
-from .own_records import OwnRecords
-from .ptb_xl import PtbXl
-from .synthetic import Synthetic
+import importlib
+from typing import TYPE_CHECKING
 
-BUILDERS: dict[str, type[EcgDatabaseBuilder]] = {
-    builder.database: builder
-    for builder in (
-        MimicIvEcg,
-        Code15,
-        PtbXl,
-        challenge_2021.ChapmanShaoxing,
-        challenge_2021.Cpsc,
-        challenge_2021.CpscExtra,
-        challenge_2021.Georgia,
-        challenge_2021.Ningbo,
-        challenge_2021.Ptb,
-        challenge_2021.StPetersburg,
-        challenge_2021.PtbXlChallenge,
-        OwnRecords,
-        Synthetic,
-    )
+if TYPE_CHECKING:
+    from .builder import EcgDatabaseBuilder
+
+# Name -> module and class.
+DATABASES = {
+    "mimic-iv-ecg": ("mimic_iv_ecg", "MimicIvEcg"),
+    "code-15": ("code_15", "Code15"),
+    "ptb-xl": ("ptb_xl", "PtbXl"),
+    "chapman-shaoxing": ("challenge_2021", "ChapmanShaoxing"),
+    "cpsc": ("challenge_2021", "Cpsc"),
+    "cpsc-extra": ("challenge_2021", "CpscExtra"),
+    "georgia": ("challenge_2021", "Georgia"),
+    "ningbo": ("challenge_2021", "Ningbo"),
+    "ptb": ("challenge_2021", "Ptb"),
+    "st-petersburg": ("challenge_2021", "StPetersburg"),
+    "ptb-xl-challenge": ("challenge_2021", "PtbXlChallenge"),
+    "own": ("own_records", "OwnRecords"),
+    "synthetic": ("synthetic", "Synthetic"),
 }
+
+
+def builder_class(name: str) -> "type[EcgDatabaseBuilder]":
+    """The builder of a database of `DATABASES`."""
+    module, class_name = DATABASES[name]
+    return getattr(importlib.import_module(f".{module}", __package__), class_name)

@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 import fsspec
 import tenacity
-from datasets.utils import tqdm
+
+from ..common.logs import progress_bar
 
 # Few at a time: the hosts are shared by everybody.
 _TRANSFERS_AT_A_TIME = 4
@@ -89,8 +90,8 @@ def download(files: list[RemoteFile], directory: str | Path) -> None:
     directory = Path(directory)
     with (
         ThreadPoolExecutor(_TRANSFERS_AT_A_TIME) as threads,
-        tqdm(total=len(files), unit=" files", desc="Files") as files_bar,
-        tqdm(unit="B", unit_scale=True, desc="Transferred") as bytes_bar,
+        progress_bar(total=len(files), unit=" files", desc="Files") as files_bar,
+        progress_bar(unit="B", unit_scale=True, desc="Transferred") as bytes_bar,
     ):
         fetch = partial(_fetch, directory, bytes_bar.update)
         for begin in range(0, len(files), _FILES_AT_A_TIME):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..wfdb_ecg_jepa import EcgRecord
 from .builder import EcgDatabaseBuilder
-from .ptb_xl_tasks import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
+from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
 from .readers import read_csv, read_npy
 from .records import RecordInfo
 

@@ -1,16 +1,11 @@
 """SCP statements -> the seven classification tasks of PTB-XL (Strodthoff et al. 2020; ST-MEM: Na et al. 2024)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM")
-
-TRAIN_FOLDS = tuple(range(1, 9))
-VALIDATION_FOLD = 9
-TEST_FOLD = 10
+from .tasks import TASKS, Task
 
 # The superclasses, which the table of statements does not describe (Wagner et al. 2020, table 5).
 _SUPERCLASSES = {
@@ -20,31 +15,6 @@ _SUPERCLASSES = {
     "CD": "conduction disturbance",
     "HYP": "hypertrophy",
 }
-
-
-def in_training_folds(fold: np.ndarray) -> np.ndarray:
-    """Which records may be trained on: those of folds 1 to 8, and those of databases without folds (NaN). Boolean."""
-    return np.isnan(fold.astype(float)) | np.isin(fold, TRAIN_FOLDS)
-
-
-@dataclass
-class Task:
-    """
-    A task over the records of a database.
-
-    Args:
-        name: one of `TASKS`.
-        class_names: sorted; only classes that some record has.
-        labels: (records, classes) float32 zeros and ones.
-        included: (records,) bool; records without a label of the task are left out, as are, for ST-MEM, those with several.
-        single_label: True for ST-MEM (softmax over exclusive classes).
-    """
-
-    name: str
-    class_names: list[str]
-    labels: np.ndarray
-    included: np.ndarray
-    single_label: bool
 
 
 def _class_of_statement(name: str, table: pd.DataFrame) -> dict[str, str]:

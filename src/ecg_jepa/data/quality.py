@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from .ptb_xl_tasks import in_training_folds
+from .folds import in_training_folds
 from .records import DatabaseInfo, lead_statistics
 
 

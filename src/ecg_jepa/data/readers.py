@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from ..configuration_ecg_jepa import STANDARD_LEADS
+from ..signal_processing_ecg_jepa import STANDARD_LEADS
 from ..wfdb_ecg_jepa import EcgRecord, RecordError, voltage_factor
 
 # CODE-15's HDF5 files (Ribeiro et al. 2021): float32 (exams, 4096 samples at 400 Hz, leads in the standard order).

@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ..common.files import replace_file, write_json
+
 DATABASE_FILE = "database.json"
 REJECTED_FILE = "rejected.jsonl"
 QUALITY_FILE = "quality.json"
@@ -97,17 +99,9 @@ class DatabaseInfo:
             )
 
 
-def replace_file(path: str | Path, text: str) -> None:
-    """Write a text file so that it is either the old one or the whole new one, whenever the process is killed."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
 def write_database_info(directory: str | Path, info: DatabaseInfo) -> None:
     """Write `database.json`."""
-    replace_file(Path(directory, DATABASE_FILE), json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+    write_json(Path(directory, DATABASE_FILE), dataclasses.asdict(info))
 
 
 def read_database_info(directory: str | Path) -> DatabaseInfo | None:
@@ -156,7 +150,7 @@ class PreparedDatabase:
         if info is None or dataset is None:
             raise FileNotFoundError(
                 f"{self.directory} holds no prepared database (no {DATABASE_FILE} of this version). Prepare one with: "
-                "python training/prepare_data.py --database NAME --data_dir RAW --output_dir PREPARED"
+                "ecg-jepa prepare --database NAME --data_dir RAW --output_dir PREPARED"
             )
         self.info = info
         self.dataset = dataset
@@ -258,6 +252,6 @@ def find_database(data_dir: str | Path, name: str | None = None) -> PreparedData
     if name is None and found:
         raise FileNotFoundError(f"{data_dir} holds several prepared databases ({available}): name one with --database.")
     raise FileNotFoundError(
-        f"No prepared database{f' {name!r}' if name else ''} in {data_dir} (found: {available}). Prepare it with: python "
-        f"training/prepare_data.py --database {name or 'NAME'} --data_dir RAW --output_dir {data_dir}"
+        f"No prepared database{f' {name!r}' if name else ''} in {data_dir} (found: {available}). Prepare it with: "
+        f"ecg-jepa prepare --database {name or 'NAME'} --data_dir RAW --output_dir {data_dir}"
     )

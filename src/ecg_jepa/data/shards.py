@@ -20,7 +20,8 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from .records import FEATURES, SHARDS, replace_file
+from ..common.files import write_json
+from .records import FEATURES, SHARDS
 
 # Shards are a power of two of records, so that databases that grow keep theirs. At least 16 can be shared among processes and
 # little is lost with one; not too many, for each is a file that every opening of the corpus maps into memory.
@@ -73,7 +74,7 @@ def write_shard(directory: Path, number: int, tables: Iterable[pa.Table], summar
             writer.write_table(table)
     temporary.replace(path)
     summary.bytes = path.stat().st_size
-    replace_file(path.with_suffix(".json"), json.dumps(dataclasses.asdict(summary)) + "\n")
+    write_json(path.with_suffix(".json"), dataclasses.asdict(summary))
 
 
 def remove_other_files(directory: Path, num_shards: int) -> None:

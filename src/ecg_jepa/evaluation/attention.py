@@ -2,14 +2,9 @@
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
-from ..data.records import MICROVOLTS_PER_MILLIVOLT
 from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
 from ..signal_processing_ecg_jepa import crop_starts, cut_crops
-from .plots import CLINICAL_DURATION, has_clinical_leads, plot_ecg
-from .results import Predictions, probabilities
-from .task_data import TaskData
 
 
 @torch.no_grad()
@@ -52,32 +47,3 @@ def attention_over_time(
     whole = signal.shape[1] // patch * patch
     shares = (sums / counts)[:whole].reshape(-1, patch).mean(axis=1)
     return shares / shares.sum()
-
-
-def plot_examples(
-    model: EcgJepaForSequenceClassification, data: TaskData, test: Predictions, crop_length: int, crop_stride: int, count: int = 2
-) -> dict[str, Figure]:
-    """
-    Test records in the clinical layout with the query's attention under them: for each of the `count` most frequent classes,
-    the record with that label that is scored highest. Class name -> figure; none where leads of the layout are missing.
-    """
-    info = data.database.info
-    if not has_clinical_leads(info.lead_names):
-        return {}
-    scores = probabilities(test.logits, data.task.single_label)
-    figures = {}
-    for column in np.argsort(-test.labels.sum(axis=0), kind="stable")[:count]:
-        if not test.labels[:, column].any():
-            continue
-        row = int(np.where(test.labels[:, column] > 0, scores[:, column], -1.0).argmax())
-        index = int(data.splits["test"][row])
-        length = min(round(CLINICAL_DURATION * info.sampling_rate), int(data.database.num_samples[index]))
-        # The picture may be shorter than a crop; a crop is whole patches.
-        crop_length = min(crop_length, length - length % model.config.patch_size)
-        signal = data.database.signal(index, 0, length) / MICROVOLTS_PER_MILLIVOLT
-        attention = attention_over_time(model, data.normalized(index, 0, length), crop_length, crop_stride)
-        name = data.task.class_names[column]
-        labels = ", ".join(np.array(data.task.class_names)[test.labels[row] > 0])
-        title = f"record {data.database.column('record_id')[index]}: {labels}; predicted {name} {scores[row, column]:.2f}"
-        figures[name] = plot_ecg(signal, info.sampling_rate, info.lead_names, attention, title)
-    return figures

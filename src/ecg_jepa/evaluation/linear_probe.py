@@ -1,4 +1,6 @@
-"""A quick check of an encoder: logistic regression on its mean token. `training/finetune.py` has the real protocols."""
+"""A quick check of embeddings: logistic regression. `finetuning/` has the real protocols."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -6,37 +8,37 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..modeling_ecg_jepa import EcgJepaModel
-from .embedding import embed
-from .metrics import PerClass, auroc
-from .task_data import TaskData
+from .metrics import MacroAuroc, measure
 
 
-def embed_split(encoder: EcgJepaModel, data: TaskData, indices: np.ndarray) -> np.ndarray:
-    """Mean token of each record, over as many crops of the encoder's length as cover it: (records, hidden_size)."""
-    length = encoder.config.signal_length
-    return np.concatenate(list(embed(encoder, data.strided_crops(indices, length, length, max_crops=128))))
+@dataclass
+class ProbeResult:
+    """Macro AUROC over classes, and the classes that could not be scored."""
+
+    macro_auroc: float
+    left_out: list[str]
 
 
-def linear_probe(encoder: EcgJepaModel, data: TaskData) -> PerClass:
+def linear_probe(
+    features: np.ndarray,
+    labels: np.ndarray,
+    held_out_features: np.ndarray,
+    held_out_labels: np.ndarray,
+    class_names: list[str],
+) -> ProbeResult:
     """
-    Macro AUROC on folds 9 and 10 of a logistic regression per class, fitted on the training folds.
+    Fit a logistic regression per class and score held-out records. Deterministic, and nothing is chosen on the latter. Classes
+    that the training records do not have are left out.
 
-    Deterministic, and nothing is chosen on fold 9, so that both may be scored. Classes that the training folds do not have
-    are left out.
+    Args:
+        features, held_out_features: (records, width).
+        labels, held_out_labels: zeros and ones, (records, classes).
+        class_names: of the columns of the labels.
     """
-    train, held_out = data.splits["train"], held_out_records(data)
-    learnable = data.task.labels[train].any(axis=0) & ~data.task.labels[train].all(axis=0)
-    labels = data.task.labels[:, learnable]
+    learnable = labels.any(axis=0) & ~labels.all(axis=0)
     regression = OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=1000))
-    probe = make_pipeline(StandardScaler(), regression).fit(embed_split(encoder, data, train), labels[train])
-    scores = probe.predict_proba(embed_split(encoder, data, held_out)).reshape(len(held_out), -1)
-    names = np.array(data.task.class_names)
-    result = auroc(labels[held_out], scores, names[learnable].tolist())
-    result.left_out += names[~learnable].tolist()
-    return result
-
-
-def held_out_records(data: TaskData) -> np.ndarray:
-    """Records of folds 9 and 10."""
-    return np.concatenate([data.splits["validation"], data.splits["test"]])
+    probe = make_pipeline(StandardScaler(), regression).fit(features, labels[:, learnable])
+    scores = probe.predict_proba(held_out_features).reshape(len(held_out_features), -1)
+    names = np.array(class_names)
+    result = measure(MacroAuroc, held_out_labels[:, learnable], scores, class_names=names[learnable].tolist())
+    return ProbeResult(result["macro_auroc"], result["auroc_left_out"] + names[~learnable].tolist())

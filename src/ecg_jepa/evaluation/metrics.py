@@ -5,36 +5,15 @@ All take scores (records, classes) as `predictions` and zeros and ones (records,
 exclusive classes, each row of `references` has a single one.
 """
 
-import importlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
+import evaluate
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_recall_curve
-
-
-def _import_library(name: str) -> Any:
-    """
-    A library, even if the folder of the running script, which comes first on Python's path, holds a script of its name: ours
-    has an `evaluate.py`.
-    """
-    path = sys.path.copy()
-    try:
-        sys.path[:] = [entry for entry in path if not Path(entry or ".", f"{name}.py").is_file()]
-        return importlib.import_module(name)
-    finally:
-        sys.path[:] = path
-
-
-if TYPE_CHECKING:
-    import evaluate
-else:
-    evaluate = _import_library("evaluate")
 
 
 @dataclass
@@ -195,3 +174,14 @@ class ExclusiveAccuracy(_RecordMetric):
             "accuracy": float(accuracy_score(truth, predicted)),
             "exclusive_macro_f1": float(f1_score(truth, predicted, average="macro", labels=np.unique(truth), zero_division=0.0)),
         }
+
+
+def measure(metric: type[_RecordMetric], labels: np.ndarray, scores: np.ndarray, **options: Any) -> dict[str, Any]:
+    """A metric of labels and scores, (records, classes) each, without a trace on the disk. `options` as for its class."""
+    check_shapes(labels, scores)
+    return metric(keep_in_memory=True).compute(predictions=scores, references=labels, **options)
+
+
+def macro_auroc(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> float:
+    """[`MacroAuroc`] as one number, by which training chooses its best validation."""
+    return measure(MacroAuroc, labels, scores, class_names=class_names)["macro_auroc"]

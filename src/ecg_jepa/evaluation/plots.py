@@ -1,28 +1,20 @@
-"""
-Pictures of results. Each function returns a figure; [`save`] writes it.
-
-Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; lines differ in style, too.
-"""
+"""Pictures of results. Each function returns a figure; [`common.figures.save`] writes it."""
 
 import math
 from collections.abc import Sequence
-from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from ..common.figures import COLORS, new_figure
 from .metrics import auroc, average_precision
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without the yellow, pale on white
-_LINE_STYLES = ("-", "--", "-.", ":")
 _MAX_CURVES = len(COLORS)  # in colour, the classes with most records; the others are thin and grey
 
 # The usual paper of electrocardiographs: 25 mm/s, 10 mm/mV, lines every 1 and 5 mm.
@@ -32,23 +24,6 @@ CLINICAL_LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", 
 CLINICAL_DURATION = 10.0  # s
 _RHYTHM_LEAD = "II"
 _ROW_HEIGHT = 3.0  # mV
-
-
-def save(figure: Figure, path: str | Path) -> Path:
-    """Write a PNG; its folder is made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return path
-
-
-def _new_figure(width: float, height: float, **layout: Any) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(**layout)
-    styles = list(islice(cycle(_LINE_STYLES), len(COLORS)))
-    for axis in np.atleast_1d(axes).ravel():
-        axis.set_prop_cycle(cycler(color=COLORS) + cycler(linestyle=styles))
-    return figure, axes
 
 
 def plot_ecg(
@@ -86,7 +61,7 @@ def plot_ecg(
     top = max((rows_below + 1) * _ROW_HEIGHT, *(math.ceil(values.max()) for *_, values in strips))
     width, height = duration * MM_PER_SECOND / _MM_PER_INCH, (top - bottom) * MM_PER_MILLIVOLT / _MM_PER_INCH
     ratios = [1.0] if attention is None else [1.0, 0.15]
-    figure, axes = _new_figure(
+    figure, axes = new_figure(
         width + 1.2, height * sum(ratios) + 1.0, nrows=len(ratios), sharex=True, height_ratios=ratios, squeeze=False
     )
     axis = axes[0, 0]
@@ -114,41 +89,6 @@ def _missing_leads(lead_names: Sequence[str]) -> list[str]:
     return [name for row in CLINICAL_LAYOUT for name in row if name.lower() not in present]
 
 
-def plot_masked_prediction(
-    signal: np.ndarray, sampling_rate: float, lead_name: str, errors: np.ndarray, title: str = ""
-) -> Figure:
-    """
-    The masks of a batch, and how well hidden patches of its first record are predicted.
-
-    Args:
-        signal: a lead of the first record, (samples,) in mV.
-        sampling_rate: in Hz.
-        lead_name: of the lead.
-        errors: mean absolute error of the predicted latents, (records, patches), NaN where a patch is visible.
-        title: above the picture.
-    """
-    duration = len(signal) / sampling_rate
-    edges = np.linspace(0, duration, errors.shape[1] + 1)
-    figure, axes = _new_figure(10, 7, nrows=3, sharex=True, height_ratios=[1.2, 0.8, 1.4])
-    hidden = ~np.isnan(errors[0])
-    axes[0].plot(np.arange(len(signal)) / sampling_rate, signal, color="black", linewidth=0.7, linestyle="-")
-    shade = axes[0].get_xaxis_transform()  # whole height of the axis
-    ends = np.repeat(edges, 2)[1:-1]  # of each patch
-    axes[0].fill_between(ends, 0, 1, where=np.repeat(hidden, 2), color=COLORS[0], alpha=0.2, linewidth=0, transform=shade)
-    axes[0].set_ylabel(f"lead {lead_name} (mV)")
-    axes[0].set_title(title)
-    axes[1].stairs(np.where(hidden, errors[0], 0.0), edges, fill=True, color=COLORS[0])
-    axes[1].set_ylabel("prediction error\n(latent units)")
-    image = axes[2].imshow(
-        errors, aspect="auto", extent=(0, duration, len(errors) + 0.5, 0.5), interpolation="nearest", cmap="cividis"
-    )
-    axes[2].set_facecolor("white")
-    axes[2].set_ylabel("record of the batch\n(white: visible)")
-    axes[2].set_xlabel("time (s); shaded: hidden from the context encoder")
-    figure.colorbar(image, ax=axes[2], label="prediction error", location="right")
-    return figure
-
-
 def _draw_paper(axis: Axes, duration: float, bottom: float, top: float) -> None:
     axis.set(xlim=(0, duration), ylim=(bottom, top), aspect=MM_PER_MILLIVOLT / MM_PER_SECOND)
     # Plain lines: hundreds of ticks, one per millimetre, take seconds to draw.
@@ -168,7 +108,7 @@ def _most_frequent(labels: np.ndarray, scorable: list[int]) -> list[int]:
 def plot_roc(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> Figure:
     """ROC curve of every class that can be scored; the most frequent ones in colour, with their AUROC."""
     result = auroc(labels, scores, class_names)
-    figure, axis = _new_figure(7.5, 5.5)
+    figure, axis = new_figure(7.5, 5.5)
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
     _draw_curves(axis, labels, class_names, result.per_class, lambda c: roc_curve(labels[:, c], scores[:, c])[:2])
     axis.set(xlabel="1 - specificity (share of negatives)", ylabel="sensitivity (share of positives)")
@@ -180,7 +120,7 @@ def plot_roc(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> 
 def plot_precision_recall(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> Figure:
     """Precision over recall of every class that can be scored; the most frequent ones in colour."""
     result = average_precision(labels, scores, class_names)
-    figure, axis = _new_figure(7.5, 5.5)
+    figure, axis = new_figure(7.5, 5.5)
 
     def curve(column: int) -> tuple[np.ndarray, np.ndarray]:
         precision, recall, _ = precision_recall_curve(labels[:, column], scores[:, column])
@@ -209,7 +149,7 @@ def _draw_curves(axis: Axes, labels: np.ndarray, class_names: list[str], values:
 
 def plot_calibration(labels: np.ndarray, probabilities: np.ndarray, class_names: list[str], num_bins: int = 10) -> Figure:
     """Observed share of positives over predicted probability, in bins of equally many records; the most frequent classes."""
-    figure, axis = _new_figure(7.5, 5.5)
+    figure, axis = new_figure(7.5, 5.5)
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", label="perfect")
     scorable = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
     for column in _most_frequent(labels, scorable):
@@ -221,30 +161,6 @@ def plot_calibration(labels: np.ndarray, probabilities: np.ndarray, class_names:
     return figure
 
 
-def plot_pretraining(log: pd.DataFrame) -> Figure:
-    """
-    The course of a pre-training run.
-
-    Args:
-        log: `metrics.jsonl` as a table, with `step`, `loss`, `target_std`, `target_effective_rank` and `learning_rate`.
-    """
-    panels = {
-        "loss": "loss (mean absolute error)",
-        "target_std": "standard deviation of targets",
-        "target_effective_rank": "effective rank of targets (dimensions)",
-        "learning_rate": "learning rate",
-    }
-    figure, axes = _new_figure(9, 6, nrows=2, ncols=2, sharex=True)
-    for axis, (column, label) in zip(axes.ravel(), panels.items(), strict=True):
-        axis.plot(log["step"], log[column])
-        axis.set_ylabel(label)
-        axis.set_ylim(0, 1.1 * log[column].max())
-        axis.grid(color="0.9")
-    for axis in axes[-1]:
-        axis.set_xlabel("optimiser steps")
-    return figure
-
-
 def plot_label_fractions(table: pd.DataFrame) -> Figure:
     """
     Macro AUROC over the share of the training labels, a line per encoder and protocol, bars for one standard deviation.
@@ -252,7 +168,7 @@ def plot_label_fractions(table: pd.DataFrame) -> Figure:
     Args:
         table: of [`tables.gather`], for one task.
     """
-    figure, axis = _new_figure(6.5, 4.5)
+    figure, axis = new_figure(6.5, 4.5)
     for (model, protocol), rows in table.groupby(["model", "protocol"], sort=False):
         rows = rows.sort_values("label_fraction")
         errors = rows["auroc_std"].fillna(0.0)

@@ -2,6 +2,9 @@
 
 from typing import Any, NamedTuple
 
+from ..common.files import RANDOM_PREFIX
+from ..data.databases import builder_class
+
 
 class PublishedResult(NamedTuple):
     """A figure of the paper; `std` is `None` where it gives none."""
@@ -25,33 +28,50 @@ _TABLE: dict[tuple[str, str], tuple[tuple[float, float | None], ...]] = {
     ("xs", "random"): ((0.911, None), (0.815, None)),
 }
 
-ALL_DATABASES = 10
+# Shipped configuration -> size and corpus of the paper's run that it is.
+_CONFIGURATIONS = {
+    **{f"vit_{size}_all": (size, "all") for size in ("b", "s", "xs")},
+    **{f"vit_{size}_mimic": (size, "mimic") for size in ("s", "xs")},
+    **{f"vit_{size}_ptbxl": (size, "ptb-xl") for size in ("s", "xs")},
+}
 
 # Records of the tasks in PTB-XL 1.0.3; some may be rejected, but results on a part of it are not comparable.
 _RECORDS = {"all": 21_799, "ST-MEM": 16_244}
 _SHARE_NEEDED = 0.95
 
 
-def corpus_of(encoder: dict[str, Any]) -> str | None:
-    """The paper's name for what an encoder learned from (`encoder` of `metrics.json`); `None` if it has none."""
-    databases = encoder["databases"]
-    if encoder["path"].startswith("random:"):
-        return "random"
-    if len(databases) == ALL_DATABASES:
-        return "all"
-    return {"mimic-iv-ecg": "mimic", "ptb-xl": "ptb-xl"}.get(databases[0]) if len(databases) == 1 else None
+def paper_run(configuration: str | None) -> tuple[str, str] | None:
+    """Size and corpus (`all`, `mimic`, `ptb-xl`) of the paper's run that a shipped configuration is; `None` if it is none."""
+    return _CONFIGURATIONS.get(configuration or "")
+
+
+def _run_of_encoder(encoder: dict[str, Any]) -> tuple[str, str] | None:
+    """The same for an encoder as `metrics.json` describes it: trained by that configuration, on databases that are complete."""
+    if encoder["path"].startswith(RANDOM_PREFIX):
+        return (encoder["size"], "random") if encoder["size"] else None
+    run = paper_run(encoder.get("configuration"))
+    if run is None or encoder["size"] != run[0]:
+        return None
+    for database in encoder["databases"]:
+        published = builder_class(database["name"]).published
+        if published is None or database["records"] < _SHARE_NEEDED * published.records:
+            return None
+    return run
 
 
 def published_result(metrics: dict[str, Any]) -> PublishedResult | None:
     """
-    The paper's figure for a run with this `metrics.json`, or `None`: it has some for the whole of PTB-XL, all labels, two tasks.
+    The paper's figure for a run with this `metrics.json`, or `None`.
 
+    It has some for two tasks on the whole of PTB-XL with all labels. A run is set beside one only if encoder and classifier were
+    trained by the shipped configurations, which are the paper's, on complete databases; all this must have been recorded.
     Fine-tuning after a probe is set beside the paper's fine-tuning, too.
     """
     if metrics["database"] != "ptb-xl" or metrics["label_fraction"] != 1.0 or metrics["labels_per_class"] is not None:
         return None
-    encoder = metrics["encoder"]
-    row = _TABLE.get((encoder.get("size"), corpus_of(encoder) or ""))
+    if metrics.get("configuration") != metrics["protocol"] or "digest" not in metrics["encoder"]:
+        return None
+    row = _TABLE.get(_run_of_encoder(metrics["encoder"]) or ("", ""))
     protocol = "finetune" if metrics["protocol"] == "finetune_after_probe" else metrics["protocol"]
     if row is None or (protocol, metrics["task"]) not in _COLUMNS[: len(row)]:
         return None
@@ -61,7 +81,7 @@ def published_result(metrics: dict[str, Any]) -> PublishedResult | None:
 
 
 def published_rows(size: str, corpus: str) -> list[dict[str, Any]]:
-    """All figures of an encoder (of [`corpus_of`]), with `protocol` (ours), `task`, `auroc` and `std`."""
+    """All figures of an encoder (of [`paper_run`]), with `protocol` (ours), `task`, `auroc` and `std`."""
     figures = _TABLE[(size, corpus)]
     return [
         {"protocol": protocol, "task": task, "auroc": auroc, "std": std}

@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.ptb_xl_tasks import Task
+from ..data.tasks import Task
 from .bootstrap import Interval, bootstrap, macro_auroc_interval
-from .metrics import ExclusiveAccuracy, PerClass, auroc, average_precision, f1, f1_thresholds
+from .metrics import ExclusiveAccuracy, MacroAuroc, MacroAveragePrecision, MacroF1, f1_thresholds, measure
+
+# What a finished run leaves in its folder; the first is written last.
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.npz"
 
 
 @dataclass
@@ -41,15 +45,19 @@ def summarize(task: Task, validation: Predictions, test: Predictions, num_resamp
     names = task.class_names
     scores = probabilities(test.logits, task.single_label)
     thresholds = f1_thresholds(validation.labels, probabilities(validation.logits, task.single_label))
-    ranked = auroc(test.labels, test.logits, names)
+    ranked = measure(MacroAuroc, test.labels, test.logits, class_names=names)
+    precision = measure(MacroAveragePrecision, test.labels, test.logits, class_names=names)
+    f1 = measure(MacroF1, test.labels, scores, class_names=names, thresholds=thresholds)
     metrics: dict[str, Any] = {
-        "test_macro_auroc": ranked.macro,
+        "test_macro_auroc": ranked["macro_auroc"],
         "test_macro_auroc_interval": _auroc_bounds(test, num_resamples),
-        "test_auroc": ranked.per_class,
-        "classes_left_out": ranked.left_out,
-        "test_support": ranked.support,
-        **_named("average_precision", average_precision(test.labels, test.logits, names)),
-        **_named("f1", f1(test.labels, scores, names, thresholds)),
+        "test_auroc": ranked["auroc_per_class"],
+        "classes_left_out": ranked["auroc_left_out"],
+        "test_support": ranked["auroc_support"],
+        "test_macro_average_precision": precision["macro_average_precision"],
+        "test_average_precision": precision["average_precision_per_class"],
+        "test_macro_f1": f1["macro_f1"],
+        "test_f1": f1["f1_per_class"],
         # A class without positives in validation has no threshold.
         "f1_thresholds": {n: float(t) for n, t in zip(names, thresholds, strict=True) if np.isfinite(t)},
     }
@@ -70,14 +78,10 @@ def _bounds(interval: Interval) -> list[float]:
     return [interval.low, interval.high]
 
 
-def _named(name: str, result: PerClass) -> dict[str, Any]:
-    return {f"test_macro_{name}": result.macro, f"test_{name}": result.per_class}
-
-
 def _exclusive(test: Predictions, num_resamples: int) -> dict[str, Any]:
     correct = test.labels.argmax(axis=1) == test.logits.argmax(axis=1)
     interval = bootstrap(lambda counts: (counts * correct).sum(axis=1) / counts.sum(axis=1), len(correct), num_resamples)
-    figures = ExclusiveAccuracy().compute(predictions=test.logits, references=test.labels)
+    figures = measure(ExclusiveAccuracy, test.labels, test.logits)
     return {
         "test_accuracy": figures["accuracy"],
         "test_accuracy_interval": _bounds(interval),

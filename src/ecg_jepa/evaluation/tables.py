@@ -1,4 +1,4 @@
-"""Finished runs -> one table: a row per encoder, protocol, task and share of the labels, over seeds."""
+"""Finished runs -> one table: a row per encoder, database, protocol, task and share of the labels, over seeds."""
 
 import json
 from collections.abc import Sequence
@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..common.files import RANDOM_PREFIX, TRAINING_INFO_FILE, digest_of
+from ..common.models import weights_digest
 from .bootstrap import paired_test
-from .probing import METRICS_FILE, PREDICTIONS_FILE
-from .published import corpus_of, published_result
+from .published import published_result
+from .results import METRICS_FILE, PREDICTIONS_FILE
 
-_GROUP = ["model", "path", "database", "task", "protocol", "label_fraction", "labels_per_class"]
+# What runs of one row agree in; they differ in their seed only.
+_GROUP = ["model", "encoder", "database", "task", "protocol", "label_fraction", "labels_per_class", "settings"]
+_OF_THE_ENCODER = ("model", "encoder")
 
 
 def find_runs(directories: Sequence[str | Path]) -> list[Path]:
@@ -25,7 +29,7 @@ def find_runs(directories: Sequence[str | Path]) -> list[Path]:
     found = sorted({path.parent for directory in directories for path in Path(directory).rglob(METRICS_FILE)})
     if not found:
         names = ", ".join(map(str, directories))
-        raise FileNotFoundError(f"No finished run ({METRICS_FILE}) in {names}: run training/finetune.py or training/sweep.py.")
+        raise FileNotFoundError(f"No finished run ({METRICS_FILE}) in {names}: run ecg-jepa finetune or ecg-jepa sweep.")
     return found
 
 
@@ -33,9 +37,10 @@ def gather(runs: Sequence[Path]) -> pd.DataFrame:
     """
     One row per group of runs that differ in their seed only.
 
-    Columns: the group (`model` is size, or else name, and databases of the encoder, `path` its directory); `runs`; `auroc` and
-    `auroc_std`, mean and standard deviation over seeds (NaN for one run); `low` and `high`, means of the bootstrap bounds, which
-    tell how sure the test records are; `average_precision`, `f1`, `accuracy` (ST-MEM); `classes_left_out`; `published`,
+    Columns: the group (`model` says what the encoder is, in words that no other encoder of the table has; `encoder` is the digest
+    of its weights; `settings` are those that other runs of the protocol have otherwise); `path` of the encoder; `runs`; `auroc`
+    and `auroc_std`, mean and standard deviation over seeds (NaN for one run); `low` and `high`, means of the bootstrap bounds,
+    which tell how sure the test records are; `average_precision`, `f1`, `accuracy` (ST-MEM); `classes_left_out`; `published`,
     `published_std` and the `difference` of ours to it.
 
     Raises:
@@ -46,10 +51,27 @@ def gather(runs: Sequence[Path]) -> pd.DataFrame:
     means = groups[["auroc", "low", "high", "average_precision", "f1", "accuracy"]].mean()
     means.insert(0, "runs", groups.size())
     means.insert(2, "auroc_std", groups["auroc"].std())
-    first = groups[["classes_left_out", "published", "published_std"]].first()
+    first = groups[["path", "classes_left_out", "published", "published_std"]].first()
     result = means.join(first).reset_index()
     result["difference"] = result["auroc"] - result["published"]
     return result
+
+
+def find_outdated(runs: Sequence[Path]) -> list[str]:
+    """Runs that started from weights that are no longer there: a sentence each, with the folder of both."""
+    digests: dict[str, str] = {}
+    sentences = []
+    for run in runs:
+        path = run / TRAINING_INFO_FILE
+        start = json.loads(path.read_text()).get("start", {}) if path.is_file() else {}
+        source = start.get("path", RANDOM_PREFIX)
+        if source.startswith(RANDOM_PREFIX) or not Path(source).is_dir():
+            continue
+        if source not in digests:
+            digests[source] = weights_digest(source)
+        if digests[source] != start["digest"]:
+            sentences.append(f"{run} is older than {source}: it started from other weights than those that are there now.")
+    return sentences
 
 
 def compare(first: Sequence[Path], second: Sequence[Path]) -> pd.DataFrame:
@@ -64,11 +86,12 @@ def compare(first: Sequence[Path], second: Sequence[Path]) -> pd.DataFrame:
         ValueError: if runs of one side are the same but for their folder or encoder, no two runs agree, or a pair was scored on
             other records or classes.
     """
-    keys = [name for name in _GROUP if name not in ("model", "path")] + ["seed"]
-    left, right = (_read(runs, keys, "are of the same kind, so that it is open which to compare") for runs in (first, second))
+    keys = [name for name in _GROUP if name not in _OF_THE_ENCODER] + ["seed"]
+    complaint = "are of the same kind, so that it is open which to compare"
+    left, right = (_read(runs, keys, complaint, [*first, *second]) for runs in (first, second))
     pairs = left.merge(right, on=keys, suffixes=("_first", "_second"))  # missing values match each other
     if pairs.empty:
-        raise ValueError("No two runs agree in database, task, protocol, labels and seed: there is nothing to compare.")
+        raise ValueError("No two runs agree in database, task, protocol, settings, labels and seed: nothing can be compared.")
     rows = []
     for pair in pairs.to_dict("records"):
         labels, scores_first, scores_second = _paired_predictions(pair["folder_first"], pair["folder_second"])
@@ -97,39 +120,87 @@ def _paired_predictions(first: str, second: str) -> tuple[np.ndarray, np.ndarray
 
 def comparison_as_markdown(table: pd.DataFrame) -> str:
     """A row per pair of runs."""
+    rows = table.to_dict("records")
     cells = pd.DataFrame(
         {
+            "database": table["database"],
             "protocol": table["protocol"],
-            "task": [row["task"] + _budget(row) for row in table.to_dict("records")],
+            "task": [row["task"] + _budget(row) for row in rows],
             "seed": table["seed"],
             "first": table["first"].map("{:.3f}".format),
             "second": table["second"].map("{:.3f}".format),
-            "difference [95% interval]": [
-                f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" for row in table.to_dict("records")
-            ],
+            "difference [95% interval]": [f"{r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]" for r in rows],
             "p": table["p_value"].map("{:.3f}".format),
         }
     )
     return cells.to_markdown(index=False, disable_numparse=True)
 
 
-def _read(runs: Sequence[Path], unique: list[str], complaint: str) -> pd.DataFrame:
-    table = pd.DataFrame([_row(path, json.loads((path / METRICS_FILE).read_text())) for path in runs])
+def _read(runs: Sequence[Path], unique: list[str], complaint: str, context: Sequence[Path] | None = None) -> pd.DataFrame:
+    """The runs as rows. `context`: all runs among which encoders and settings need names of their own; default: these."""
+    everything = {path: json.loads((path / METRICS_FILE).read_text()) for path in context or runs}
+    names = _encoder_names([metrics["encoder"] for metrics in everything.values()])
+    settings = _distinguishing_settings(list(everything.values()))
+    rows = []
+    for path in runs:
+        metrics = everything[path]
+        rows.append(_row(path, metrics, names[_identity(metrics["encoder"])], settings))
+    table = pd.DataFrame(rows)
     twice = table[table.duplicated(unique, keep=False)]
     if len(twice):
         raise ValueError(f"These runs {complaint}: {', '.join(twice['folder'])}.")
     return table
 
 
-def _row(path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-    encoder, published = metrics["encoder"], published_result(metrics)
+def _identity(encoder: dict[str, Any]) -> str:
+    """Of an encoder: the digest of its weights; the path of random ones, and where no digest was recorded."""
+    return encoder["path"] if encoder["path"].startswith(RANDOM_PREFIX) else encoder.get("digest") or encoder["path"]
+
+
+def _encoder_names(encoders: list[dict[str, Any]]) -> dict[str, str]:
+    """Identity of each encoder -> what it is in words; those that would be called the same get part of their digest."""
+    by_identity = {_identity(encoder): _encoder_name(encoder) for encoder in encoders}
+    called = list(by_identity.values())
+    return {
+        identity: name if called.count(name) == 1 else f"{name} #{digest_of(identity)[:6]}"
+        for identity, name in by_identity.items()
+    }
+
+
+def _encoder_name(encoder: dict[str, Any]) -> str:
+    name = Path(encoder["path"].removeprefix(RANDOM_PREFIX)).name
+    if encoder["path"].startswith(RANDOM_PREFIX):
+        return f"{name} (random)"
+    databases = [entry["name"] if isinstance(entry, dict) else entry for entry in encoder["databases"]]
+    return f"{name} ({encoder.get('objective') or 'training not recorded'}, {'+'.join(databases) or 'databases not recorded'})"
+
+
+def _distinguishing_settings(everything: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Protocol -> settings in which its runs differ, apart from what has columns of its own."""
+    values: dict[str, dict[str, set[str]]] = {}
+    for metrics in everything:
+        of_protocol = values.setdefault(metrics["protocol"], {})
+        for name, value in metrics.get("settings", {}).items():
+            of_protocol.setdefault(name, set()).add(json.dumps(value))
+    own_columns = {*_GROUP, "seed"}
+    return {
+        protocol: {name for name, found in names.items() if len(found) > 1 and name not in own_columns}
+        for protocol, names in values.items()
+    }
+
+
+def _row(path: Path, metrics: dict[str, Any], model: str, differing: dict[str, set[str]]) -> dict[str, Any]:
+    published = published_result(metrics)
     low, high = metrics["test_macro_auroc_interval"] or (None, None)
-    origin = corpus_of(encoder) or "+".join(encoder["databases"]) or "unknown"
+    settings = metrics.get("settings", {})
+    told = sorted(differing.get(metrics["protocol"], set()) & set(settings))
     return {
         "folder": str(path),
-        "model": f"{encoder['size'] or Path(encoder['path'].removeprefix('random:')).name} ({origin})",
-        "path": encoder["path"],
-        **{name: metrics[name] for name in _GROUP[2:]},
+        "model": model,
+        "encoder": _identity(metrics["encoder"]),
+        "path": metrics["encoder"]["path"],
+        **{name: metrics[name] for name in ("database", "task", "protocol", "label_fraction", "labels_per_class")},
+        "settings": ", ".join(f"{name} {settings[name]}" for name in told),
         "seed": metrics["seed"],
         "auroc": metrics["test_macro_auroc"],
         "low": low,
@@ -145,23 +216,30 @@ def _row(path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
 
 def as_markdown(table: pd.DataFrame) -> str:
     """
-    Laid out as the paper's, a table per protocol: a row per encoder (and share of the labels), a column per task; each cell
-    with mean and standard deviation over seeds, or else the bootstrap interval, then the paper's figure and our difference.
+    Laid out as the paper's, a table per database and protocol: a row per encoder (and share of the labels), a column per task;
+    each cell with mean and standard deviation over seeds, or else the bootstrap interval, then the paper's figure and our
+    difference.
     """
     rows = table.to_dict("records")
-    table = table.assign(encoder=[row["model"] + _budget(row) for row in rows], cell=[_cell(row) for row in rows])
+    table = table.assign(row=[row["model"] + _budget(row) for row in rows], cell=[_cell(row) for row in rows])
     parts = []
-    for protocol, runs in table.groupby("protocol", sort=False):
-        # The path keeps encoders apart that are otherwise described alike.
-        cells = runs.pivot_table(index=["encoder", "path"], columns="task", values="cell", aggfunc="first", sort=False)
-        parts.append(f"**{protocol}**\n\n{cells.reset_index('path', drop=True).fillna('').to_markdown()}")
+    for (database, protocol), runs in table.groupby(["database", "protocol"], sort=False):
+        if runs.duplicated(["row", "task"]).any():
+            raise ValueError(f"Two results of {database}, {protocol} have the same name: {', '.join(runs['row'].unique())}.")
+        cells = runs.pivot_table(index="row", columns="task", values="cell", aggfunc="first", sort=False)
+        cells = cells.fillna("").rename_axis(f"encoder, on {database}")
+        parts.append(f"**{database}, {protocol}**\n\n{cells.to_markdown()}")
     return "\n\n".join(parts)
 
 
 def _budget(row: dict[Any, Any]) -> str:
+    """What a run had otherwise than most: few labels, settings of its own."""
+    parts = [row["settings"]] if row["settings"] else []
     if pd.notna(row["labels_per_class"]):
-        return f", {row['labels_per_class']:.0f} labels per class"
-    return "" if row["label_fraction"] == 1 else f", {row['label_fraction']:.0%} of labels"
+        parts.append(f"{row['labels_per_class']:.0f} labels per class")
+    elif row["label_fraction"] != 1:
+        parts.append(f"{100 * row['label_fraction']:g}% of labels")
+    return "".join(f", {part}" for part in parts)
 
 
 def _cell(row: dict[Any, Any]) -> str:

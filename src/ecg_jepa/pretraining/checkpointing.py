@@ -1,11 +1,14 @@
 """Resumable state of a run: `checkpoint-<step>` folders that are complete or absent."""
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
 
 from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _PROGRESS_FILE = "progress.json"
@@ -61,7 +64,7 @@ class Checkpoints:
         if name == "latest":
             existing = self.existing()
             if not existing:
-                self.accelerator.print(f"No checkpoint in {self.output_dir} yet: starting from the beginning.")
+                logger.info(f"No checkpoint in {self.output_dir} yet: starting from the beginning.")
                 return 0
             path = existing[-1]
         else:
@@ -71,5 +74,5 @@ class Checkpoints:
             raise FileNotFoundError(f"{path} is no complete checkpoint (no {_PROGRESS_FILE}); available: {available}.")
         self.accelerator.load_state(str(path))
         steps_done = int(json.loads((path / _PROGRESS_FILE).read_text())["steps_done"])
-        self.accelerator.print(f"Resumed from {path} after {steps_done} steps.")
+        logger.info(f"Resumed from {path} after {steps_done} steps.")
         return steps_done

@@ -1,22 +1,27 @@
 """Is the run healthy, and how fast is it? Loss alone does not show a collapse of the representations."""
 
+import contextlib
 import json
+import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
 
-from ..modeling_ecg_jepa import EcgJepaForPreTrainingOutput
+from ..common.logs import duration, progress_bar
+from .objective import StepOutput
+
+logger = logging.getLogger(__name__)
 
 _TOKENS_MEASURED = 4096
 
 
 @torch.no_grad()
-def collapse_measures(targets: torch.Tensor) -> dict[str, float]:
+def collapse_measures(latents: torch.Tensor) -> dict[str, float]:
     """
     Two signs of collapse, measured on latents of any shape (..., hidden_size):
 
@@ -24,7 +29,7 @@ def collapse_measures(targets: torch.Tensor) -> dict[str, float]:
     - `target_effective_rank`: exponential of the entropy of the normalised singular values of the centred latents (Roy &
       Vetterli 2007), from 1 (all on a line) to hidden_size.
     """
-    tokens = targets.detach().flatten(0, -2)
+    tokens = latents.detach().flatten(0, -2)
     if len(tokens) > _TOKENS_MEASURED:
         tokens = tokens[torch.linspace(0, len(tokens) - 1, _TOKENS_MEASURED, device=tokens.device).long()]
     tokens = tokens.double()
@@ -35,25 +40,22 @@ def collapse_measures(targets: torch.Tensor) -> dict[str, float]:
     return {"target_std": centred.std(dim=0).mean().item(), "target_effective_rank": entropy.exp().item()}
 
 
-@torch.no_grad()
-def patch_errors(output: EcgJepaForPreTrainingOutput, target_mask: torch.Tensor, num_patches: int) -> torch.Tensor:
-    """Mean absolute error of the predicted latents of each patch, (batch, num_patches) float32; NaN where it was visible."""
-    assert output.prediction is not None
-    assert output.target is not None
-    errors = (output.prediction.float() - output.target.float()).abs().mean(dim=-1)
-    return torch.full((len(errors), num_patches), torch.nan, device=errors.device).scatter(1, target_mask, errors)
-
-
 def training_seconds(path: Path) -> float:
     """Of a whole run, from its `metrics.jsonl`: interruptions do not count."""
-    return sum(json.loads(line)["seconds"] for line in path.read_text().splitlines())
+    return sum(json.loads(line).get("seconds", 0.0) for line in path.read_text().splitlines())
+
+
+def last_metrics(path: Path) -> dict[str, Any]:
+    """The last log line of a run, from its `metrics.jsonl`; empty if there is none."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return next((line for line in reversed(lines) if "loss" in line), {})
 
 
 class Monitor:
     """
-    Progress bar, `metrics.jsonl` and Accelerate's trackers.
+    Log lines, progress bar, `metrics.jsonl` and Accelerate's trackers.
 
-    The loss is summed up on the device and read only when a line is due, so that a GPU does not wait for it.
+    Losses are summed up on the device and read only when a line is due, so that a GPU does not wait for them.
 
     Args:
         accelerator: of the run.
@@ -64,9 +66,11 @@ class Monitor:
     def __init__(self, accelerator: Accelerator, path: Path, start: int, max_steps: int):
         self.accelerator = accelerator
         self.path = path
-        self.bar = tqdm(total=max_steps, initial=start, unit="step", disable=not accelerator.is_main_process)
+        self.max_steps = max_steps
+        self.bar = progress_bar(total=max_steps, initial=start, unit="step")
         self.losses: list[torch.Tensor] = []
         self.num_records = 0
+        self.logged_step = start
         self.since = time.perf_counter()
         if accelerator.is_main_process:
             lines = path.read_text().splitlines() if path.is_file() else []
@@ -79,7 +83,7 @@ class Monitor:
         self.num_records += num_records
         self.bar.update(step + 1 - self.bar.n)
 
-    def log(self, step: int, output: EcgJepaForPreTrainingOutput, **values: float) -> dict[str, Any]:
+    def log(self, step: int, output: StepOutput, **values: float | torch.Tensor) -> dict[str, Any]:
         """
         Write a line for the steps since the last one.
 
@@ -92,27 +96,52 @@ class Monitor:
                 f"The loss is {loss} after {step + 1} steps: resume from the last checkpoint with a lower learning rate, or "
                 "with --mixed_precision no to see whether precision is the cause."
             )
-        assert output.target is not None
         elapsed = time.perf_counter() - self.since
         line = {
             "step": step + 1,
             "loss": loss,
-            **collapse_measures(output.target),
-            **values,
+            **collapse_measures(output.latents),
+            **{name: float(value) for name, value in {**output.figures, **values}.items()},
             "seconds": elapsed,
             "records_per_second": self.num_records / elapsed,
         }
-        self.losses, self.num_records, self.since = [], 0, time.perf_counter()
+        remaining = (self.max_steps - step - 1) * elapsed / (step + 1 - self.logged_step)
+        self.losses, self.num_records, self.logged_step = [], 0, step + 1
+        self._write(line)
+        shown = ", ".join(f"{label} {line[name]:{style}}" for name, (label, style) in _SHOWN.items() if name in line)
+        logger.info(f"step {step + 1}/{self.max_steps}: {shown}, {duration(remaining)} to go")
+        self.since = time.perf_counter()
+        return line
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done meanwhile does not count as training time."""
+        begun = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - begun
+
+    def log_evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Write a line of what was measured on held-out records."""
+        self._write({"step": step + 1, **values})
+        shown = ", ".join(f"{name.removeprefix('eval_').replace('_', ' ')} {value:.4g}" for name, value in values.items())
+        logger.info(f"step {step + 1}/{self.max_steps}, held-out records: {shown}")
+
+    def _write(self, line: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=step + 1)
-        self.bar.set_postfix_str(
-            f"loss {loss:.4f}, target std {line['target_std']:.3f}, rank {line['target_effective_rank']:.1f}, "
-            f"{line['records_per_second']:.0f} records/s"
-        )
-        return line
+        self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
 
     def close(self) -> None:
         """End the progress bar."""
         self.bar.close()
+
+
+# What a log line shows, how it is called there and with how many digits.
+_SHOWN = {
+    "loss": ("loss", ".4f"),
+    "grad_norm": ("gradient norm", ".3g"),
+    "target_std": ("target std", ".3f"),
+    "target_effective_rank": ("rank", ".1f"),
+    "records_per_second": ("records/s", ".0f"),
+}

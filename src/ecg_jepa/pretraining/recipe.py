@@ -1,22 +1,36 @@
-"""Everything that a pre-training run can be told; the defaults are the paper's ViT-S on all ten databases."""
+"""
+Everything that a pre-training run can be told. The defaults are the paper's ViT-S on all ten databases.
 
-import warnings
-from dataclasses import dataclass
-from typing import Literal
+Each objective has a recipe: the common settings and its own, all flat keys of one YAML file. Recipes import nothing heavy, so
+that `--help` is quick; the objectives are in `objectives/`.
+"""
 
-import numpy as np
-import torch
+import logging
+import typing
+from dataclasses import fields
+from typing import Any, Literal
 
-from ..arguments import option
-from ..configuration_ecg_jepa import EcgJepaConfig
-from .masking import draw_num_context, sample_block_masks
-from .optimization import cosine_schedule, linear_schedule, warmup_cosine_schedule
+from ..common.schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
+from ..common.settings import check_at_least, check_share, option, settings, shipped_configuration
+
+if typing.TYPE_CHECKING:
+    from ..configuration_ecg_jepa import EcgJepaConfig
+
+logger = logging.getLogger(__name__)
+
+# Settings that say where a run lies and what it tells, not what it trains.
+RUN_ONLY = frozenset(
+    {
+        *("data_dir", "output_dir", "resume_from_checkpoint", "seed", "save_steps", "save_total_limit", "logging_steps"),
+        *("eval_steps", "eval_batches", "report_to", "probe_task", "probe_seeds", "torch_compile", "gradient_checkpointing"),
+    }
+)
 
 
-@dataclass
+@settings
 class PretrainingRecipe:
     """
-    Arguments of `training/pretrain.py`, and what follows from them at a step.
+    What every objective can be told, and what follows from it at a step.
 
     Steps count optimiser steps, from 0. Raises `ValueError` for values that do not fit together.
     """
@@ -37,12 +51,6 @@ class PretrainingRecipe:
     pred_num_attention_heads: int | None = option(None, "heads of the predictor")
     patch_size: int = option(25, "samples per patch")
 
-    # Masks
-    min_keep_ratio: float = option(0.15, "smallest share of visible patches")
-    max_keep_ratio: float = option(0.25, "largest share of visible patches")
-    min_block_size: int = option(10, "shortest hidden block, in patches")
-    uniform_mask_positions: bool = option(False, "hide all positions equally often, unlike the paper")
-
     # Optimisation
     max_steps: int = option(100_000, "optimiser steps of the run; schedules end there")
     batch_size: int = option(2048, "records per batch over all processes")
@@ -57,8 +65,6 @@ class PretrainingRecipe:
     adam_beta2: float = option(0.99, "AdamW")
     adam_epsilon: float = option(1e-6, "AdamW")
     max_grad_norm: float = option(0.0, "clip gradients to this norm; 0 does not clip")
-    ema_momentum: float = option(0.998, "of the target encoder at step 0")
-    final_ema_momentum: float = option(0.9995, "of the target encoder at the end (linear)")
 
     # Run
     output_dir: str = option("runs/pretrain", "folder for checkpoints, logs and the exported encoder")
@@ -70,35 +76,28 @@ class PretrainingRecipe:
     save_steps: int = option(5_000, "optimiser steps between checkpoints")
     save_total_limit: int = option(2, "checkpoints to keep; older ones are deleted")
     logging_steps: int = option(50, "optimiser steps between log lines")
+    eval_steps: int = option(0, "optimiser steps between losses on records of the validation folds; 0 for none")
+    eval_batches: int = option(4, "batches of the validation folds, always the same")
     report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...")
     probe_task: str | None = option(None, "after training, linear-probe this PTB-XL task beside untrained encoders")
     probe_seeds: int = option(3, "untrained encoders to compare with")
 
+    # What is learned; each objective has settings of its own.
+    objective: str = option("jepa", "what is learned: jepa")
+
     def __post_init__(self) -> None:
         self.database_weights()
-        self.model_config(sampling_rate=500)
-        for name in (
-            "max_steps",
-            "batch_size",
-            "gradient_accumulation_steps",
-            "save_steps",
-            "save_total_limit",
-            "logging_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        if not 0 < self.min_keep_ratio <= self.max_keep_ratio < 1:
-            raise ValueError(
-                f"min_keep_ratio={self.min_keep_ratio} and max_keep_ratio={self.max_keep_ratio} must lie between 0 and 1, "
-                "the first no larger than the second."
-            )
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps={self.warmup_steps} must not be negative.")
+        counts = ("batch_size", "gradient_accumulation_steps", "save_steps", "save_total_limit", "logging_steps", "eval_batches")
+        check_at_least(self, 1, "max_steps", "patch_size", *counts)
+        rates = ("learning_rate", "final_learning_rate", "warmup_start_learning_rate", "weight_decay", "final_weight_decay")
+        check_at_least(self, 0, "warmup_steps", "eval_steps", "synthetic_records", "max_grad_norm", "probe_seeds", "seed", *rates)
+        check_share(self, "adam_beta1", "adam_beta2")
+        if self.crop_duration <= 0 or self.adam_epsilon <= 0:
+            raise ValueError(f"crop_duration={self.crop_duration} and adam_epsilon={self.adam_epsilon} must be positive.")
         if self.warmup_steps >= self.max_steps:
-            warnings.warn(
+            logger.warning(
                 f"The run ends within its warm-up (warmup_steps={self.warmup_steps}, max_steps={self.max_steps}), at a learning "
-                f"rate of {self.learning_rate_at(self.max_steps - 1):.2g}: lower --warmup_steps for more than a try.",
-                stacklevel=2,
+                f"rate of {self.learning_rate_at(self.max_steps - 1):.2g}: lower --warmup_steps for more than a try."
             )
 
     def database_weights(self) -> dict[str, float]:
@@ -116,8 +115,10 @@ class PretrainingRecipe:
             raise ValueError(f"databases: the weights sum to {sum(weights.values()):g}, not to 1.")
         return weights
 
-    def model_config(self, sampling_rate: int) -> EcgJepaConfig:
+    def model_config(self, sampling_rate: int) -> "EcgJepaConfig":
         """Configuration of the model for records of `sampling_rate` Hz. Raises `ValueError` if it is inconsistent."""
+        from ..configuration_ecg_jepa import EcgJepaConfig
+
         overrides = ("hidden_size", "num_hidden_layers", "num_attention_heads")
         names = [*overrides, *(f"pred_{name}" for name in overrides)]
         return EcgJepaConfig.from_size(
@@ -143,29 +144,54 @@ class PretrainingRecipe:
         """Cosine."""
         return cosine_schedule(step, self.max_steps, self.weight_decay, self.final_weight_decay)
 
-    def momentum_at(self, step: int) -> float:
-        """Momentum of the EMA before forward `step`, which is the one after optimiser step `step - 1` (linear)."""
-        return linear_schedule(step, self.max_steps, self.ema_momentum, self.final_ema_momentum)
-
-    def masks(self, batch_index: int, rank: int, batch_size: int, num_patches: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Masks for part `rank` of a batch, a pure function of (seed, batch_index, rank). The number of visible patches is the
-        same on all ranks, so that they take equally long.
-        """
-        shared = _seeded_generator(self.seed, batch_index)
-        num_context = draw_num_context(num_patches, self.min_keep_ratio, self.max_keep_ratio, shared)
-        own = _seeded_generator(self.seed, batch_index, rank + 1)
-        return sample_block_masks(batch_size, num_patches, num_context, self.min_block_size, own, self.uniform_mask_positions)
-
     def log_due(self, step: int) -> bool:
         """Whether to log after optimiser step `step`."""
-        return (step + 1) % self.logging_steps == 0 or step + 1 == self.max_steps
+        return self._due(step, self.logging_steps)
 
     def checkpoint_due(self, step: int) -> bool:
         """Whether to save after optimiser step `step`."""
-        return (step + 1) % self.save_steps == 0 or step + 1 == self.max_steps
+        return self._due(step, self.save_steps)
+
+    def evaluation_due(self, step: int) -> bool:
+        """Whether to evaluate on records of the validation folds after optimiser step `step`."""
+        return self.eval_steps > 0 and self._due(step, self.eval_steps)
+
+    def _due(self, step: int, every: int) -> bool:
+        return (step + 1) % every == 0 or step + 1 == self.max_steps
+
+    def configuration(self) -> str | None:
+        """The shipped configuration that trains what this recipe does; `None` if none does."""
+        return shipped_configuration(self, RUN_ONLY | {"mixed_precision"})
+
+    def what_trains(self) -> dict[str, Any]:
+        """The settings that decide what is trained, without where the run lies and what it tells."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in RUN_ONLY}
 
 
-def _seeded_generator(*key: int) -> torch.Generator:
-    """A generator whose stream depends on all numbers of `key`."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+@settings
+class JepaRecipe(PretrainingRecipe):
+    """The paper's objective: `objectives/jepa.py`."""
+
+    # Masks
+    min_keep_ratio: float = option(0.15, "smallest share of visible patches")
+    max_keep_ratio: float = option(0.25, "largest share of visible patches")
+    min_block_size: int = option(10, "shortest hidden block, in patches")
+    uniform_mask_positions: bool = option(False, "hide all positions equally often, unlike the paper")
+
+    # Target encoder
+    ema_momentum: float = option(0.998, "of the target encoder at step 0")
+    final_ema_momentum: float = option(0.9995, "of the target encoder at the end (linear)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min_keep_ratio <= self.max_keep_ratio < 1:
+            raise ValueError(
+                f"min_keep_ratio={self.min_keep_ratio} and max_keep_ratio={self.max_keep_ratio} must lie between 0 and 1, "
+                "the first no larger than the second."
+            )
+        check_at_least(self, 1, "min_block_size")
+        check_share(self, "ema_momentum", "final_ema_momentum")
+
+    def momentum_at(self, step: int) -> float:
+        """Momentum of the EMA before forward `step`, which is the one after optimiser step `step - 1` (linear)."""
+        return linear_schedule(step, self.max_steps, self.ema_momentum, self.final_ema_momentum)

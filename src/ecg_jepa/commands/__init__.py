@@ -1,0 +1,127 @@
+"""
+The commands of `ecg-jepa`, one module each with a function `run` that takes its settings. `training/*.py` call the same.
+
+Settings are parsed before anything heavy is imported: a mistake, or `--help`, is answered at once.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..common.logs import start_logging
+from ..common.settings import fail, parse_settings
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "ecg-jepa"
+
+
+@dataclass(frozen=True)
+class Command:
+    """
+    Args:
+        purpose: in a line.
+        settings: module and name of the class of settings, or of the function that chooses it.
+        example: of its use.
+    """
+
+    purpose: str
+    settings: str
+    example: str
+
+
+COMMANDS = {
+    "prepare": Command(
+        "Prepare a database once: read, condition, write Arrow shards that training maps into memory.",
+        "ecg_jepa.commands.settings:PreparationSettings",
+        "--database ptb-xl --data_dir RAW --output_dir PREPARED",
+    ),
+    "pretrain": Command(
+        "Pre-train an encoder on unlabelled records.",
+        "ecg_jepa.pretraining.objectives:recipe_class",
+        "--config vit_s_all --data_dir PREPARED --output_dir RUN",
+    ),
+    "finetune": Command(
+        "Judge a pre-trained encoder on a task: linear probe, attentive probe or fine-tuning.",
+        "ecg_jepa.finetuning.protocols:ProtocolSettings",
+        "--config linear --model_name_or_path RUN --data_dir PREPARED --task superdiagnostic --output_dir OUT",
+    ),
+    "sweep": Command(
+        "Run protocols x tasks x encoders x shares of the labels x seeds; what is finished is not run again.",
+        "ecg_jepa.finetuning.sweep:SweepSettings",
+        "--models RUN random:RUN --tasks all ST-MEM --seeds 0 1 2 --data_dir PREPARED --output_dir SWEEP",
+    ),
+    "evaluate": Command(
+        "Gather finished runs into tables beside the paper's figures, or compare two folders of them.",
+        "ecg_jepa.commands.settings:EvaluationSettings",
+        "RUN_DIR... [--compare]",
+    ),
+    "embed": Command(
+        "Embed records: a vector per record, into one Parquet file.",
+        "ecg_jepa.commands.settings:EmbeddingSettings",
+        "--model_name_or_path RUN --data_dir PREPARED --output_file embeddings.parquet",
+    ),
+    "push": Command(
+        "Publish a trained model on the Hugging Face Hub: private unless --public.",
+        "ecg_jepa.commands.settings:PushSettings",
+        "DIR --repo_id ORG/NAME [--dry_run]",
+    ),
+    "convert": Command(
+        "Convert a checkpoint of the reference implementation, checked against it.",
+        "ecg_jepa.conversion.settings:ConversionSettings",
+        "IN.pt OUT_DIR [--task superdiagnostic]",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`ecg-jepa COMMAND ...`; also `python -m ecg_jepa COMMAND ...`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in ([], ["-h"], ["--help"]):
+        width = max(map(len, COMMANDS))
+        listing = "\n".join(f"  {name:{width}}  {command.purpose}" for name, command in COMMANDS.items())
+        print(f"usage: {PROGRAM} COMMAND [settings]\n\n{listing}\n\n{PROGRAM} COMMAND --help lists the settings of a command.")
+    elif words[0] == "--version":
+        print(f"{PROGRAM} {version('ecg_jepa')}")
+    elif words[0] not in COMMANDS:
+        fail(PROGRAM, f"there is no command {words[0]!r}: choose one of {', '.join(COMMANDS)}.", status=2)
+    else:
+        run_command(words[0], words[1:], f"{PROGRAM} {words[0]}")
+
+
+def run_script(name: str, script: str) -> None:
+    """A command as `training/*.py` run it: `script` is their `__file__`."""
+    # Python puts the folder of a script first on its path, where our evaluate.py would hide the library of that name.
+    folder = Path(script).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder]
+    run_command(name, sys.argv[1:], Path(script).name)
+
+
+def run_command(name: str, words: Sequence[str], prog: str) -> None:
+    """
+    Parse the settings of a command and run it.
+
+    Raises:
+        SystemExit: with status 2 for settings that cannot be, 1 for files and values that do not fit; each with one line. With
+            `TRANSFORMERS_VERBOSITY=debug`, errors keep their traceback.
+    """
+    start_logging()
+    command = COMMANDS[name]
+    description = f"{command.purpose}\n\n  {prog} {command.example}"
+    settings: Any = parse_settings(_load(command.settings), words, prog, description)
+    try:
+        importlib.import_module(f".{name}", __name__).run(settings)
+    except (OSError, ValueError, FloatingPointError) as error:
+        if logger.isEnabledFor(logging.DEBUG):
+            raise
+        fail(prog, error)
+
+
+def _load(place: str) -> type | Callable[[Mapping[str, Any]], type]:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,40 @@
+"""`ecg-jepa embed`: records -> vectors."""
+
+import time
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from ..common.hardware import use_all_cores
+from ..common.models import model_directory
+from ..data.records import find_database
+from ..embedding import find_extractor, prepared_records, rejected_file, wfdb_records, write_embeddings
+from ..modeling_ecg_jepa import EcgJepaModel
+from .settings import EmbeddingSettings
+
+
+def run(settings: EmbeddingSettings) -> None:
+    """Embed the records and say how many, and how fast."""
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    use_all_cores(accelerator)
+    directory = model_directory(settings.model_name_or_path)
+    encoder = EcgJepaModel.from_pretrained(directory).to(accelerator.device)
+    extractor = find_extractor(directory, encoder.config, settings.crop_duration, settings.crop_stride)
+    if settings.records_dir is not None:
+        source = wfdb_records(settings.records_dir, extractor)
+    else:
+        source = prepared_records(find_database(settings.data_dir or "", settings.database), extractor)
+    path = Path(settings.output_file)
+    started = time.perf_counter()
+    with accelerator.autocast():
+        summary = write_embeddings(
+            encoder, source, path, settings.pooling, settings.batch_size, {"model": settings.model_name_or_path}
+        )
+    seconds = time.perf_counter() - started
+    print(
+        f"{summary.records} records as vectors of {encoder.config.hidden_size} in {path}: {seconds:.1f} s, "
+        f"{summary.records / seconds:.0f} records/s ({summary.crops / seconds:.0f} crops/s)"
+    )
+    if summary.rejections:
+        rejected = rejected_file(path)
+        print(f"  {len(summary.rejections)} records cannot be used and are left out; each with its reason in {rejected}")

@@ -1,0 +1,55 @@
+"""`ecg-jepa evaluate`: finished runs -> tables, on the screen and as .md, .csv and .json files."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from ..common.figures import save
+from ..evaluation.plots import plot_label_fractions
+from ..evaluation.tables import as_markdown, compare, comparison_as_markdown, find_outdated, find_runs, gather
+from .settings import EvaluationSettings
+
+logger = logging.getLogger(__name__)
+
+
+def run(settings: EvaluationSettings) -> None:
+    """Print and save the table."""
+    output_dir = Path(settings.output_dir or settings.run_dirs[0])
+    for sentence in find_outdated(find_runs(settings.run_dirs)):
+        logger.warning(sentence)
+    if settings.compare:
+        report_comparison(settings.run_dirs, output_dir)
+    else:
+        report_results(settings.run_dirs, output_dir)
+
+
+def report_results(run_dirs: list[str], output_dir: Path) -> None:
+    """The table of all runs, and AUROC over labels where runs differ in these."""
+    table = gather(find_runs(run_dirs))
+    print("Macro AUROC on test records: mean (standard deviation over seeds), or [95% bootstrap interval]\n")
+    write(table, as_markdown(table), output_dir, "results")
+    for row in table[table["classes_left_out"] != ""].to_dict("records"):
+        place = f"{row['model']}, {row['database']}, {row['task']}, {row['protocol']}"
+        print(f"{place}: left out of the mean: {row['classes_left_out']}")
+    for (database, task), rows in table[table["labels_per_class"].isna()].groupby(["database", "task"]):
+        if rows["label_fraction"].nunique() > 1:
+            path = output_dir / "plots" / f"labels_{database}_{task}.png"
+            print(f"Curve over labels: {save(plot_label_fractions(rows), path)}")
+
+
+def report_comparison(run_dirs: list[str], output_dir: Path) -> None:
+    """The paired tests."""
+    table = compare(*(find_runs([directory]) for directory in run_dirs))
+    print(f"Macro AUROC of {run_dirs[0]} (first) and {run_dirs[1]} (second) on the same test records, paired bootstrap test\n")
+    write(table, comparison_as_markdown(table), output_dir, "comparison")
+
+
+def write(table: pd.DataFrame, markdown: str, output_dir: Path, name: str) -> None:
+    """Print a table and save it."""
+    print(f"{markdown}\n")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / f"{name}.md").write_text(markdown + "\n")
+    table.to_csv(output_dir / f"{name}.csv", index=False)
+    table.to_json(output_dir / f"{name}.json", orient="records", indent=2)
+    print(f"Saved as {name}.md, {name}.csv and {name}.json in {output_dir}")

@@ -1,0 +1,56 @@
+"""`ecg-jepa finetune`: an encoder and labelled records -> a classifier and its results."""
+
+from typing import Any
+
+from accelerate import Accelerator
+
+from ..common.hardware import describe_hardware, use_all_cores
+from ..finetuning.protocols import ProtocolSettings
+from ..finetuning.run import claim_directory, open_run, run_protocol
+from ..publishing.classifier import export_classifier
+
+
+def run(settings: ProtocolSettings) -> None:
+    """Run the protocol and say what came out."""
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        log_with=settings.report_to or None,
+        project_dir=settings.output_dir,
+    )
+    use_all_cores(accelerator)
+    accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(settings).items()})
+    metrics = train_and_export(settings, accelerator)
+    if metrics is not None:
+        report(settings, metrics)
+    accelerator.end_training()
+
+
+def train_and_export(settings: ProtocolSettings, accelerator: Accelerator) -> dict[str, Any] | None:
+    """One run, from its data to its folder; the content of `metrics.json` on the main process, `None` on others."""
+    with accelerator.main_process_first():
+        if accelerator.is_main_process:
+            claim_directory(settings)
+    opened = open_run(settings, accelerator)
+    result = run_protocol(opened)
+    if result is None:
+        return None
+    export_classifier(opened, result, describe_hardware(accelerator))
+    return result.metrics
+
+
+def report(settings: ProtocolSettings, metrics: dict[str, Any]) -> None:
+    """Print what came out."""
+    bounds = metrics["test_macro_auroc_interval"]
+    interval = "too few records for an interval" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+    print(
+        f"{settings.task}, {settings.protocol}: test macro AUROC {metrics['test_macro_auroc']:.4f} ({interval}) on "
+        f"{metrics['records']['test']} records and {len(metrics['test_auroc'])} classes (validation "
+        f"{metrics['validation_macro_auroc']:.4f} at step {metrics['best_step']}); saved in {settings.output_dir}"
+    )
+    print(f"  macro average precision {metrics['test_macro_average_precision']:.4f}, macro F1 {metrics['test_macro_f1']:.4f}")
+    if "test_accuracy" in metrics:
+        exclusive = metrics["test_exclusive_macro_f1"]
+        print(f"  accuracy {metrics['test_accuracy']:.4f}, macro F1 of the likeliest class {exclusive:.4f}")
+    if metrics["classes_left_out"]:
+        left_out = ", ".join(metrics["classes_left_out"])
+        print(f"  left out of the mean, for want of positives or negatives in the test fold: {left_out}")

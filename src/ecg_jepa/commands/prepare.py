@@ -1,0 +1,44 @@
+"""`ecg-jepa prepare`: a database as downloaded -> prepared records."""
+
+from pathlib import Path
+
+from ..data.databases import builder_class
+from ..data.records import QUALITY_FILE, REJECTED_FILE, DatabaseInfo
+from ..data.synthetic import Synthetic, generate_if_absent
+from .settings import PreparationSettings
+
+
+def run(settings: PreparationSettings) -> None:
+    """Generate or download what is asked for, prepare it, and say what came out."""
+    builder = builder_class(settings.database)(
+        data_dir=settings.data_dir, sampling_rate=settings.sampling_rate, min_duration=settings.min_duration
+    )
+    if settings.database == Synthetic.database:
+        generate_if_absent(
+            settings.data_dir,
+            settings.num_records,
+            seed=settings.seed,
+            with_low_rate=settings.sampling_rate == 100,
+            num_proc=settings.num_proc,
+        )
+    if settings.download:
+        builder.download(settings.download_address)
+    info = builder.prepare(settings.output_dir, num_proc=settings.num_proc, strict=settings.strict)
+    summarize(info, Path(settings.output_dir, info.name))
+
+
+def summarize(info: DatabaseInfo, directory: Path) -> None:
+    """Print the closing figures."""
+    rejected = sum(info.rejected.values())
+    print(f"{info.name}: {info.records} records read, {rejected} rejected, in {directory}")
+    for reason, count in sorted(info.rejected.items()):
+        print(f"  rejected: {count} x {reason}")
+    if rejected:
+        print(f"  each with its reason in {directory / REJECTED_FILE}")
+    if info.bad_checksums:
+        print(f"  {info.bad_checksums} records contradict the checksums in their headers: see the column num_bad_checksums")
+    print(
+        f"  {info.hours:.2f} hours at {info.sampling_rate} Hz, {info.megabytes:.1f} MB, {info.interpolated_samples} samples "
+        f"interpolated, {info.clipped_samples} clipped to +-32.767 mV"
+    )
+    print(f"  measured figures in {directory / QUALITY_FILE}")

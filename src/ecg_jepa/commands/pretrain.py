@@ -1,0 +1,126 @@
+"""`ecg-jepa pretrain`: prepared databases -> an encoder."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from ..common.figures import save
+from ..common.hardware import describe_hardware, use_all_cores
+from ..common.logs import progress_bar
+from ..common.settings import write_yaml
+from ..data.corpus import Corpus
+from ..data.records import find_database
+from ..data.synthetic import Synthetic, generate_if_absent
+from ..embedding import embed
+from ..evaluation.linear_probe import ProbeResult, linear_probe
+from ..finetuning.task_data import TaskData
+from ..modeling_ecg_jepa import EcgJepaModel
+from ..pretraining.loop import PretrainingRun, train
+from ..pretraining.objective import BatchKey
+from ..pretraining.objectives import objective_class
+from ..pretraining.plots import plot_pretraining
+from ..pretraining.recipe import PretrainingRecipe
+from ..publishing.encoder import export_pretraining
+
+logger = logging.getLogger(__name__)
+
+_RECORDS_IN_PICTURES = 16
+
+
+def run(recipe: PretrainingRecipe) -> None:
+    """Open the corpus, train, export, draw, and probe if asked to."""
+    accelerator = Accelerator(
+        mixed_precision=recipe.mixed_precision, log_with=recipe.report_to or None, project_dir=recipe.output_dir
+    )
+    set_seed(recipe.seed)
+    use_all_cores(accelerator)
+    with accelerator.main_process_first():
+        make_synthetic_database(recipe, accelerator)
+    corpus = open_corpus(recipe)
+    config = recipe.model_config(corpus.databases[0].info.sampling_rate)
+    objective = objective_class(recipe.objective)(config, recipe).to(accelerator.device)
+    output_dir = Path(recipe.output_dir)
+    if accelerator.is_main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        write_yaml(recipe, output_dir / "training_config.yaml")
+    accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(recipe).items()})
+
+    training = PretrainingRun(recipe, accelerator, corpus, objective, output_dir)
+    train(training)
+
+    if accelerator.is_main_process:
+        export_pretraining(training, describe_hardware(accelerator))
+        draw_pictures(training)
+        logger.info(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")
+        if recipe.probe_task:
+            compare_with_untrained(recipe, objective.encoder)
+    accelerator.end_training()
+
+
+def make_synthetic_database(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
+    """Generate and prepare synthetic records if the recipe asks for some and there are none."""
+    if not recipe.synthetic_records or not accelerator.is_local_main_process:
+        return
+    raw = Path(recipe.data_dir, f"synthetic-raw-{recipe.synthetic_records}")
+    generate_if_absent(raw, recipe.synthetic_records, num_proc=2)
+    Synthetic(data_dir=str(raw)).prepare(recipe.data_dir, num_proc=2)
+
+
+def open_corpus(recipe: PretrainingRecipe) -> Corpus:
+    """The corpus, cropped to whole patches of the databases' sampling rate."""
+    weights = recipe.database_weights()
+    rate = find_database(recipe.data_dir, next(iter(weights))).info.sampling_rate
+    return Corpus.from_weights(
+        recipe.data_dir,
+        weights,
+        batch_size=recipe.batch_size,
+        crop_length=recipe.model_config(rate).signal_length,
+        seed=recipe.seed,
+    )
+
+
+@torch.no_grad()
+def draw_pictures(training: PretrainingRun) -> None:
+    """The course of the run, and what the objective shows of some records of its last batch."""
+    recipe, objective, plots = training.recipe, training.objective, training.output_dir / "plots"
+    save(plot_pretraining(pd.read_json(training.metrics_file, lines=True)), plots / "pretraining.png")
+    last = recipe.max_steps * recipe.gradient_accumulation_steps - 1
+    batch = training.corpus.batch(last).first(_RECORDS_IN_PICTURES).to(training.accelerator.device)
+    drawn = objective.draw(BatchKey(recipe.seed, last), len(batch.signal))
+    objective.eval()
+    own = {name: rows.to(training.accelerator.device) for name, rows in drawn.items()}
+    for name, figure in objective.figures(batch, training.normalize(batch), own).items():
+        save(figure, plots / f"{name}.png")
+
+
+def compare_with_untrained(recipe: PretrainingRecipe, encoder: EcgJepaModel) -> None:
+    """Print the linear-probe AUROC of the trained encoder beside encoders with random weights, on the validation fold."""
+    data = TaskData.load(recipe.data_dir, recipe.probe_task or "", next(iter(recipe.database_weights())))
+    trained = probe(encoder, data)
+    untrained = []
+    for seed in progress_bar(range(recipe.probe_seeds), desc="Probing untrained encoders"):
+        set_seed(seed)
+        random: torch.nn.Module = EcgJepaModel(encoder.config)
+        untrained.append(probe(random.to(encoder.device), data).macro_auroc)
+    each = ", ".join(f"{value:.3f}" for value in untrained)
+    print(
+        f"Linear probe, {recipe.probe_task} of {data.database.name}, macro AUROC on {len(data.splits['validation'])} validation "
+        f"records: trained {trained.macro_auroc:.3f}, untrained {np.mean(untrained):.3f} ({each})"
+    )
+    if trained.left_out:
+        print(f"Not scored for lack of examples: {', '.join(trained.left_out)}")
+
+
+def probe(encoder: Any, data: TaskData) -> ProbeResult:
+    """Logistic regression on mean tokens, over as many crops of the encoder's length as cover each record."""
+    length = encoder.config.signal_length
+    parts = [data.splits[name] for name in ("train", "validation")]
+    features = [np.concatenate(list(embed(encoder, data.strided_crops(rows, length, length, max_crops=128)))) for rows in parts]
+    labels = [data.task.labels[rows] for rows in parts]
+    return linear_probe(features[0], labels[0], features[1], labels[1], data.task.class_names)

@@ -1,0 +1,78 @@
+"""Settings of the commands that are no training; those of training are with it."""
+
+import difflib
+from typing import Literal
+
+from ..common.settings import check_at_least, option, settings
+from ..data.databases import DATABASES
+
+
+@settings
+class PreparationSettings:
+    """Settings of `ecg-jepa prepare`. Raises `ValueError` for an unknown database and values that cannot be."""
+
+    database: str = option(text=f"one of {', '.join(DATABASES)}")
+    data_dir: str = option(text="folder of the database as downloaded; for synthetic, where to generate it")
+    output_dir: str = option(text="the prepared database goes to a folder of its name in here")
+    sampling_rate: int = option(500, "of the prepared records in Hz; 100 reads PTB-XL's own 100 Hz files")
+    min_duration: float = option(10.0, "in seconds; shorter records are rejected")
+    num_proc: int = option(1, "processes")
+    strict: bool = option(False, "a record that cannot be used is an error, not left out")
+    download: bool = option(False, "first fetch what is missing in data_dir from the database's original host")
+    download_address: str | None = option(None, "of a mirror of the host, instead of https://physionet.org/files or Zenodo's")
+    num_records: int = option(1000, "synthetic: how many records to generate")
+    seed: int = option(0, "synthetic: of the records")
+
+    def __post_init__(self) -> None:
+        if self.database not in DATABASES:
+            nearest = difflib.get_close_matches(self.database, DATABASES, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(DATABASES)}."
+            raise ValueError(f"there is no database {self.database!r}: {hint}")
+        check_at_least(self, 1, "sampling_rate", "num_proc", "num_records")
+        check_at_least(self, 0, "min_duration", "seed")
+
+
+@settings
+class EvaluationSettings:
+    """Settings of `ecg-jepa evaluate`."""
+
+    run_dirs: list[str] = option(text="folder of a run, or of many", positional=True)
+    compare: bool = option(False, "paired bootstrap tests between the runs of two folders")
+    output_dir: str | None = option(None, "where the .md, .csv and .json files go; default: the first RUN_DIR")
+
+    def __post_init__(self) -> None:
+        if self.compare and len(self.run_dirs) != 2:
+            raise ValueError(f"--compare takes two folders, not {len(self.run_dirs)}.")
+
+
+@settings
+class EmbeddingSettings:
+    """Settings of `ecg-jepa embed`. Raises `ValueError` unless exactly one source of records is named."""
+
+    model_name_or_path: str = option(text="pre-trained directory or Hub repository, or a classifier's, whose encoder is taken")
+    data_dir: str | None = option(None, "prepared database, or a folder of several")
+    database: str | None = option(None, "which one, if data_dir has several")
+    records_dir: str | None = option(None, "or a folder of WFDB records, at any depth")
+    output_file: str = option("embeddings.parquet", "Parquet file to write, a row per record")
+    pooling: Literal["mean", "register"] = option("mean", "of tokens: mean over patches, or the first register")
+    crop_duration: float | None = option(None, "s; default: the extractor's, or else the longest input of the encoder")
+    crop_stride: float | None = option(
+        None, "s between crops, over which vectors are averaged; default: the extractor's, or none overlap"
+    )
+    batch_size: int = option(64, "crops that are encoded together")
+    mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
+
+    def __post_init__(self) -> None:
+        if (self.data_dir is None) == (self.records_dir is None):
+            raise ValueError("name either data_dir, with a prepared database, or records_dir, with WFDB records.")
+        check_at_least(self, 1, "batch_size")
+
+
+@settings
+class PushSettings:
+    """Settings of `ecg-jepa push`."""
+
+    directory: str = option(text="of an encoder or a classifier, as pretrain and finetune write it", positional=True)
+    repo_id: str = option(text="ORG/NAME of the repository; it is created if it is not there")
+    public: bool = option(False, "for everybody to see")
+    dry_run: bool = option(False, "only list what would go")

@@ -1,0 +1,45 @@
+"""`ecg-jepa sweep`: many runs of protocols, each once."""
+
+import logging
+
+from accelerate import Accelerator
+
+from ..common.hardware import use_all_cores
+from ..common.logs import progress_bar
+from ..finetuning.sweep import SweepSettings, plan
+from ..finetuning.sweep_folder import SweepFolder, check_sources, write_failure
+from .finetune import train_and_export
+
+logger = logging.getLogger(__name__)
+
+
+def run(sweep: SweepSettings) -> None:
+    """Run what is not finished; a run that cannot be scored ends nothing."""
+    accelerator = Accelerator()
+    use_all_cores(accelerator)
+    check_sources(sweep)
+    runs = plan(sweep)
+    count = sum(placed.finished for placed in map(SweepFolder().place, runs))
+    logger.info(f"{len(runs)} runs, of which {count} are finished, in {sweep.output_dir}")
+    folder, failures = SweepFolder(), 0
+    for planned in progress_bar(runs, unit="run"):
+        placed = folder.place(planned)
+        for directory, differences in placed.passed_over.items():
+            logger.info(f"{directory} is another run ({'; '.join(differences)}): this one is {placed.settings.output_dir}")
+        if placed.finished:
+            continue
+        accelerator.wait_for_everyone()  # all have looked before one writes
+        try:
+            metrics = train_and_export(placed.settings, accelerator)
+        except (ValueError, FileNotFoundError) as error:  # a task that cannot be scored must not end the others
+            failures += 1
+            if accelerator.is_main_process:
+                write_failure(placed.settings, error)
+            logger.warning(f"{placed.settings.output_dir}: not scored: {error}")
+            continue
+        finally:
+            accelerator.free_memory()
+            accelerator.wait_for_everyone()
+        if metrics is not None:
+            logger.info(f"{placed.settings.output_dir}: macro AUROC {metrics['test_macro_auroc']:.4f}")
+    logger.info(f"Finished; {failures} runs could not be scored. Table: ecg-jepa evaluate {sweep.output_dir}")

@@ -1,0 +1,59 @@
+"""Parameter groups of the optimiser, the schedules, and what these change of the groups."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from .schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
+
+__all__ = [
+    "cosine_schedule",
+    "gradient_norm",
+    "linear_schedule",
+    "parameter_groups",
+    "set_schedules",
+    "warmup_cosine_schedule",
+]
+
+
+def parameter_groups(modules: Iterable[nn.Module]) -> list[dict]:
+    """
+    Trainable parameters for AdamW in two groups: weights of Linear and Conv1d layers, and the rest (biases, norms,
+    tokens, LayerScale), which are never decayed. `decays` marks the first for [`set_schedules`].
+    """
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    seen: set[int] = set()
+    for module in modules:
+        for child in module.modules():
+            for name, parameter in child.named_parameters(recurse=False):
+                if not parameter.requires_grad or id(parameter) in seen:
+                    continue
+                seen.add(id(parameter))
+                is_weight = name == "weight" and isinstance(child, (nn.Linear, nn.Conv1d))
+                (decayed if is_weight else kept).append(parameter)
+    groups = [{"params": decayed, "decays": True}, {"params": kept, "decays": False, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def set_schedules(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:
+    """Give every group the step's learning rate, and the groups that decay the step's weight decay."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+        if group["decays"]:
+            group["weight_decay"] = weight_decay
+
+
+def gradient_norm(accelerator: Accelerator, network: Any, max_norm: float, wanted: bool) -> torch.Tensor | float:
+    """
+    Norm of all gradients before they are clipped to `max_norm`; 0 does not clip, and then the norm is only computed if it is
+    `wanted`, and NaN otherwise.
+    """
+    if max_norm > 0:
+        return accelerator.clip_grad_norm_(network.parameters(), max_norm)
+    if not wanted:
+        return float("nan")
+    return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])

@@ -1,0 +1,5 @@
+"""Checkpoints of the reference implementation -> ours."""
+
+from .weights import convert_reference_checkpoint, load_reference_checkpoint
+
+__all__ = ["convert_reference_checkpoint", "load_reference_checkpoint"]

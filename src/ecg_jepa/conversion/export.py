@@ -1,0 +1,112 @@
+"""A converted checkpoint of the reference -> a directory that is complete: extractor, label map, code and card."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..data.corpus import common_cutoff, mix_statistics
+from ..data.databases import DATABASES, builder_class
+from ..data.ptb_xl_tasks import class_names
+from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from ..modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaPreTrainedModel
+from ..publishing.card import write_model_card
+from ..publishing.checkpoint import save_checkpoint
+from ..signal_processing_ecg_jepa import STANDARD_LEADS
+from .weights import convert_reference_checkpoint, load_reference_checkpoint
+
+# The reference normalises CPSC-Extra with the statistics of CPSC.
+_NORMALIZED_AS = {"cpsc-extra": "cpsc"}
+
+
+def normalization(config: Mapping[str, Any], databases: Mapping[str, float]) -> tuple[list[float], list[float], float | None]:
+    """
+    What the reference normalised with: mean and standard deviation per lead of `config["channels"]` in mV, of the databases mixed
+    by weight, and the cutoff of the high-pass in Hz if all of them had the same.
+
+    Raises:
+        ValueError: if the statistics of a database or lead are not known.
+    """
+    known = {name: figures for name in DATABASES if (figures := builder_class(name).published) is not None}
+    unknown = [name for name in databases if name not in known]
+    if unknown or not databases:
+        raise ValueError(
+            f"The checkpoint was trained on {', '.join(unknown) or 'databases that it does not name'}, whose statistics the "
+            f"reference does not state: name those to normalise with as --normalization DATABASE, among {', '.join(known)}."
+        )
+    order = [name.lower() for name in STANDARD_LEADS]
+    strange = [name for name in config["channels"] if name.lower() not in order]
+    if strange:
+        raise ValueError(f"The reference states no statistics of leads {', '.join(strange)}.")
+    leads = [order.index(name.lower()) for name in config["channels"]]
+    chosen = [known[_NORMALIZED_AS.get(name, name)] for name in databases]
+    means, stds = (np.array([getattr(figure, name) for figure in chosen])[:, leads] for name in ("mean", "std"))
+    weights = np.array(list(databases.values()), dtype=float)
+    mean, std = mix_statistics(weights / weights.sum(), means, stds)
+    return mean.tolist(), std.tolist(), common_cutoff(builder_class(name).highpass_cutoff for name in databases)
+
+
+def name_labels(model: EcgJepaForSequenceClassification, task: str, scp_statements: str | Path | None = None) -> None:
+    """
+    Give a classifier the names of its classes, which reference checkpoints do not hold: those of a PTB-XL task, sorted.
+
+    Raises:
+        ValueError: if the table of statements is needed and missing, or the task has another number of classes.
+    """
+    names = class_names(task, None if scp_statements is None else pd.read_csv(scp_statements, index_col=0))
+    if len(names) != model.num_labels:
+        raise ValueError(f"Task {task} has {len(names)} classes, but the classifier has {model.num_labels} outputs.")
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: index for index, name in enumerate(names)}
+    model.config.problem_type = "single_label_classification" if task == "ST-MEM" else "multi_label_classification"
+
+
+def export_conversion(
+    path: str | Path,
+    output_dir: str | Path,
+    task: str | None = None,
+    scp_statements: str | Path | None = None,
+    normalize_as: str | None = None,
+) -> EcgJepaPreTrainedModel:
+    """
+    Convert the checkpoint at `path`, checked against it, and write a directory.
+
+    Args:
+        path: of the reference's checkpoint.
+        output_dir: to write to.
+        task: of a classifier, one of PTB-XL's; gives its outputs names.
+        scp_statements: PTB-XL's table of statements, for the names of tasks other than superdiagnostic and ST-MEM.
+        normalize_as: name of the database whose statistics to normalise with; default: those that it was pre-trained on, and for
+            a classifier PTB-XL (of whose training records the reference measures them anew, where it states rounded figures).
+
+    Raises:
+        ValueError: if the checkpoint cannot be converted, or labels or statistics do not fit; nothing is saved then.
+    """
+    checkpoint = load_reference_checkpoint(path)
+    model = convert_reference_checkpoint(checkpoint)
+    config, eval_config = checkpoint["config"], checkpoint.get("eval_config") or {}
+    databases: dict[str, float] = {normalize_as: 1.0} if normalize_as else dict(config.get("datasets") or {})
+    if isinstance(model, EcgJepaForSequenceClassification):
+        databases = {normalize_as or "ptb-xl": 1.0}
+        if task is not None:
+            name_labels(model, task, scp_statements)
+    elif task is not None:
+        raise ValueError(f"--task names the outputs of a classifier, but this is a checkpoint of {type(model).__name__}.")
+    mean, std, highpass_cutoff = normalization(config, databases)
+    crops = {f"crop_{name}": eval_config[f"crop_{name}"] for name in ("duration", "stride") if f"crop_{name}" in eval_config}
+    extractor = EcgJepaFeatureExtractor.for_model(model.config, mean, std, highpass_cutoff=highpass_cutoff, **crops)
+    save_checkpoint(output_dir, model, extractor)
+    write_model_card(
+        Path(output_dir, "README.md"),
+        "converted.md.jinja",
+        Path(output_dir).name,
+        kind=type(model).__name__,
+        config=model.config,
+        extractor=extractor,
+        num_parameters=model.num_parameters(),
+        databases=list(databases),
+        task=task,
+    )
+    return model

@@ -1,0 +1,212 @@
+"""Records -> vectors: pooled tokens of an encoder, for search, clustering or classifiers of other libraries."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from .common.logs import progress_bar
+from .configuration_ecg_jepa import EcgJepaConfig
+from .data.crops import batch_crops
+from .data.readers import record_files
+from .data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, write_rejections
+from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from .modeling_ecg_jepa import EcgJepaModel
+from .wfdb_ecg_jepa import RecordError, read_wfdb
+
+_RECORDS_PER_ROW_GROUP = 4096
+_RECORDS_AHEAD = 32  # few enough that recordings of 30 minutes fit into memory
+
+
+@dataclass
+class RecordSource:
+    """
+    Records to embed.
+
+    Args:
+        record_ids: of all records.
+        read: number of a record -> its crops as the model takes them, (crops, leads, samples). Raises `RecordError`.
+    """
+
+    record_ids: Sequence[str]
+    read: Callable[[int], np.ndarray]
+
+
+@dataclass
+class EmbeddingSummary:
+    """What [`write_embeddings`] did; `rejections` have record, reason and detail."""
+
+    records: int
+    crops: int
+    rejections: list[dict[str, str]]
+
+
+@torch.no_grad()
+def embed(
+    encoder: EcgJepaModel, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], pooling: str = "mean"
+) -> Iterator[np.ndarray]:
+    """
+    Vectors of records, averaged over their crops.
+
+    Args:
+        encoder: on any device; it is put into evaluation mode.
+        batches: as [`batch_crops`] makes them.
+        pooling: "mean" over patches, or the first "register".
+
+    Yields:
+        For each batch, (records of the batch, hidden_size) float32, in order.
+    """
+    encoder.eval()
+    for crops, owners in batches:
+        outputs = encoder(crops.to(encoder.device))
+        pooled = outputs.pooler_output if pooling == "mean" else outputs.last_hidden_state[:, 0]
+        counts = owners.unique_consecutive(return_counts=True)[1]
+        yield torch.stack([rows.mean(dim=0) for rows in pooled.float().cpu().split(counts.tolist())]).numpy()
+
+
+def find_extractor(
+    directory: str | Path, config: EcgJepaConfig, crop_duration: float | None = None, crop_stride: float | None = None
+) -> EcgJepaFeatureExtractor:
+    """
+    The feature extractor of an encoder's directory, which cuts crops: those asked for, or else its own, or else as long as the
+    encoder takes, without overlap. Durations in s.
+
+    Raises:
+        ValueError: if crops are no whole patches.
+    """
+    extractor = EcgJepaFeatureExtractor.from_pretrained(directory)
+    duration = crop_duration or extractor.crop_duration or config.signal_length / config.sampling_rate
+    own_stride = extractor.crop_stride if duration == extractor.crop_duration else None
+    stride = crop_stride or own_stride or duration
+    return EcgJepaFeatureExtractor.from_pretrained(directory, crop_duration=duration, crop_stride=stride)
+
+
+def prepared_records(database: PreparedDatabase, extractor: EcgJepaFeatureExtractor) -> RecordSource:
+    """Records of a prepared database. Raises `ValueError` if it has other leads or another rate than the extractor."""
+    database.info.check_fits(extractor.sampling_rate, extractor.lead_names)
+    ids = database.column("record_id").astype(str).tolist()
+
+    def read(index: int) -> np.ndarray:
+        return extractor.normalize_and_crop(database.signal(index) / np.float32(MICROVOLTS_PER_MILLIVOLT))
+
+    return RecordSource(ids, read)
+
+
+def wfdb_records(directory: str | Path, extractor: EcgJepaFeatureExtractor) -> RecordSource:
+    """WFDB records in a folder and below; their ids are paths relative to it. Raises `FileNotFoundError` if there are none."""
+    ids = record_files(directory, directory)
+    if not ids:
+        raise FileNotFoundError(f"{directory} has no WFDB record (no .hea, .dat or .mat file in it or below).")
+
+    def read(index: int) -> np.ndarray:
+        record = read_wfdb(Path(directory, ids[index]))
+        try:
+            return extractor(record.signal, record.sampling_rate, record.lead_names)["input_values"][0]
+        except ValueError as error:
+            raise RecordError(ids[index], "unusable signal", str(error)) from error
+
+    return RecordSource(ids, read)
+
+
+def write_embeddings(
+    encoder: EcgJepaModel,
+    source: RecordSource,
+    path: Path,
+    pooling: str = "mean",
+    batch_size: int = 64,
+    metadata: dict[str, str] | None = None,
+) -> EmbeddingSummary:
+    """
+    Embed all records of a source into a Parquet file: columns `record_id`, `num_crops` and `embedding` (a list of hidden_size
+    float32). Records that cannot be used are left out and listed beside it, in `*.rejected.jsonl`.
+
+    Args:
+        encoder: on any device.
+        source: of the records.
+        path: of the file.
+        pooling: "mean" over patches, or the first "register".
+        batch_size: crops that are encoded together.
+        metadata: for the file, beside the pooling.
+
+    Raises:
+        ValueError: if no record can be used, or the encoder has no register to pool.
+    """
+    if pooling == "register" and not encoder.config.num_register_tokens:
+        raise ValueError("The encoder has no register tokens: use --pooling mean.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    rejections: list[dict[str, str]] = []
+    kept: deque[tuple[str, int]] = deque()  # id and number of crops of records that are read, but not yet encoded
+    num_crops = num_records = 0
+
+    def usable() -> Iterator[np.ndarray]:
+        nonlocal num_crops
+        for record_id, crops in progress:
+            if isinstance(crops, RecordError):
+                rejections.append({"record": record_id, "reason": crops.reason, "detail": crops.detail})
+                continue
+            kept.append((record_id, len(crops)))
+            num_crops += len(crops)
+            yield crops
+
+    schema = _schema(encoder.config.hidden_size, {**(metadata or {}), "pooling": pooling})
+    progress = progress_bar(_read_ahead(source), total=len(source.record_ids), unit=" records")
+    rows: list[pa.RecordBatch] = []
+    with pq.ParquetWriter(temporary, schema) as writer:
+        for vectors in embed(encoder, batch_crops(usable(), batch_size), pooling):
+            rows.append(_to_rows([kept.popleft() for _ in vectors], vectors, schema))
+            num_records += len(vectors)
+            if sum(map(len, rows)) >= _RECORDS_PER_ROW_GROUP:
+                writer.write_table(pa.Table.from_batches(rows))
+                rows = []
+        writer.write_table(pa.Table.from_batches(rows, schema))
+    if not num_records:
+        temporary.unlink()
+        raise ValueError(f"None of {len(source.record_ids)} records can be used; the first: {rejections[0]}.")
+    temporary.replace(path)
+    rejected_file(path).unlink(missing_ok=True)
+    if rejections:
+        write_rejections(rejected_file(path), rejections)
+    return EmbeddingSummary(num_records, num_crops, rejections)
+
+
+def rejected_file(path: Path) -> Path:
+    """Where [`write_embeddings`] lists the records that it left out."""
+    return path.with_suffix(".rejected.jsonl")
+
+
+def _read_ahead(source: RecordSource) -> Iterator[tuple[str, np.ndarray | RecordError]]:
+    """All records in order, read by threads while others are encoded."""
+
+    def read(number: int) -> np.ndarray | RecordError:
+        try:
+            return source.read(number)
+        except RecordError as error:
+            return error
+
+    numbers = iter(range(len(source.record_ids)))
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
+        upcoming = deque(threads.submit(read, number) for number in islice(numbers, _RECORDS_AHEAD))
+        for record_id in source.record_ids:
+            result = upcoming.popleft().result()
+            upcoming.extend(threads.submit(read, number) for number in islice(numbers, 1))
+            yield record_id, result
+
+
+def _schema(hidden_size: int, metadata: dict[str, str]) -> pa.Schema:
+    columns = {"record_id": pa.string(), "num_crops": pa.int32(), "embedding": pa.list_(pa.float32(), hidden_size)}
+    return pa.schema(columns, metadata=metadata)
+
+
+def _to_rows(records: list[tuple[str, int]], vectors: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
+    ids, num_crops = zip(*records, strict=True)
+    embeddings = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
+    return pa.record_batch([pa.array(ids), pa.array(num_crops, pa.int32()), embeddings], schema=schema)

@@ -1,0 +1,127 @@
+"""Classifiers over pre-trained encoders: making one for a task, and scoring records with it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..configuration_ecg_jepa import EcgJepaConfig
+from ..modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
+from .encoders import StartingPoint
+from .protocols import ProtocolSettings
+from .task_data import TaskData
+
+
+def build_classifier(settings: ProtocolSettings, start: StartingPoint, data: TaskData) -> EcgJepaForSequenceClassification:
+    """
+    A classifier for the task on an encoder, with a new head, or for `finetune_after_probe` the probe's.
+
+    Raises:
+        ValueError: if sampling rate or leads of encoder and records differ, crops do not fit the encoder, or the probe was
+            trained on other classes.
+    """
+    task = data.task
+    head = {
+        "id2label": dict(enumerate(task.class_names)),
+        "label2id": {class_name: index for index, class_name in enumerate(task.class_names)},
+        "problem_type": "single_label_classification" if task.single_label else "multi_label_classification",
+        "hidden_dropout_prob": settings.dropout,
+    }
+    if settings.pooling is not None:
+        head["classifier_pooling"] = settings.pooling
+    data.database.info.check_fits(start.config.sampling_rate, list(start.config.lead_names))
+    _check_crops(settings, start.config, data)
+    config = EcgJepaConfig(**{**start.config.to_dict(), **head})
+    if settings.protocol == "finetune_after_probe":
+        _check_probe(start, task.class_names)
+        model = EcgJepaForSequenceClassification.from_pretrained(start.directory, config=config)
+    else:
+        model = EcgJepaForSequenceClassification(config)
+        if start.directory is not None:
+            # Not from_pretrained of the whole: a head that the directory may hold must not be taken over.
+            model.ecg_jepa = EcgJepaModel.from_pretrained(start.directory, config=config)
+    model.ecg_jepa.requires_grad_(not settings.frozen)
+    return model
+
+
+def _check_crops(settings: ProtocolSettings, config: EcgJepaConfig, data: TaskData) -> None:
+    samples = data.samples(settings.crop_duration)
+    if samples % config.patch_size or not 0 < samples <= config.signal_length:
+        longest, patch = (value / config.sampling_rate for value in (config.signal_length, config.patch_size))
+        raise ValueError(
+            f"crop_duration={settings.crop_duration} s does not fit the encoder, which takes at most {longest:g} s in whole "
+            f"patches of {patch:g} s."
+        )
+
+
+def _check_probe(start: StartingPoint, class_names: list[str]) -> None:
+    config = start.config
+    labels = list(config.id2label.values()) if config.id2label else []
+    if "EcgJepaForSequenceClassification" not in (config.architectures or []) or labels != class_names:
+        raise ValueError(
+            f"finetune_after_probe needs the directory of a probe of the same task with classes {', '.join(class_names)}, but "
+            f"{start.name} holds {', '.join(config.architectures or ['no model'])} with classes {', '.join(labels)}."
+        )
+
+
+@dataclass
+class EncodedCrops:
+    """What the head sees of some crops, and the record (position in its split) that each crop belongs to."""
+
+    hidden_states: torch.Tensor
+    owners: torch.Tensor
+
+
+class Scorer:
+    """
+    Logits of the records of a split, averaged over crops that cover each record.
+
+    With a frozen encoder its output is computed once and kept in memory: only the head changes between validations.
+
+    Args:
+        model: the classifier.
+        data, split: the records.
+        crop_length, crop_stride: in samples.
+        frozen: whether the encoder stays as it is.
+    """
+
+    def __init__(
+        self,
+        model: EcgJepaForSequenceClassification,
+        data: TaskData,
+        split: str,
+        crop_length: int,
+        crop_stride: int,
+        frozen: bool,
+    ):
+        self.model = model
+        self.data = data
+        self.indices = data.splits[split]
+        self.crop_length, self.crop_stride = crop_length, crop_stride
+        self.frozen = frozen
+        self._kept: list[EncodedCrops] | None = None
+
+    @torch.no_grad()
+    def logits(self) -> np.ndarray:
+        """(records, classes), float32. Leaves the model in evaluation mode."""
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        total = torch.zeros(len(self.indices), self.model.num_labels)
+        crops = torch.zeros(len(self.indices), 1)
+        for batch in self._encoded(device):
+            scores = self.model.classify_tokens(batch.hidden_states.to(device)).float().cpu()
+            total.index_add_(0, batch.owners, scores)
+            crops.index_add_(0, batch.owners, torch.ones(len(batch.owners), 1))
+        return (total / crops).numpy()
+
+    def _encoded(self, device: torch.device) -> Iterator[EncodedCrops] | list[EncodedCrops]:
+        if not self.frozen:
+            return self._encode(device)
+        if self._kept is None:
+            self._kept = [EncodedCrops(b.hidden_states.cpu(), b.owners) for b in self._encode(device)]
+        return self._kept
+
+    def _encode(self, device: torch.device) -> Iterator[EncodedCrops]:
+        for crops, owners in self.data.strided_crops(self.indices, self.crop_length, self.crop_stride):
+            yield EncodedCrops(self.model.ecg_jepa(crops.to(device)).last_hidden_state, owners)

@@ -1,0 +1,90 @@
+"""What a run starts from: a directory, a repository of the Hugging Face Hub, or random weights."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..common.files import RANDOM_PREFIX, TRAINING_INFO_FILE, digest_of
+from ..common.models import model_directory, weights_digest
+from ..configuration_ecg_jepa import SIZES, EcgJepaConfig
+
+# What the published sizes share (Weimann & Conrad 2024, section 3).
+_PUBLISHED_INPUT = {"sampling_rate": 500, "signal_length": 5000, "patch_size": 25}
+
+# Parts of a configuration that say what is classified and how, not what the encoder is.
+_OF_THE_HEAD = {"id2label", "label2id", "problem_type", "architectures", "transformers_version", "auto_map", "dtype"}
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """
+    Args:
+        name: as the user named it.
+        config: of the model.
+        directory: of its weights; `None` for random ones.
+        info: what was recorded of its training; empty for random weights and older directories.
+    """
+
+    name: str
+    config: EcgJepaConfig
+    directory: Path | None
+    info: dict[str, Any]
+
+    def digest(self) -> str:
+        """Of the weights, or of what random ones depend on beside the seed."""
+        if self.directory is not None:
+            return weights_digest(self.directory)
+        values = self.config.to_dict()
+        return digest_of({key: value for key, value in values.items() if key not in _OF_THE_HEAD})
+
+    def describe_encoder(self) -> dict[str, Any]:
+        """
+        The encoder, for tables of results and cards: `path` as named, `digest` of the weights, `size` if it is a published one,
+        and, where it was recorded, `objective`, `configuration` (the shipped one that it was trained by, if it was) and
+        `databases` (name and number of records each). A probe's encoder is the one that it was trained on.
+        """
+        if self.info.get("protocol") in ("linear", "attentive"):
+            return self.info["encoder"]
+        recorded = {name: self.info.get(name) for name in ("objective", "configuration")}
+        if self.info.get("protocol") is not None:  # fine-tuned: not what pre-training left
+            recorded = {"objective": self.info["encoder"]["objective"], "configuration": None}
+        return {
+            "path": self.name,
+            "digest": self.digest(),
+            "size": published_size(self.config),
+            **recorded,
+            "databases": [{key: d.get(key) for key in ("name", "records")} for d in self.info.get("databases", [])],
+        }
+
+
+def find_start(name: str, sampling_rate: int = 500) -> StartingPoint:
+    """
+    Find what a run starts from.
+
+    Args:
+        name: a directory, a Hub repository, `random:xs|s|b`, or `random:` with a directory or repository, whose architecture is
+            taken without its weights.
+        sampling_rate: Hz, of the records, for `random:xs|s|b`.
+
+    Raises:
+        FileNotFoundError: if there is none of that name.
+    """
+    if name.removeprefix(RANDOM_PREFIX) in SIZES and name.startswith(RANDOM_PREFIX):
+        return StartingPoint(
+            name, EcgJepaConfig.from_size(name.removeprefix(RANDOM_PREFIX), sampling_rate=sampling_rate), None, {}
+        )
+    directory = model_directory(name.removeprefix(RANDOM_PREFIX))
+    config = EcgJepaConfig.from_pretrained(directory)
+    if name.startswith(RANDOM_PREFIX):
+        return StartingPoint(name, config, None, {})
+    path = directory / TRAINING_INFO_FILE
+    return StartingPoint(name, config, directory, json.loads(path.read_text()) if path.is_file() else {})
+
+
+def published_size(config: EcgJepaConfig) -> str | None:
+    """The published size that a configuration is, down to rate, length and patches; `None` if it is none."""
+    for size, numbers in SIZES.items():
+        if all(getattr(config, name) == value for name, value in {**numbers, **_PUBLISHED_INPUT}.items()):
+            return size
+    return None

@@ -1,0 +1,64 @@
+"""Pictures of a classifier's results on its test records."""
+
+import re
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..data.records import MICROVOLTS_PER_MILLIVOLT
+from ..evaluation.attention import attention_over_time
+from ..evaluation.plots import (
+    CLINICAL_DURATION,
+    has_clinical_leads,
+    plot_calibration,
+    plot_ecg,
+    plot_precision_recall,
+    plot_roc,
+)
+from ..evaluation.results import Predictions, probabilities
+from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
+from .loop import FinetuningRun
+from .task_data import TaskData
+
+
+def draw(run: FinetuningRun, test: Predictions) -> dict[str, Figure]:
+    """ROC, precision over recall and calibration; with attentive pooling, where the model looks. File name -> figure."""
+    names, scores = run.data.task.class_names, probabilities(test.logits, run.data.task.single_label)
+    figures = {
+        "roc": plot_roc(test.labels, test.logits, names),
+        "precision_recall": plot_precision_recall(test.labels, test.logits, names),
+        "calibration": plot_calibration(test.labels, scores, names),
+    }
+    if run.model.pooling is not None:
+        examples = plot_examples(run.model, run.data, test, run.crop_length, run.crop_stride)
+        figures |= {f"ecg_{re.sub('[^A-Za-z0-9]+', '_', name)}": figure for name, figure in examples.items()}
+    return figures
+
+
+def plot_examples(
+    model: EcgJepaForSequenceClassification, data: TaskData, test: Predictions, crop_length: int, crop_stride: int, count: int = 2
+) -> dict[str, Figure]:
+    """
+    Test records in the clinical layout with the query's attention under them: for each of the `count` most frequent classes,
+    the record with that label that is scored highest. Class name -> figure; none where leads of the layout are missing.
+    """
+    info = data.database.info
+    if not has_clinical_leads(info.lead_names):
+        return {}
+    scores = probabilities(test.logits, data.task.single_label)
+    figures = {}
+    for column in np.argsort(-test.labels.sum(axis=0), kind="stable")[:count]:
+        if not test.labels[:, column].any():
+            continue
+        row = int(np.where(test.labels[:, column] > 0, scores[:, column], -1.0).argmax())
+        index = int(data.splits["test"][row])
+        length = min(round(CLINICAL_DURATION * info.sampling_rate), int(data.database.num_samples[index]))
+        # The picture may be shorter than a crop; a crop is whole patches.
+        crop_length = min(crop_length, length - length % model.config.patch_size)
+        signal = data.database.signal(index, 0, length) / MICROVOLTS_PER_MILLIVOLT
+        attention = attention_over_time(model, data.normalized(index, 0, length), crop_length, crop_stride)
+        name = data.task.class_names[column]
+        labels = ", ".join(np.array(data.task.class_names)[test.labels[row] > 0])
+        title = f"record {data.database.column('record_id')[index]}: {labels}; predicted {name} {scores[row, column]:.2f}"
+        figures[name] = plot_ecg(signal, info.sampling_rate, info.lead_names, attention, title)
+    return figures

@@ -1,0 +1,114 @@
+"""How an encoder is judged on a task: all that a run can be told, and what follows from it."""
+
+from dataclasses import fields
+from typing import Any, Literal
+
+from ..common.schedules import warmup_cosine_schedule
+from ..common.settings import check_at_least, check_share, option, settings, shipped_configuration
+
+PROTOCOLS = ("linear", "attentive", "finetune", "finetune_after_probe")
+
+# Settings that say where a run lies and what it tells, not what comes out of it.
+RUN_ONLY = frozenset({"data_dir", "output_dir", "overwrite_output_dir", "report_to", "model_name_or_path"})
+
+# Settings that say what a protocol is applied to, not what it is.
+APPLIED_TO = RUN_ONLY | {
+    *("task", "database", "label_fraction", "labels_per_class", "min_class_records", "split_seed"),
+    *("seed", "mixed_precision"),
+}
+
+
+@settings
+class ProtocolSettings:
+    """
+    Settings of `ecg-jepa finetune`. The defaults are the attentive probe's; `training/configs/<protocol>.yaml` has the
+    figures of each protocol (paper, section 4). Raises `ValueError` for values that do not fit together.
+    """
+
+    # What
+    model_name_or_path: str = option(
+        "", "pre-trained directory or Hub repository; random:xs|s|b, or random:DIRECTORY for its architecture, untrained"
+    )
+    protocol: Literal["linear", "attentive", "finetune", "finetune_after_probe"] = option(
+        "attentive",
+        "linear: frozen encoder, mean token -> Linear; attentive: frozen, learned query over all tokens; finetune: all "
+        "weights, register -> Linear; finetune_after_probe: all weights, from the directory of a probe",
+    )
+    task: Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM"] = option(
+        "all", "PTB-XL task; 'all' takes the statements of any other database as they are"
+    )
+    data_dir: str = option("data/prepared", "prepared database, or a folder of several")
+    database: str | None = option(None, "which one, if data_dir has several")
+    output_dir: str = option("runs/finetune", "folder of the classifier")
+    overwrite_output_dir: bool = option(False, "remove what a finished run left in output_dir")
+
+    # Labels
+    label_fraction: float = option(1.0, "of the training records of each class, drawn by patient; validation and test stay whole")
+    labels_per_class: int | None = option(None, "or so many training records per class")
+    min_class_records: int = option(10, "databases other than PTB-XL: statements with fewer records are no classes")
+    split_seed: int = option(0, "databases without folds: of the split by patient")
+
+    # Crops, in s
+    crop_duration: float = option(2.5, "of training and evaluation crops")
+    crop_stride: float = option(1.25, "between evaluation crops, whose logits are averaged")
+
+    # Optimisation
+    max_steps: int = option(5000, "optimiser steps")
+    batch_size: int = option(128, "records per step over all processes")
+    learning_rate: float = option(1e-3, "after warm-up")
+    final_learning_rate: float = option(1e-3, "at the last step (cosine)")
+    warmup_steps: int = option(0, "steps of linear warm-up from 1e-6")
+    weight_decay: float = option(0.1, "on weights of Linear and Conv1d layers")
+    adam_beta1: float = option(0.9, "AdamW")
+    adam_beta2: float = option(0.999, "AdamW")
+    dropout: float = option(0.0, "on residual branches and before the classifier")
+    max_grad_norm: float = option(1.0, "clip gradients to this norm; 0 does not clip")
+
+    # Run
+    eval_steps: int = option(100, "steps between validations; the best checkpoint is kept")
+    patience: int = option(5000, "stop after this many steps without a better validation")
+    seed: int = option(0, "of the head, crops and order of records")
+    mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
+    report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "max_steps", "batch_size", "eval_steps", "patience", "min_class_records")
+        rates = ("learning_rate", "final_learning_rate", "weight_decay", "max_grad_norm")
+        check_at_least(self, 0, "warmup_steps", "seed", "split_seed", *rates)
+        check_share(self, "adam_beta1", "adam_beta2", "dropout")
+        if self.crop_duration <= 0 or self.crop_stride <= 0:
+            raise ValueError(f"crop_duration={self.crop_duration} and crop_stride={self.crop_stride} must be positive.")
+        if not 0 < self.label_fraction <= 1:
+            raise ValueError(f"label_fraction={self.label_fraction} must be more than 0 and at most 1.")
+        if self.labels_per_class is not None and (self.labels_per_class < 1 or self.label_fraction != 1.0):
+            raise ValueError("labels_per_class must be at least 1, and not be combined with label_fraction.")
+        if not self.model_name_or_path:
+            raise ValueError("model_name_or_path is missing: name a pre-trained directory, or random:xs, random:s, random:b.")
+        if self.protocol == "finetune_after_probe" and self.model_name_or_path.startswith("random:"):
+            raise ValueError("finetune_after_probe starts from the directory of a probe, not from random weights.")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder stays as it is."""
+        return self.protocol in ("linear", "attentive")
+
+    @property
+    def pooling(self) -> str | None:
+        """The head's pooling; `None` keeps the one of the probe."""
+        return {"linear": "mean", "attentive": "attentive", "finetune": "register"}.get(self.protocol)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then cosine (constant if both ends are the same)."""
+        return warmup_cosine_schedule(step, self.max_steps, self.learning_rate, self.final_learning_rate, self.warmup_steps)
+
+    def evaluation_due(self, step: int) -> bool:
+        """Whether to validate after optimiser step `step`."""
+        return (step + 1) % self.eval_steps == 0 or step + 1 == self.max_steps
+
+    def configuration(self) -> str | None:
+        """The shipped configuration of the protocol whose settings these are; `None` if they are others."""
+        return shipped_configuration(self, APPLIED_TO)
+
+    def what_counts(self) -> dict[str, Any]:
+        """The settings that decide what comes out."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in RUN_ONLY}

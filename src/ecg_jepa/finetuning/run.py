@@ -1,0 +1,123 @@
+"""A run of a protocol on a task: open, train, and score the test records once."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Predictions, summarize
+from .classifier import build_classifier
+from .encoders import find_start
+from .loop import FinetuningRun, train
+from .protocols import ProtocolSettings
+from .task_data import LabelBudget, TaskData
+
+PLOTS_DIR = "plots"
+
+# What a run writes, in patterns; a folder may hold other files, which are none of its business.
+WRITTEN = (
+    *(METRICS_FILE, PREDICTIONS_FILE, "training_config.yaml", "training_info.json", "not_scored.json", "README.md"),
+    *("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json", "*_ecg_jepa.py"),
+    f"{PLOTS_DIR}/*.png",
+)
+
+
+@dataclass
+class FinetuningResult:
+    """
+    Args:
+        metrics: content of `metrics.json`.
+        test: predictions of the test records.
+        records_seen: in training, over all processes.
+        seconds: of training.
+    """
+
+    metrics: dict[str, Any]
+    test: Predictions
+    records_seen: int
+    seconds: float
+
+
+def claim_directory(settings: ProtocolSettings) -> Path:
+    """
+    Make the run's folder.
+
+    Raises:
+        FileExistsError: if it holds a finished run, unless `overwrite_output_dir`, which removes what that run wrote.
+        OSError: if it cannot be written to.
+    """
+    directory = Path(settings.output_dir)
+    if (directory / METRICS_FILE).is_file() and not settings.overwrite_output_dir:
+        raise FileExistsError(
+            f"{directory} holds a finished run: choose another --output_dir, or replace it with --overwrite_output_dir."
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    probe = directory / ".writable"
+    probe.touch()
+    probe.unlink()
+    if settings.overwrite_output_dir:
+        for pattern in WRITTEN:
+            for path in directory.glob(pattern):
+                path.unlink()
+    return directory
+
+
+def load_task(settings: ProtocolSettings) -> TaskData:
+    """The records and labels of the task, and of the latter no more than asked for."""
+    return TaskData.load(
+        settings.data_dir,
+        settings.task,
+        settings.database,
+        labels=LabelBudget(settings.label_fraction, settings.labels_per_class, settings.seed),
+        min_class_records=settings.min_class_records,
+        split_seed=settings.split_seed,
+    )
+
+
+def open_run(settings: ProtocolSettings, accelerator: Accelerator) -> FinetuningRun:
+    """
+    The records of the task and a classifier for them, whose head depends on the seed.
+
+    Raises:
+        FileNotFoundError, ValueError: if model, records and task do not fit together.
+    """
+    if settings.batch_size % accelerator.num_processes:
+        raise ValueError(f"batch_size={settings.batch_size} cannot be shared by {accelerator.num_processes} processes.")
+    set_seed(settings.seed)
+    data = load_task(settings)
+    start = find_start(settings.model_name_or_path, data.database.info.sampling_rate)
+    return FinetuningRun(settings, accelerator, data, start, build_classifier(settings, start, data))
+
+
+def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
+    """Train and score the classifier. Returns the result on the main process, `None` on others."""
+    encoder = run.start.describe_encoder()
+    started = time.perf_counter()
+    validation = run.scorer("validation")
+    best = train(run, validation)
+    if not run.accelerator.is_main_process:
+        return None
+    seconds = time.perf_counter() - started
+    steps = best.pop("steps")
+    test = run.predict(run.scorer("test"))
+    settings, data = run.settings, run.data
+    metrics = {
+        "task": settings.task,
+        "protocol": settings.protocol,
+        "configuration": settings.configuration(),
+        "model": settings.model_name_or_path,
+        "encoder": encoder,
+        "database": data.database.name,
+        "label_fraction": settings.label_fraction,
+        "labels_per_class": settings.labels_per_class,
+        "seed": settings.seed,
+        "settings": settings.what_counts(),
+        "records": {split: len(indices) for split, indices in data.splits.items()},
+        **best,
+        "training_seconds": seconds,
+        **summarize(data.task, run.predict(validation), test),
+    }
+    return FinetuningResult(metrics, test, steps * settings.batch_size, seconds)

@@ -1,0 +1,137 @@
+"""The pre-training loop. It names no objective: what it calls of one is in `objective.py`."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ..common.optimization import gradient_norm, parameter_groups, set_schedules
+from ..data.corpus import BatchNormalizer, Corpus, CorpusBatch
+from .checkpointing import Checkpoints
+from .monitoring import Monitor, collapse_measures
+from .objective import BatchKey, Objective, StepOutput
+from .recipe import PretrainingRecipe
+
+
+@dataclass
+class PretrainingRun:
+    """
+    What a run works with.
+
+    Args:
+        recipe: of the objective.
+        accelerator: of the process.
+        corpus: to learn from.
+        objective: to learn; trained in place.
+        output_dir: for checkpoints and `metrics.jsonl`.
+    """
+
+    recipe: PretrainingRecipe
+    accelerator: Accelerator
+    corpus: Corpus
+    objective: Objective
+    output_dir: Path
+
+    def __post_init__(self) -> None:
+        self.normalize = BatchNormalizer(*self.corpus.lead_statistics()).to(self.accelerator.device)
+        rank, share = self.accelerator.process_index, self.recipe.batch_size // self.accelerator.num_processes
+        self.own_rows = slice(rank * share, (rank + 1) * share)
+
+    @property
+    def metrics_file(self) -> Path:
+        """The log."""
+        return self.output_dir / "metrics.jsonl"
+
+    def inputs(self, batch: CorpusBatch, key: BatchKey) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """This process's part of a batch as the objective takes it: normalised records, and what is drawn for them."""
+        device = self.accelerator.device
+        drawn = self.objective.draw(key, self.recipe.batch_size)
+        own = {name: rows[self.own_rows].to(device, non_blocking=True) for name, rows in drawn.items()}
+        return self.normalize(batch.to(device)), own
+
+
+def train(run: PretrainingRun) -> None:
+    """Train from the last checkpoint, if the recipe asks for it, to the last step."""
+    recipe, accelerator, objective = run.recipe, run.accelerator, run.objective
+    optimizer = torch.optim.AdamW(
+        parameter_groups([objective]),
+        lr=recipe.learning_rate,
+        betas=(recipe.adam_beta1, recipe.adam_beta2),
+        eps=recipe.adam_epsilon,
+    )
+    network, optimizer = accelerator.prepare(_with_options(objective, recipe), optimizer)
+    checkpoints = Checkpoints(accelerator, run.output_dir, recipe.save_total_limit)
+    start = checkpoints.restore(recipe.resume_from_checkpoint)
+    monitor = Monitor(accelerator, run.metrics_file, start, recipe.max_steps)
+    evaluate = HeldOut(run, network)
+    accumulation = recipe.gradient_accumulation_steps
+    batches = run.corpus.batches(start * accumulation, accelerator.process_index, accelerator.num_processes)
+
+    network.train()
+    for step in range(start, recipe.max_steps):
+        set_schedules(optimizer, recipe.learning_rate_at(step), recipe.weight_decay_at(step))
+        losses = []
+        for part in range(accumulation):
+            input_values, drawn = run.inputs(next(batches), BatchKey(recipe.seed, step * accumulation + part))
+            is_last = part + 1 == accumulation
+            with contextlib.nullcontext() if is_last else accelerator.no_sync(network):
+                output: StepOutput = network(input_values, **drawn)
+                accelerator.backward(output.loss / accumulation)
+            losses.append(output.loss.detach())
+        log_due = recipe.log_due(step)
+        norm = gradient_norm(accelerator, network, recipe.max_grad_norm, log_due)
+        optimizer.step()
+        optimizer.zero_grad()
+        objective.after_step(step)
+        monitor.update(step, torch.stack(losses).mean(), recipe.batch_size * accumulation)
+        if log_due:
+            monitor.log(step, output, grad_norm=norm, learning_rate=recipe.learning_rate_at(step))
+        if recipe.evaluation_due(step):
+            with monitor.paused():
+                monitor.log_evaluation(step, evaluate())
+        if recipe.checkpoint_due(step):
+            checkpoints.save(step + 1)
+    monitor.close()
+
+
+def _with_options(objective: Objective, recipe: PretrainingRecipe) -> Objective:
+    if recipe.gradient_checkpointing:
+        # transformers renamed it in 5.23 and knows only the old name before.
+        getattr(objective.model, "activation_checkpointing_enable", objective.model.gradient_checkpointing_enable)()
+    if recipe.torch_compile:
+        # What is drawn may change its shape from batch to batch, as masks do.
+        objective.compile(dynamic=True)
+    return objective
+
+
+class HeldOut:
+    """
+    Loss and collapse measures on records of the validation folds, with what is drawn always the same.
+
+    Raises (when it is made, so that nothing has been trained in vain):
+        ValueError: if no database has a validation fold, but the recipe asks for evaluations.
+    """
+
+    def __init__(self, run: PretrainingRun, network: Any):
+        self.run = run
+        self.network = network
+        self.batches: list[CorpusBatch] = []
+        if run.recipe.eval_steps:
+            rank, num_processes = run.accelerator.process_index, run.accelerator.num_processes
+            self.batches = run.corpus.validation_batches(run.recipe.eval_batches, rank, num_processes)
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        """`eval_loss`, `eval_target_std`, `eval_target_effective_rank`."""
+        self.network.eval()
+        outputs: list[StepOutput] = []
+        for index, batch in enumerate(self.batches):
+            input_values, drawn = self.run.inputs(batch, BatchKey.held_out(self.run.recipe.seed, index))
+            outputs.append(self.network(input_values, **drawn))
+        self.network.train()
+        loss = self.run.accelerator.reduce(torch.stack([output.loss for output in outputs]).mean(), "mean").item()
+        latents = torch.cat([output.latents.flatten(0, -2) for output in outputs])
+        return {"eval_loss": loss, **{f"eval_{name}": value for name, value in collapse_measures(latents).items()}}

@@ -1,0 +1,86 @@
+"""Model cards from the templates in `model_cards/`."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from ..common.files import shipped
+
+TAGS = ("ecg_jepa", "ecg", "electrocardiogram", "self-supervised", "biosignals")
+
+
+@dataclass(frozen=True)
+class CardResult:
+    """A figure on a card: for people with its interval, and for the Hub's model index."""
+
+    name: str
+    metric_type: str  # as the Hub names it
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+def write_model_card(
+    path: str | Path, template: str, model_name: str, eval_results: Sequence[EvalResult] = (), **values: Any
+) -> None:
+    """
+    Render a template.
+
+    Args:
+        path: of the card, usually `README.md` of a model's directory.
+        template: name of a file in `model_cards/`; it may include others.
+        model_name: in the model index.
+        eval_results: for the model index.
+        values: for the template; one that it needs and that is missing is an error.
+    """
+    metadata = ModelCardData(
+        license="apache-2.0",
+        library_name="transformers",
+        tags=list(TAGS),
+        model_name=model_name if eval_results else None,
+        eval_results=list(eval_results) or None,
+    )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(shipped("model_cards")), undefined=jinja2.StrictUndefined, trim_blocks=False
+    )
+    content = environment.get_template(template).render(metadata=metadata.to_yaml(), **values)
+    ModelCard(content).save(path)
+
+
+def classifier_results(metrics: dict[str, Any]) -> list[CardResult]:
+    """The figures of a classifier's `metrics.json` that go on its card; what could not be measured is left out."""
+    kinds = {
+        "macro AUROC": ("roc_auc", "test_macro_auroc"),
+        "macro average precision": ("average_precision", "test_macro_average_precision"),
+        "macro F1": ("f1", "test_macro_f1"),
+        "accuracy": ("accuracy", "test_accuracy"),
+        "macro F1 of the likeliest class": ("f1", "test_exclusive_macro_f1"),
+    }
+    return [
+        CardResult(name, metric_type, metrics[key], tuple(interval) if (interval := metrics.get(f"{key}_interval")) else None)
+        for name, (metric_type, key) in kinds.items()
+        if metrics.get(key) is not None and math.isfinite(metrics[key])
+    ]
+
+
+def as_eval_results(results: Sequence[CardResult], task: str, database: str) -> list[EvalResult]:
+    """Figures on the test records of a task, for the model index; intervals stand in the metric's name and arguments."""
+    return [
+        EvalResult(
+            task_type="ecg-classification",
+            task_name=f"ECG classification ({task})",
+            dataset_type=database,
+            dataset_name=database,
+            dataset_config=task,
+            dataset_split="test",
+            metric_type=result.metric_type,
+            metric_name=result.name + (" (95% interval {:.4f} to {:.4f})".format(*result.interval) if result.interval else ""),
+            metric_value=result.value,
+            metric_args={"confidence_level": 0.95, "interval": list(result.interval)} if result.interval else None,
+        )
+        for result in results
+    ]

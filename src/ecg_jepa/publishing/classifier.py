@@ -1,0 +1,77 @@
+"""What a finished run of a protocol leaves behind: a classifier that is complete by itself, its results and pictures."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.figures import save
+from ..common.files import write_json
+from ..common.settings import write_yaml
+from ..data.ptb_xl_tasks import describe_classes
+from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, probabilities
+from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from ..finetuning.loop import FinetuningRun
+from ..finetuning.pictures import draw
+from ..finetuning.run import PLOTS_DIR, FinetuningResult
+from .card import as_eval_results, classifier_results, write_model_card
+from .checkpoint import save_checkpoint
+from .provenance import finetuning_info, write_training_info
+
+
+def export_classifier(run: FinetuningRun, result: FinetuningResult, hardware: str) -> None:
+    """Write the run's folder; `metrics.json` last, so that a run without it is not finished."""
+    settings, data, test = run.settings, run.data, result.test
+    directory = Path(settings.output_dir)
+    extractor = EcgJepaFeatureExtractor.for_model(
+        run.model.config,
+        data.mean,
+        data.std,
+        crop_duration=settings.crop_duration,
+        crop_stride=settings.crop_stride,
+        highpass_cutoff=data.database.info.highpass_cutoff,
+    )
+    save_checkpoint(directory, run.model, extractor)
+    write_yaml(settings, directory / "training_config.yaml")
+    np.savez_compressed(
+        directory / PREDICTIONS_FILE,
+        record_id=data.database.column("record_id")[data.splits["test"]].astype(str),
+        labels=test.labels,
+        logits=test.logits,
+        probabilities=probabilities(test.logits, data.task.single_label),
+        class_names=np.array(data.task.class_names),
+    )
+    for name, figure in draw(run, test).items():
+        save(figure, directory / PLOTS_DIR / f"{name}.png")
+    info = finetuning_info(run, result, hardware)
+    write_training_info(directory, info)
+    _write_card(directory, run, result.metrics, extractor, info)
+    write_json(directory / METRICS_FILE, result.metrics)
+
+
+def _write_card(
+    directory: Path,
+    run: FinetuningRun,
+    metrics: dict[str, Any],
+    extractor: EcgJepaFeatureExtractor,
+    info: dict[str, Any],
+) -> None:
+    """The card, with the results for the Hub's index."""
+    database, task = run.data.database, run.settings.task
+    table = database.statement_table()
+    results = classifier_results(metrics)
+    write_model_card(
+        directory / "README.md",
+        "classifier.md.jinja",
+        directory.name,
+        as_eval_results(results, task, database.name),
+        arguments=asdict(run.settings),
+        metrics=metrics,
+        results=results,
+        config=run.model.config,
+        extractor=extractor,
+        database=database.info,
+        descriptions={} if table is None else describe_classes(task, table),
+        info=info,
+    )

@@ -1,0 +1,90 @@
+"""
+`training_info.json`: what a directory's weights come from, written beside them by every run and never inferred afterwards.
+
+Both kinds of runs record `settings` (all of them), `configuration` (the shipped one that they agree with, or null), `databases`
+(name, digest of the prepared records, how many of them were trained on), `records_seen`, `versions`, `commit`, `hardware`,
+`seconds`, `finished` (UTC) and `weights` (digest of what was saved). Pre-training adds `objective`, fine-tuning `protocol`,
+`task`, `start` (path and digest of the weights that it started from), `encoder` (as `metrics.json` has it) and `labels` (a
+digest).
+"""
+
+import dataclasses
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..common.files import TRAINING_INFO_FILE, write_json
+from ..common.models import weights_digest
+from ..data.corpus import Corpus
+from ..finetuning.loop import FinetuningRun
+from ..finetuning.run import FinetuningResult
+from ..pretraining.recipe import PretrainingRecipe
+
+_PACKAGES = ("ecg_jepa", "torch", "transformers", "accelerate", "datasets", "safetensors", "numpy", "scipy", "wfdb")
+
+
+def pretraining_info(recipe: PretrainingRecipe, corpus: Corpus, hardware: str, seconds: float) -> dict[str, Any]:
+    """Of a finished pre-training run; `seconds` of training, interruptions not counted."""
+    weights = corpus.weights.tolist()
+    return {
+        "kind": "pretraining",
+        "objective": recipe.objective,
+        "configuration": recipe.configuration(),
+        "settings": dataclasses.asdict(recipe),
+        "databases": [
+            {"name": d.name, "weight": weight, "records": len(records), "digest": d.info.digest}
+            for d, weight, records in zip(corpus.databases, weights, corpus.records, strict=True)
+        ],
+        "records_seen": recipe.max_steps * recipe.batch_size * recipe.gradient_accumulation_steps,
+        **_circumstances(hardware, seconds),
+    }
+
+
+def finetuning_info(run: FinetuningRun, result: FinetuningResult, hardware: str) -> dict[str, Any]:
+    """Of a finished run of a protocol."""
+    data = run.data
+    return {
+        "kind": "finetuning",
+        "protocol": run.settings.protocol,
+        "task": run.settings.task,
+        "configuration": run.settings.configuration(),
+        "settings": dataclasses.asdict(run.settings),
+        "start": {"path": run.start.name, "digest": run.start.digest()},
+        "encoder": result.metrics["encoder"],
+        "databases": [{"name": data.database.name, "records": len(data.splits["train"]), "digest": data.database.info.digest}],
+        "labels": data.labels_digest(),
+        "records_seen": result.records_seen,
+        **_circumstances(hardware, result.seconds),
+    }
+
+
+def write_training_info(directory: str | Path, info: dict[str, Any]) -> None:
+    """Write it beside the weights, whose digest is added."""
+    write_json(Path(directory, TRAINING_INFO_FILE), {**info, "weights": weights_digest(directory)})
+
+
+def _circumstances(hardware: str, seconds: float) -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "commit": _commit(),
+        "hardware": hardware,
+        "seconds": seconds,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """Of the checkout that this package runs from, with `+changes` if it has any; `None` where it is installed or git is not."""
+    source = Path(__file__).parent
+    try:
+        tracked = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=source, capture_output=True, timeout=10)
+        if tracked.returncode:
+            return None
+        name = subprocess.run(["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, timeout=10)
+        changes = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=source, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return name.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

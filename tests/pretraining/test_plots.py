@@ -1,0 +1,39 @@
+import numpy as np
+import pandas as pd
+from raw_databases import ecg
+
+from ecg_jepa.pretraining.plots import plot_masked_prediction, plot_pretraining
+
+
+def test_course_of_pretraining():
+    log = pd.DataFrame({"step": [10, 20], "loss": [0.8, 0.4], "target_std": [0.7, 0.6], "target_effective_rank": [30, 20]})
+    figure = plot_pretraining(log.assign(learning_rate=[1e-3, 1e-4]))
+    assert [axis.get_lines()[0].get_ydata()[1] for axis in figure.axes] == [0.4, 0.6, 20, 1e-4]
+    assert all(axis.get_ylim()[0] == 0 for axis in figure.axes)  # or a collapse would look like noise
+
+
+def test_held_out_records_have_curves_of_their_own():
+    steps = [{"step": s, "loss": 1 / s, "target_std": 0.5, "target_effective_rank": 9, "learning_rate": 1e-3} for s in (1, 2, 3)]
+    evaluation = {"step": 2, "eval_loss": 2.0, "eval_target_std": 0.4, "eval_target_effective_rank": 8}
+    figure = plot_pretraining(pd.DataFrame([*steps[:2], evaluation, steps[2]]))
+    training, held_out = figure.axes[0].get_lines()
+    assert training.get_xydata().tolist() == [[1, 1], [2, 0.5], [3, 1 / 3]]
+    assert held_out.get_xydata().tolist() == [[2, 2.0]]
+    assert figure.axes[0].get_ylim()[1] > 2
+    assert [len(axis.get_lines()) for axis in figure.axes] == [2, 2, 2, 1]
+
+
+def test_masks_and_errors():
+    errors = np.random.default_rng(0).random((4, 50))
+    errors[0, 10:20] = np.nan
+    figure = plot_masked_prediction(ecg(1250, 1)[1] / 1000, 500, "II", errors, "masks")
+    signal, error, image, _ = figure.axes
+    assert signal.get_lines()[0].get_xdata()[-1] == 1249 / 500
+    bars = error.patches[0].get_data()
+    np.testing.assert_array_equal(bars.values, np.where(np.isnan(errors[0]), 0, errors[0]))
+    assert bars.edges[[0, 10, -1]].tolist() == [0, 0.5, 2.5]
+    np.testing.assert_array_equal(image.images[0].get_array().filled(np.nan), errors)
+    # What is shaded is what is hidden: 0 to 0.5 s and 1 to 2.5 s.
+    (shade,) = signal.collections
+    assert [path.get_extents().intervalx.tolist() for path in shade.get_paths()] == [[0, 0.5], [1, 2.5]]
+    assert all(axis.get_ylabel() for axis in figure.axes)

@@ -1,0 +1,77 @@
+"""Cards that the Hub's own parser reads."""
+
+import importlib.util
+from pathlib import Path
+
+import jinja2
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from ecg_jepa.evaluation.published import published_rows
+from ecg_jepa.publishing.card import CardResult, as_eval_results, classifier_results, write_model_card
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIGS = sorted((REPOSITORY / "training" / "configs").glob("vit_*.yaml"))
+
+
+def parsed(path):
+    """Name and results of the model index, through huggingface_hub's parser."""
+    index = yaml.safe_load(path.read_text().split("---")[1])["model-index"]
+    name, results = model_index_to_eval_results(index)
+    assert len(ModelCard.load(path).data.eval_results) == len(results)
+    return name, results
+
+
+def test_figures_with_intervals_reach_the_model_index(tmp_path, monkeypatch):
+    monkeypatch.setattr("ecg_jepa.publishing.card.shipped", lambda kind: tmp_path)
+    metrics = {
+        "test_macro_auroc": 0.9,
+        "test_macro_auroc_interval": [0.85, 0.93],
+        "test_macro_average_precision": float("nan"),
+        "test_macro_f1": 0.4,
+        "test_accuracy": 0.7,
+        "test_accuracy_interval": None,
+    }
+    results = classifier_results(metrics)
+    assert results == [
+        CardResult("macro AUROC", "roc_auc", 0.9, (0.85, 0.93)),
+        CardResult("macro F1", "f1", 0.4),
+        CardResult("accuracy", "accuracy", 0.7),
+    ]
+    (tmp_path / "t.jinja").write_text("---\n{{ metadata }}\n---\n# {{ title }}\n")
+    write_model_card(tmp_path / "a.md", "t.jinja", "m", as_eval_results(results, "all", "ptb-xl"), title="A")
+    name, found = parsed(tmp_path / "a.md")
+    assert name == "m"
+    assert [(r.metric_type, r.metric_value, r.dataset_type, r.dataset_config) for r in found] == [
+        (result.metric_type, result.value, "ptb-xl", "all") for result in results
+    ]
+    assert found[0].metric_name == "macro AUROC (95% interval 0.8500 to 0.9300)"
+    assert found[0].metric_args == {"confidence_level": 0.95, "interval": [0.85, 0.93]}
+    with pytest.raises(jinja2.UndefinedError, match="title"):
+        write_model_card(tmp_path / "a.md", "t.jinja", "m")
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("cards", REPOSITORY / "training" / "write_published_cards.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_published_configuration_has_its_card(script, config, tmp_path):
+    card = REPOSITORY / "model_cards" / f"{config.stem}.md"
+    script.write_card(config, tmp_path / "card.md")
+    assert card.read_text() == (tmp_path / "card.md").read_text(), "run training/write_published_cards.py"
+    name, results = parsed(card)
+    assert "the paper's" in name
+    assert all("the paper's figure" in result.metric_name for result in results)
+    assert all(result.source_name == "Weimann & Conrad 2024" for result in results)
+    size, corpus = config.stem.split("_")[1:]
+    expected = [row["auroc"] for row in published_rows(size, corpus.replace("ptbxl", "ptb-xl"))]
+    assert sorted(result.metric_value for result in results) == sorted(expected)
+    assert "There are no weights here" in card.read_text()
+    assert "Not a medical device" in card.read_text()

@@ -1,0 +1,183 @@
+"""Checkpoints as others meet them: without this package, from untrusted sources, damaged."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from raw_databases import ecg, write_challenge
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
+
+from ecg_jepa import (
+    EcgJepaConfig,
+    EcgJepaFeatureExtractor,
+    EcgJepaForPreTraining,
+    EcgJepaForSequenceClassification,
+    EcgJepaModel,
+)
+from ecg_jepa.publishing.checkpoint import save_checkpoint
+
+LABELS = {0: "AF", 1: "LVH", 2: "NORM"}
+CODE = {"configuration_ecg_jepa.py", "modeling_ecg_jepa.py", "feature_extraction_ecg_jepa.py", "signal_processing_ecg_jepa.py"}
+
+
+@pytest.fixture
+def classifier():
+    torch.manual_seed(0)
+    config = EcgJepaConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        id2label=LABELS,
+        problem_type="multi_label_classification",
+        classifier_pooling="mean",
+    )
+    return EcgJepaForSequenceClassification(config).eval()
+
+
+@pytest.fixture
+def directory(classifier, tmp_path):
+    extractor = EcgJepaFeatureExtractor.for_model(classifier.config, 0.0, 0.3, crop_duration=2.5, crop_stride=1.25)
+    save_checkpoint(tmp_path / "classifier", classifier, extractor)
+    return tmp_path / "classifier"
+
+
+@pytest.fixture
+def record(tmp_path):
+    write_challenge(tmp_path, "georgia", "E00001", ecg(5000, 1))
+    return next(tmp_path.rglob("E00001.hea"))
+
+
+def test_what_is_in_it(classifier, directory, tmp_path):
+    assert {path.name for path in directory.iterdir()} == {
+        *("config.json", "model.safetensors", "preprocessor_config.json"),
+        *(CODE | {"pipeline_ecg_jepa.py", "wfdb_ecg_jepa.py"}),
+    }
+    assert json.loads((directory / "config.json").read_text())["auto_map"] == {
+        "AutoConfig": "configuration_ecg_jepa.EcgJepaConfig",
+        "AutoModel": "modeling_ecg_jepa.EcgJepaModel",
+        "AutoModelForSequenceClassification": "modeling_ecg_jepa.EcgJepaForSequenceClassification",
+    }
+    save_checkpoint(tmp_path / "encoder", classifier.ecg_jepa)
+    auto_map = json.loads((tmp_path / "encoder" / "config.json").read_text())["auto_map"]
+    assert set(auto_map) == {"AutoConfig", "AutoModel"}
+    save_checkpoint(tmp_path / "trio", EcgJepaForPreTraining(classifier.config), EcgJepaFeatureExtractor())
+    auto_map = json.loads((tmp_path / "trio" / "config.json").read_text())["auto_map"]
+    assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForPreTraining"}
+    assert {path.name for path in (tmp_path / "trio").iterdir()} >= CODE
+
+
+def test_it_works_without_this_package(directory, record, foreign_python):
+    expected = pipeline("ecg-classification", model=str(directory))(str(record))
+    result = foreign_python(
+        f"""
+import json
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification, pipeline
+source = {str(directory)!r}
+print(type(AutoModel.from_pretrained(source, trust_remote_code=True)).__name__)
+print(type(AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=True)).__name__)
+print(type(AutoFeatureExtractor.from_pretrained(source, trust_remote_code=True)).__name__)
+classify = pipeline("ecg-classification", model=source, trust_remote_code=True)
+print(json.dumps(classify({str(record)!r})))
+"""
+    )
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0, result.stderr
+    assert lines[:3] == ["EcgJepaModel", "EcgJepaForSequenceClassification", "EcgJepaFeatureExtractor"]
+    scores = json.loads(lines[3])
+    assert [entry["label"] for entry in scores] == [entry["label"] for entry in expected]
+    np.testing.assert_allclose([e["score"] for e in scores], [e["score"] for e in expected], atol=1e-6)
+
+
+def test_no_code_runs_that_is_not_trusted(directory, record, foreign_python, tmp_path):
+    trace = tmp_path / "trace"
+    for file in directory.glob("*.py"):
+        file.write_text(f"open({str(trace)!r}, 'w').close()\n" + file.read_text())
+    source = str(directory)
+    # Here, where the package is installed, the checkpoint's code is never used.
+    AutoModel.from_pretrained(source)
+    AutoModelForSequenceClassification.from_pretrained(source)
+    pipeline("ecg-classification", model=source)(str(record))
+    assert not trace.exists()
+    for action in ("AutoModel.from_pretrained(source)", "pipeline('ecg-classification', model=source)"):
+        result = foreign_python(f"from transformers import AutoModel, pipeline\nsource = {source!r}\n{action}")
+        assert "trust_remote_code=True" in result.stderr
+        assert result.returncode == 1
+    assert not trace.exists()
+    result = foreign_python(f"from transformers import AutoModel\nAutoModel.from_pretrained({source!r}, trust_remote_code=True)")
+    assert result.returncode == 0, result.stderr
+    assert trace.exists()  # or this test could not fail
+
+
+def test_a_copy_of_a_copy_is_complete(directory, tmp_path):
+    loaded = AutoModelForSequenceClassification.from_pretrained(directory)
+    loaded.save_pretrained(tmp_path / "copy")
+    EcgJepaFeatureExtractor.from_pretrained(directory).save_pretrained(tmp_path / "copy")
+    assert {path.name for path in (tmp_path / "copy").iterdir()} >= CODE
+    auto_map = json.loads((tmp_path / "copy" / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoModelForSequenceClassification"] == "modeling_ecg_jepa.EcgJepaForSequenceClassification"
+
+
+def edit_weights(change):
+    def edit(directory):
+        weights = load_file(directory / "model.safetensors")
+        change(weights)
+        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+
+    return edit
+
+
+def edit_config(**values):
+    def edit(directory):
+        config = json.loads((directory / "config.json").read_text())
+        (directory / "config.json").write_text(json.dumps(config | values))
+
+    return edit
+
+
+def truncate(directory):
+    content = (directory / "model.safetensors").read_bytes()
+    (directory / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+QKV = "ecg_jepa.layers.0.attention.qkv.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (edit_weights(lambda weights: weights.pop(QKV)), rf"model\.safetensors\) lack 1 of .* {QKV}"),
+        (edit_weights(lambda weights: weights.pop("classifier.weight")), None),  # a new head
+        (edit_weights(lambda weights: weights.update({QKV: torch.zeros(3, 3)})), rf"{QKV}: \(3, 3\) instead of \(96, 32\)"),
+        (edit_weights(lambda weights: weights[QKV][0, 0].fill_(torch.nan)), rf"model\.safetensors\) have NaN .* {QKV}"),
+        (edit_weights(lambda weights: weights[QKV][0, 0].fill_(torch.inf)), rf"have NaN or infinite values in {QKV}"),
+        (truncate, r"model\.safetensors\) cannot be read: .*damaged"),
+        (lambda directory: (directory / "model.safetensors").write_bytes(b""), r"model\.safetensors\) cannot be read"),
+        (lambda directory: (directory / "model.safetensors").unlink(), r"no file named model\.safetensors"),
+        (edit_config(model_type="bert"), r"\(config\.json\): .* is the configuration of a 'bert' model"),
+        (edit_config(hidden_size="wide"), r"\(config\.json\): .* is no configuration of ECG-JEPA: .*'hidden_size'"),
+        (edit_config(patch_size=33), r"\(config\.json\): .*whole number of patches"),
+        (lambda directory: (directory / "config.json").write_text("{"), r"config\.json' is not a valid JSON"),
+        (lambda directory: (directory / "config.json").unlink(), r"has no config\.json"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_damage_is_named_with_its_file(directory, damage, message):
+    damage(directory)
+    if message is None:
+        EcgJepaForSequenceClassification.from_pretrained(directory)
+        return
+    with pytest.raises((ValueError, RuntimeError, OSError), match=f"(?s){message}") as caught:
+        EcgJepaForSequenceClassification.from_pretrained(directory)
+    assert str(directory) in str(caught.value)
+
+
+def test_part_of_a_head_is_damage_too(directory):
+    edit_config(classifier_pooling="attentive")(directory)
+    attentive = EcgJepaForSequenceClassification.from_pretrained(directory)  # the pooling is new
+    attentive.save_pretrained(directory)
+    edit_weights(lambda weights: weights.pop("pooling.query.weight"))(directory)
+    with pytest.raises(ValueError, match=r"lack 1 of .*pooling\.query\.weight"):
+        EcgJepaForSequenceClassification.from_pretrained(directory)
+    EcgJepaModel.from_pretrained(directory)  # which is of no concern to the encoder
