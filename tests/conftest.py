@@ -135,7 +135,14 @@ for name in ("ecg_jepa", "wfdb"):
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A stand-in for the Hub that this process uses as if it were the Hub."""
     hub = FakeHub()
-    for name, value in {"HF_HUB_OFFLINE": False, "ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": True}.items():
+    template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    constants = {
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+        "ENDPOINT": hub.address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
+    }
+    for name, value in constants.items():
         monkeypatch.setattr(huggingface_hub.constants, name, value)
     huggingface_hub.close_session()  # which may know that the tests are offline
     yield hub

@@ -1,13 +1,14 @@
 """Checkpoints as others meet them: without this package, from untrusted sources, damaged."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from raw_databases import ecg, write_challenge
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
+from transformers import AutoModel, AutoModelForSequenceClassification, Trainer, TrainingArguments, pipeline
 
 from ecg_jepa import (
     EcgJepaConfig,
@@ -19,7 +20,9 @@ from ecg_jepa import (
 from ecg_jepa.publishing.checkpoint import save_checkpoint
 
 LABELS = {0: "AF", 1: "LVH", 2: "NORM"}
-CODE = {"configuration_ecg_jepa.py", "modeling_ecg_jepa.py", "feature_extraction_ecg_jepa.py", "signal_processing_ecg_jepa.py"}
+CODE = {
+    f"{name}_ecg_jepa.py" for name in ("configuration", "feature_extraction", "modeling", "pipeline", "signal_processing", "wfdb")
+}
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def record(tmp_path):
 def test_what_is_in_it(classifier, directory, tmp_path):
     assert {path.name for path in directory.iterdir()} == {
         *("config.json", "model.safetensors", "preprocessor_config.json"),
-        *(CODE | {"pipeline_ecg_jepa.py", "wfdb_ecg_jepa.py"}),
+        *CODE,
     }
     assert json.loads((directory / "config.json").read_text())["auto_map"] == {
         "AutoConfig": "configuration_ecg_jepa.EcgJepaConfig",
@@ -117,6 +120,48 @@ def test_a_copy_of_a_copy_is_complete(directory, tmp_path):
     assert {path.name for path in (tmp_path / "copy").iterdir()} >= CODE
     auto_map = json.loads((tmp_path / "copy" / "config.json").read_text())["auto_map"]
     assert auto_map["AutoModelForSequenceClassification"] == "modeling_ecg_jepa.EcgJepaForSequenceClassification"
+
+
+def test_whatever_saves_a_model_the_directory_is_complete(classifier, record, foreign_python, tmp_path):
+    """`Trainer` calls save_pretrained, too; no function of this package is needed."""
+    arguments = TrainingArguments(str(tmp_path / "trainer"), report_to=[], use_cpu=True)
+    Trainer(classifier, arguments).save_model(str(tmp_path / "saved"))
+    EcgJepaFeatureExtractor.for_model(classifier.config, 0.0, 0.3).save_pretrained(tmp_path / "saved")
+    assert not hasattr(classifier.config, "custom_pipelines")
+    classifier.ecg_jepa.save_pretrained(tmp_path / "encoder")
+    EcgJepaForPreTraining(classifier.config).save_pretrained(tmp_path / "trio")
+    result = foreign_python(
+        f"""
+import os
+from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification, pipeline
+classify = pipeline("ecg-classification", model={str(tmp_path / "saved")!r}, trust_remote_code=True)
+print(len(classify({str(record)!r})))
+for name in ("saved", "encoder", "trio"):
+    print(type(AutoModel.from_pretrained(os.path.join({str(tmp_path)!r}, name), trust_remote_code=True)).__name__)
+trio = AutoModelForPreTraining.from_pretrained({str(tmp_path / "trio")!r}, trust_remote_code=True)
+# And what is saved there, from a checkpoint's own code, is as complete.
+AutoModelForSequenceClassification.from_pretrained({str(tmp_path / "saved")!r}, trust_remote_code=True).save_pretrained(
+    {str(tmp_path / "again")!r}
+)
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["3", "EcgJepaModel", "EcgJepaModel", "EcgJepaModel"]
+    again, saved = ({path.name for path in (tmp_path / name).iterdir()} for name in ("again", "saved"))
+    assert again == saved - {"preprocessor_config.json", "feature_extraction_ecg_jepa.py", "training_args.bin"}
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("again", "saved")]
+    assert configs[0]["auto_map"] == configs[1]["auto_map"]
+    assert configs[0]["custom_pipelines"] == configs[1]["custom_pipelines"]
+
+
+def test_weights_are_for_whom_the_umask_says(classifier, tmp_path):
+    for mask, mode in ((0o022, 0o644), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            classifier.save_pretrained(tmp_path / str(mask))
+        finally:
+            os.umask(before)
+        assert (tmp_path / str(mask) / "model.safetensors").stat().st_mode & 0o777 == mode
 
 
 def edit_weights(change):

@@ -1,12 +1,17 @@
+import dataclasses
 import json
+from datetime import datetime
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from raw_databases import ecg, write_challenge, write_code_15
 from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
+from ecg_jepa.common.models import weights_digest
+from ecg_jepa.common.settings import parse_settings
 from ecg_jepa.data.challenge_2021 import Georgia
 from ecg_jepa.data.code_15 import Code15
 from ecg_jepa.data.records import PreparedDatabase, find_database
@@ -14,6 +19,8 @@ from ecg_jepa.data.tasks import TASKS
 from ecg_jepa.evaluation.metrics import auroc
 from ecg_jepa.finetuning.classifier import Scorer
 from ecg_jepa.finetuning.loop import FinetuningRun
+from ecg_jepa.finetuning.protocols import ProtocolSettings
+from ecg_jepa.finetuning.run import load_task
 from ecg_jepa.finetuning.task_data import TaskData
 
 CONFIGS = "training/configs"
@@ -170,3 +177,77 @@ def test_mistakes_are_named(finetune, tmp_path, capsys):
     assert "invalid task='diagnosis'" in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"no directory with a config\.json"):
         finetune("linear", tmp_path, "--model_name_or_path", "nowhere")
+
+
+def test_what_was_run_is_recorded(finetune, prepared_dir, encoder_dir, tmp_path):
+    metrics = finetune("linear", tmp_path, "--task", "rhythm", "--label_fraction", 0.5, "--seed", 3)
+    info = json.loads((tmp_path / "training_info.json").read_text())
+    assert (info["kind"], info["protocol"], info["task"]) == ("finetuning", "linear", "rhythm")
+    assert info["settings"]["label_fraction"] == 0.5
+    assert info["settings"]["max_steps"] == 4
+    assert info["configuration"] is metrics["configuration"] is None  # four steps are not the protocol's
+    assert info["start"] == {"path": str(encoder_dir), "digest": weights_digest(encoder_dir)}
+    assert info["encoder"] == metrics["encoder"]
+    database = find_database(prepared_dir)
+    assert info["databases"] == [{"name": "synthetic", "records": metrics["records"]["train"], "digest": database.info.digest}]
+    settings = ProtocolSettings("x", task="rhythm", data_dir=str(prepared_dir), label_fraction=0.5, seed=3)
+    assert info["labels"] == load_task(settings).labels_digest()
+    assert info["labels"] != load_task(dataclasses.replace(settings, seed=4)).labels_digest()
+    assert info["records_seen"] == 4 * 16
+    assert info["weights"] == weights_digest(tmp_path)
+    assert info["versions"]["torch"] == torch.__version__
+    assert datetime.fromisoformat(info["finished"]).tzinfo is not None
+    assert info["seconds"] > 0
+    assert "CPU" in info["hardware"]
+
+
+def test_the_protocols_own_settings_are_recognised():
+    for protocol in ("linear", "attentive", "finetune", "finetune_after_probe"):
+        settings = parse_settings(ProtocolSettings, ["--config", protocol, "--model_name_or_path", "x", "--task", "form"])
+        assert settings.configuration() == protocol
+        assert dataclasses.replace(settings, learning_rate=2e-3).configuration() is None
+
+
+def test_a_probes_encoder_is_the_one_it_was_trained_on(finetune, encoder_dir, tmp_path):
+    finetune("attentive", tmp_path / "probe", "--task", "rhythm")
+    tuned = finetune("finetune_after_probe", tmp_path / "tuned", "--task", "rhythm", "--model_name_or_path", tmp_path / "probe")
+    assert tuned["encoder"]["path"] == str(encoder_dir)
+    assert tuned["encoder"]["digest"] == weights_digest(encoder_dir)
+    info = json.loads((tmp_path / "tuned" / "training_info.json").read_text())
+    assert info["start"]["digest"] == weights_digest(tmp_path / "probe")
+
+
+def test_a_finished_run_is_not_written_over_by_chance(finetune, tmp_path):
+    finetune("attentive", tmp_path / "run", "--task", "superdiagnostic")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    before = (tmp_path / "run" / "metrics.json").read_bytes()
+    with pytest.raises(SystemExit, match="holds a finished run: choose another --output_dir"):
+        finetune("linear", tmp_path / "run", "--task", "rhythm")
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == before
+    assert list((tmp_path / "run" / "plots").glob("ecg_*.png"))
+    metrics = finetune("linear", tmp_path / "run", "--task", "rhythm", "--overwrite_output_dir")
+    assert metrics["task"] == "rhythm"
+    assert not list((tmp_path / "run" / "plots").glob("ecg_*.png"))  # of the attentive probe
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(finetune, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("ecg_jepa.commands.finetune.run_protocol", lambda run: pytest.fail("trained"))
+    with pytest.raises(SystemExit, match="Not a directory"):
+        finetune("linear", tmp_path / "file" / "run", "--task", "rhythm")
+
+
+def test_models_of_the_hub(finetune, encoder_dir, hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    HfApi().create_repo("me/encoder", private=True)
+    HfApi().upload_folder(repo_id="me/encoder", folder_path=encoder_dir)
+    direct = finetune("linear", tmp_path / "direct", "--task", "rhythm")
+    pulled = finetune("linear", tmp_path / "pulled", "--task", "rhythm", "--model_name_or_path", "me/encoder")
+    assert pulled["test_macro_auroc"] == direct["test_macro_auroc"]
+    assert pulled["encoder"]["path"] == "me/encoder"
+    assert pulled["encoder"]["digest"] == direct["encoder"]["digest"]
+    finetune("linear", tmp_path / "random", "--task", "rhythm", "--model_name_or_path", "random:me/encoder")
+    with pytest.raises(SystemExit, match=r"me/nothing is no directory with a config\.json, and cannot be had"):
+        finetune("linear", tmp_path / "none", "--task", "rhythm", "--model_name_or_path", "me/nothing")

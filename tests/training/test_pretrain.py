@@ -3,13 +3,18 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from raw_databases import ecg, write_challenge
 from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
 from ecg_jepa import EcgJepaForPreTraining, EcgJepaModel
+from ecg_jepa.common.models import weights_digest
+from ecg_jepa.data.challenge_2021 import Georgia
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
+from ecg_jepa.data.records import find_database
 from ecg_jepa.pretraining.objective import BatchKey
 from ecg_jepa.pretraining.objectives.jepa import Jepa
 from ecg_jepa.pretraining.recipe import JepaRecipe
@@ -149,3 +154,53 @@ def test_latest_without_a_checkpoint_starts_anew(pretrain, tmp_path, capsys):
     pretrain(tmp_path, "--max_steps", 3, "--resume_from_checkpoint", "latest")
     assert "starting from the beginning" in capsys.readouterr().err
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_what_was_run_is_recorded(pretrain, prepared_dir, tmp_path):
+    pretrain(tmp_path, "--gradient_accumulation_steps", 2)
+    info = json.loads((tmp_path / "training_info.json").read_text())
+    assert (info["kind"], info["objective"], info["configuration"]) == ("pretraining", "jepa", None)
+    assert info["settings"]["min_block_size"] == 5
+    corpus = Corpus.from_weights(prepared_dir, {"synthetic": 1.0}, batch_size=8, crop_length=1250)
+    database = corpus.databases[0]
+    assert info["databases"] == [
+        {"name": "synthetic", "weight": 1.0, "records": len(corpus.records[0]), "digest": database.info.digest}
+    ]
+    assert info["records_seen"] == 6 * 8 * 2
+    assert info["weights"] == weights_digest(tmp_path)
+    assert len(info["versions"]) > 5
+    trio = json.loads((tmp_path / "pretraining" / "training_info.json").read_text())
+    assert trio.pop("weights") != info.pop("weights")
+    assert trio == info
+
+
+def test_held_out_loss_is_of_the_validation_fold_and_always_of_the_same_records(pretrain, prepared_dir, tmp_path, monkeypatch):
+    read = []
+    validation_batches = Corpus.validation_batches
+
+    def recorded(self, *arguments):
+        batches = validation_batches(self, *arguments)
+        read.extend(batches)
+        return batches
+
+    monkeypatch.setattr(Corpus, "validation_batches", recorded)
+    flags = ("--learning_rate", 0, "--final_learning_rate", 0, "--warmup_start_learning_rate", 0)
+    pretrain(tmp_path, *flags, "--eval_steps", 2, "--eval_batches", 3, "--mixed_precision", "no")
+    lines = [line for line in metrics(tmp_path) if "eval_loss" in line]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert len({line["eval_loss"] for line in lines}) == 1  # nothing was learned, so nothing changes
+    assert len(read) == 3
+    database = find_database(prepared_dir)
+    held_out = np.flatnonzero(database.column("fold") == 9)
+    crops = {database.signal(i, s, 1250).tobytes() for i in held_out for s in range(5000 - 1250 + 1)}
+    assert all(record.tobytes() in crops for batch in read for record in batch.signal.numpy())
+
+
+def test_databases_without_folds_have_nothing_to_hold_out(pretrain, tmp_path):
+    for number in range(12):
+        write_challenge(tmp_path, "georgia", f"E{number:05d}", ecg(5000, number))
+    Georgia(data_dir=str(tmp_path)).prepare(tmp_path / "prepared")
+    flags = ("--data_dir", tmp_path / "prepared", "--databases", "georgia=1.0")
+    with pytest.raises(SystemExit, match=r"none of the databases has \(georgia\): set it to 0"):
+        pretrain(tmp_path / "out", *flags, "--eval_steps", 2)
+    pretrain(tmp_path / "out", *flags, "--max_steps", 1)

@@ -1,11 +1,22 @@
 """Where a model lies, and which weights it has."""
 
+import contextlib
+import json
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 
-from .files import digest_files
+from .files import TRAINING_INFO_FILE, digest_files
+
+_WEIGHTS = "model.safetensors"
+_OPTIONAL = ("preprocessor_config.json", TRAINING_INFO_FILE)
 
 
 def weights_digest(directory: str | Path) -> str:
@@ -28,18 +39,26 @@ def model_directory(name_or_path: str | Path) -> Path:
     Raises:
         FileNotFoundError: if there is no such directory with a `config.json`, nor such a repository, or it cannot be reached.
     """
-    path = Path(name_or_path)
-    if (path / "config.json").is_file():
-        return path
-    if path.is_dir():
-        raise FileNotFoundError(f"{name_or_path} is no directory with a config.json: name that of a model.")
+    if Path(name_or_path, "config.json").is_file():
+        return Path(name_or_path)
+    message = f"{name_or_path} is no directory with a config.json"
+    if Path(name_or_path).is_dir():
+        raise FileNotFoundError(f"{message}: name that of a model.")
+    repo_id = str(name_or_path)
     try:
-        found = Path(snapshot_download(str(name_or_path), allow_patterns=["*.json", "*.safetensors", "*.yaml", "*.md"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        directory = Path(hf_hub_download(repo_id, "config.json")).parent
+        try:
+            hf_hub_download(repo_id, _WEIGHTS)
+        except EntryNotFoundError:
+            index = json.loads(Path(hf_hub_download(repo_id, f"{_WEIGHTS}.index.json")).read_text())
+            for shard in sorted(set(index["weight_map"].values())):
+                hf_hub_download(repo_id, shard)
+        for name in _OPTIONAL:
+            with contextlib.suppress(EntryNotFoundError):
+                hf_hub_download(repo_id, name)
+    except HFValidationError:
+        raise FileNotFoundError(f"{message}, nor the name of a repository of the Hugging Face Hub.") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(
-            f"{name_or_path} is no directory with a config.json, and no model of the Hugging Face Hub that can be had: {reason}"
-        ) from error
-    if not (found / "config.json").is_file():
-        raise FileNotFoundError(f"The repository {name_or_path} has no config.json: it is not that of a model.")
-    return found
+        raise FileNotFoundError(f"{message}, and cannot be had from the Hugging Face Hub: {reason}") from error
+    return directory

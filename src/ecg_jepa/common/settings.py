@@ -235,7 +235,8 @@ def _loose_flags(words: Sequence[str]) -> dict[str, str]:
 
 def _flags(cls: type, words: Sequence[str], prog: str, description: str | None) -> dict[str, Any]:
     """The values that the command line gives, as text; checked by whoever makes the settings."""
-    parser = _parser(prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = {"description": description, "usage": "%(prog)s [settings]"}
+    parser = _parser(prog, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
     parser.add_argument("-h", "--help", action="help", default=argparse.SUPPRESS, help="show this page")
     parser.add_argument("--config", metavar="FILE", help="YAML file whose keys are the flags, or the name of a shipped one")
     types_of = typing.get_type_hints(cls)

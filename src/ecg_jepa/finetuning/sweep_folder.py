@@ -77,8 +77,11 @@ class SweepFolder:
         old, new = recorded.get("settings", {}), run.what_counts()
         found = [f"{name}: {old.get(name)!r}, now {value!r}" for name, value in new.items() if old.get(name) != value]
         data = self._open_task(run)
-        start = find_start(run.model_name_or_path, data.database.info.sampling_rate)
-        if recorded.get("start", {}).get("digest") != start.digest():
+        try:
+            digest = find_start(run.model_name_or_path, data.database.info.sampling_rate).digest()
+        except FileNotFoundError:  # a probe of this sweep that is still to be run
+            return [*found, f"{run.model_name_or_path} is not there yet"]
+        if recorded.get("start", {}).get("digest") != digest:
             found.append(f"{run.model_name_or_path} has other weights")
         if [database.get("digest") for database in recorded.get("databases", [])] != [data.database.info.digest]:
             found.append(f"{data.database.name} was prepared anew")

@@ -121,12 +121,16 @@ class PretrainingRecipe:
 
         overrides = ("hidden_size", "num_hidden_layers", "num_attention_heads")
         names = [*overrides, *(f"pred_{name}" for name in overrides)]
+        numbers = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        length = round(self.crop_duration * sampling_rate)
+        if length % self.patch_size:
+            fitting = max(1, length // self.patch_size) * self.patch_size / sampling_rate
+            raise ValueError(
+                f"crop_duration={self.crop_duration} s is {length} samples at {sampling_rate} Hz, no whole number of patches of "
+                f"patch_size={self.patch_size} samples: use {fitting:g} s."
+            )
         return EcgJepaConfig.from_size(
-            self.size,
-            sampling_rate=sampling_rate,
-            signal_length=round(self.crop_duration * sampling_rate),
-            patch_size=self.patch_size,
-            **{name: getattr(self, name) for name in names if getattr(self, name) is not None},
+            self.size, sampling_rate=sampling_rate, signal_length=length, patch_size=self.patch_size, **numbers
         )
 
     def learning_rate_at(self, step: int) -> float:

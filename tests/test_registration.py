@@ -1,0 +1,66 @@
+"""Whatever is imported first, the Auto classes and the pipeline know ours, and `import ecg_jepa` alone imports nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaForSequenceClassification
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("classifier")
+    config = EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_labels=3)
+    EcgJepaForSequenceClassification(config).save_pretrained(directory)
+    EcgJepaFeatureExtractor.for_model(config, 0.0, 1.0).save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import ecg_jepa",
+        "import torch, transformers, ecg_jepa",
+        "from transformers import AutoModel, pipeline; import ecg_jepa",
+        "import ecg_jepa, transformers",
+        "from ecg_jepa.modeling_ecg_jepa import EcgJepaModel",
+        "from ecg_jepa.configuration_ecg_jepa import EcgJepaConfig",
+        "from ecg_jepa.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor",
+        "from ecg_jepa.pipeline_ecg_jepa import EcgClassificationPipeline",
+        "from ecg_jepa.signal_processing_ecg_jepa import normalize; import transformers.pipelines",
+        "from ecg_jepa import *",
+    ],
+)
+def test_any_order_of_imports(directory, imports):
+    code = f"""
+{imports}
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification, pipeline
+source = {str(directory)!r}
+found = [AutoFeatureExtractor.from_pretrained(source), AutoModel.from_pretrained(source)]
+found += [AutoModelForSequenceClassification.from_pretrained(source), pipeline("ecg-classification", model=source)]
+import transformers
+assert type(transformers.__spec__.loader).__name__ == "SourceFileLoader"
+print(*(type(thing).__module__ + ":" + type(thing).__name__ for thing in found))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [
+        "ecg_jepa.feature_extraction_ecg_jepa:EcgJepaFeatureExtractor",
+        "ecg_jepa.modeling_ecg_jepa:EcgJepaModel",
+        "ecg_jepa.modeling_ecg_jepa:EcgJepaForSequenceClassification",
+        "ecg_jepa.pipeline_ecg_jepa:EcgClassificationPipeline",
+    ]
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, ecg_jepa; dir(ecg_jepa); print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_what_is_not_there_is_an_attribute_error():
+    import ecg_jepa
+
+    with pytest.raises(AttributeError, match="no attribute 'EcgJepa'"):
+        ecg_jepa.EcgJepa  # noqa: B018
+    assert set(ecg_jepa.__all__) < set(dir(ecg_jepa))
