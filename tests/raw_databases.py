@@ -1,11 +1,14 @@
 """Small databases in the layouts of the real ones."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
+
+from ecg_jepa.data.records import REJECTED_FILE
 
 STANDARD = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 MIMIC = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -82,3 +85,9 @@ def write_code_15(directory: Path, tracings: dict[str, dict[int, np.ndarray]], *
     defaults = {"age": 50, "is_male": True, "patient_id": range(len(rows))}
     defaults |= dict.fromkeys(("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF"), False)
     pd.DataFrame(rows).assign(**(defaults | columns)).to_csv(directory / "exams.csv", index=False)
+
+
+def read_rejections(directory: str | Path) -> list[dict[str, str]]:
+    """The lines of `rejected.jsonl`; empty if nothing was rejected."""
+    path = Path(directory, REJECTED_FILE)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

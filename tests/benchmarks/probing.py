@@ -9,18 +9,17 @@ Evaluations are as frequent, in crops, as on the whole of PTB-XL: 2,183 validati
 import dataclasses
 import statistics
 import time
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-import yaml
 from accelerate import Accelerator
 
 from ecg_jepa.common.hardware import use_all_cores
-from ecg_jepa.common.settings import option, parse_settings, settings
-from ecg_jepa.evaluation import probing
+from ecg_jepa.common.settings import make_settings, option, parse_settings, read_yaml, settings
+from ecg_jepa.finetuning import loop
 from ecg_jepa.finetuning.classifier import Scorer
 from ecg_jepa.finetuning.protocols import ProtocolSettings
+from ecg_jepa.finetuning.run import load_task, open_run
 
 PTB_XL_VALIDATION_RECORDS, STEPS_BETWEEN_EVALUATIONS = 2183, 100
 
@@ -47,25 +46,22 @@ class EncodesEachTime(Scorer):
 
 def probe(settings: ProtocolSettings, scorer: type[Scorer]) -> tuple[float, list[np.ndarray]]:
     """Seconds of a run, and the logits of validation and test at its end."""
-    with patch.object(probing, "Scorer", scorer):
+    with patch.object(loop, "Scorer", scorer):
         accelerator = Accelerator()
         use_all_cores(accelerator)
-        data, model = probing.open_run(settings)
+        run = open_run(settings, accelerator)
         begin = time.perf_counter()
-        validation = probing.make_scorer(settings, data, model, "validation")
-        probing.train(settings, accelerator, data, model, validation)
-        results = [scorer.logits() for scorer in (validation, probing.make_scorer(settings, data, model, "test"))]
+        validation = run.scorer("validation")
+        loop.train(run, validation)
+        results = [scorer.logits() for scorer in (validation, run.scorer("test"))]
         return time.perf_counter() - begin, results
 
 
 def main() -> None:
     arguments = parse_settings(Arguments, description=__doc__)
-    config = Path(__file__).parents[2] / "training" / "configs" / f"{arguments.protocol}.yaml"
-    settings = ProtocolSettings(
-        **yaml.safe_load(config.read_text())
-        | {name: getattr(arguments, name) for name in ("model_name_or_path", "data_dir", "database", "task")}
-    )
-    validation_records = len(probing.load_task(settings).splits["validation"])
+    chosen = {name: getattr(arguments, name) for name in ("model_name_or_path", "data_dir", "database", "task")}
+    settings = make_settings(ProtocolSettings, read_yaml(arguments.protocol) | chosen)
+    validation_records = len(load_task(settings).splits["validation"])
     steps = max(1, round(STEPS_BETWEEN_EVALUATIONS * validation_records / PTB_XL_VALIDATION_RECORDS))
     settings = dataclasses.replace(settings, eval_steps=steps, max_steps=steps * arguments.num_evaluations)
     seconds: dict[type[Scorer], list[float]] = {Scorer: [], EncodesEachTime: []}

@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from raw_databases import read_rejections
 
 from ecg_jepa.data.builder import to_microvolts
 from ecg_jepa.data.ptb_xl import PtbXl
-from ecg_jepa.data.records import PreparedDatabase, find_database, read_rejections
+from ecg_jepa.data.records import PreparedDatabase, find_database
 from ecg_jepa.wfdb_ecg_jepa import read_wfdb
 
 

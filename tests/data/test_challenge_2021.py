@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import wfdb
-from raw_databases import STANDARD, ecg, write_challenge, write_record
+from raw_databases import STANDARD, ecg, read_rejections, write_challenge, write_record
 
 from ecg_jepa.data import challenge_2021 as challenge
 from ecg_jepa.data.corpus import Corpus
 from ecg_jepa.data.ptb_xl import PtbXl
-from ecg_jepa.data.records import find_database, read_rejections
+from ecg_jepa.data.records import find_database
 from ecg_jepa.signal_processing_ecg_jepa import condition
 
 NAMES = {

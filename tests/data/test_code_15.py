@@ -2,10 +2,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from raw_databases import ecg, write_code_15
+from raw_databases import ecg, read_rejections, write_code_15
 
 from ecg_jepa.data.code_15 import Code15
-from ecg_jepa.data.records import find_database, read_rejections
+from ecg_jepa.data.records import find_database
 from ecg_jepa.signal_processing_ecg_jepa import condition
 
 

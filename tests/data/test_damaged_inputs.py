@@ -7,12 +7,12 @@ import h5py
 import numpy as np
 import pandas as pd
 import wfdb
-from raw_databases import STANDARD, ecg, write_code_15, write_mimic, write_record
+from raw_databases import STANDARD, ecg, read_rejections, write_code_15, write_mimic, write_record
 
 from ecg_jepa.data.code_15 import Code15
 from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
 from ecg_jepa.data.readers import read_code_15
-from ecg_jepa.data.records import find_database, read_rejections
+from ecg_jepa.data.records import find_database
 from ecg_jepa.signal_processing_ecg_jepa import unit_factor
 from ecg_jepa.wfdb_ecg_jepa import RecordError, read_wfdb
 

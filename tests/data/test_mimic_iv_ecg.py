@@ -1,10 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from raw_databases import ecg, write_mimic
+from raw_databases import ecg, read_rejections, write_mimic
 
 from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
-from ecg_jepa.data.records import find_database, read_rejections
+from ecg_jepa.data.records import find_database
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Settings are parsed before anything heavy is imported: a mistake, or `--help`, i
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ def run_command(name: str, words: Sequence[str], prog: str) -> None:
     settings: Any = parse_settings(_load(command.settings), words, prog, description)
     try:
         importlib.import_module(f".{name}", __name__).run(settings)
+    except BrokenPipeError:  # who read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError, FloatingPointError) as error:
         if logger.isEnabledFor(logging.DEBUG):
             raise

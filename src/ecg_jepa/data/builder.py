@@ -252,9 +252,10 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
                     total=len(records), initial=done, desc=f"Preparing {self.database}", unit=" records"
                 ) as progress:
                     for shard, summary in zip(stale, run(partial(self._write_shard, directory, digests), stale), strict=True):
-                        done += len(shard.records)
                         progress.update(len(shard.records))
-                        logger.info("%s: %d of %d records", self.database, done, len(records))
+                        tenths, done = 10 * done // len(records), done + len(shard.records)
+                        if 10 * done // len(records) > tenths:
+                            logger.info(f"{self.database}: {done} of {len(records)} records")
                         finished[shard.number] = summary
                         self._check_strict(strict, [summary], directory)
             summaries = [summary for summary in finished.values() if summary is not None]

@@ -120,12 +120,6 @@ def write_rejections(path: str | Path, rejections: Iterable[dict[str, str]]) -> 
     replace_file(path, "".join(json.dumps(line) + "\n" for line in rejections))
 
 
-def read_rejections(directory: str | Path) -> list[dict[str, str]]:
-    """The lines of `rejected.jsonl`; empty if nothing was rejected."""
-    path = Path(directory, REJECTED_FILE)
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 def open_shards(directory: str | Path) -> datasets.Dataset | None:
     """The records of a folder as one memory-mapped dataset, in the order of its shards; `None` if it has none."""
     shards = [datasets.Dataset.from_file(str(shard)) for shard in sorted(Path(directory).glob(SHARDS))]

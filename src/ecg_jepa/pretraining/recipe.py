@@ -7,8 +7,7 @@ that `--help` is quick; the objectives are in `objectives/`.
 
 import logging
 import typing
-from dataclasses import fields
-from typing import Any, Literal
+from typing import Literal
 
 from ..common.schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
 from ..common.settings import check_at_least, check_share, option, settings, shipped_configuration
@@ -166,10 +165,6 @@ class PretrainingRecipe:
     def configuration(self) -> str | None:
         """The shipped configuration that trains what this recipe does; `None` if none does."""
         return shipped_configuration(self, RUN_ONLY | {"mixed_precision"})
-
-    def what_trains(self) -> dict[str, Any]:
-        """The settings that decide what is trained, without where the run lies and what it tells."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in RUN_ONLY}
 
 
 @settings
