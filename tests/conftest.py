@@ -27,12 +27,12 @@ from ecg_jepa.data.synthetic import Synthetic, generate_database
 REPOSITORY = Path(__file__).parents[1]
 DATA_DIR = Path(os.environ.get("ECG_JEPA_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _same_start() -> None:
+    """One seed and one thread for every test: commands that ran before it have taken all cores, and rounding differs by that."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
