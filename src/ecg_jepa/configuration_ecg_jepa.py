@@ -82,10 +82,17 @@ class EcgJepaConfig(PreTrainedConfig):
         attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout on attention weights.
         num_register_tokens (`int`, defaults to 1): Learned tokens in front of the patches.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the truncated normal initialisation.
+        position_encoding (`"sinusoidal"` or `"rotary"`, defaults to `"sinusoidal"`):
+            Fixed positions added to patch tokens, or attention that turns with the distance of patches, so that tokens need not
+            carry where they are.
+        amplitude_free (`bool`, defaults to `False`):
+            Whether signals are band-passed and each lead of each record is divided by its own standard deviation: what the model
+            was trained on, and all that it may be given. Otherwise they are in mV.
         pred_hidden_size, pred_num_hidden_layers, pred_num_attention_heads (`int`): The same for the predictor.
         classifier_pooling (`"attentive"`, `"register"` or `"mean"`, defaults to `"attentive"`):
             What the classifier sees: a learned query's view of all tokens, the first register, or the mean patch.
         classifier_pool_registers (`bool`, defaults to `True`): Whether the attentive query also sees the registers.
+        readout_layers (`int`, defaults to 1): Last layers of which the classifier sees a learned average.
         classifier_bias (`bool`, *optional*): Bias of the classifier; `None` means as `use_bias`.
         classifier_qkv_bias (`bool`, *optional*): Bias of the attentive pooling's projections; `None` means as `qkv_bias`.
 
@@ -123,11 +130,14 @@ class EcgJepaConfig(PreTrainedConfig):
     attention_probs_dropout_prob: float | int = 0.0
     num_register_tokens: int = 1
     initializer_range: float | int = 0.02
+    position_encoding: Literal["sinusoidal", "rotary"] = "sinusoidal"
+    amplitude_free: bool = False
     pred_hidden_size: int = 192
     pred_num_hidden_layers: int = 8
     pred_num_attention_heads: int = 6
     classifier_pooling: Literal["attentive", "register", "mean"] = "attentive"
     classifier_pool_registers: bool = True
+    readout_layers: int = 1
     classifier_bias: bool | None = None
     classifier_qkv_bias: bool | None = None
 
@@ -218,6 +228,11 @@ class EcgJepaConfig(PreTrainedConfig):
                 raise ValueError(
                     f"{prefix}hidden_size={width} is odd, but sine and cosine positions take pairs of channels: use {width + 1}."
                 )
+            if self.position_encoding == "rotary" and width % (2 * heads) and not width % heads:
+                raise ValueError(
+                    f"{prefix}hidden_size={width} gives {prefix}num_attention_heads={heads} heads of odd width {width // heads}, but "
+                    f"rotary positions take pairs of channels: use {prefix}hidden_size={(width // heads + 1) * heads}."
+                )
             if width % heads:
                 raise ValueError(
                     f"{prefix}hidden_size={width} is not divisible by {prefix}num_attention_heads={heads}: "
@@ -229,6 +244,8 @@ class EcgJepaConfig(PreTrainedConfig):
                 f"signal_length={self.signal_length} is no whole number of patches of patch_size={self.patch_size} "
                 f"samples: use {shorter or self.patch_size}."
             )
+        if not 1 <= self.readout_layers <= self.num_hidden_layers:
+            raise ValueError(f"readout_layers={self.readout_layers} must be 1 to num_hidden_layers={self.num_hidden_layers}.")
         if not self.lead_names:
             raise ValueError("lead_names is empty: name at least one lead.")
         names = [name.lower() for name in self.lead_names]

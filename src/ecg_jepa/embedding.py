@@ -90,8 +90,8 @@ def find_extractor(
 
 
 def prepared_records(database: PreparedDatabase, extractor: EcgJepaFeatureExtractor) -> RecordSource:
-    """Records of a prepared database. Raises `ValueError` if it has other leads or another rate than the extractor."""
-    database.info.check_fits(extractor.sampling_rate, extractor.lead_names)
+    """Records of a prepared database. Raises `ValueError` unless leads, rate and kind of signal are the extractor's."""
+    database.info.check_fits(extractor.sampling_rate, extractor.lead_names, extractor.amplitude_free)
     ids = database.column("record_id").astype(str).tolist()
 
     def read(index: int) -> np.ndarray:

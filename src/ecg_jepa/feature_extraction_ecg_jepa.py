@@ -26,6 +26,8 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         mean, std: per lead, in mV, of the training records; a number stands for all leads.
         clip: largest distance from the mean, in standard deviations; `None` for none.
         highpass_cutoff: cutoff in Hz of the high-pass that training applied (CODE-15 and St-Petersburg: 0.5), or `None`.
+        amplitude_free: band-pass each record and divide each lead by its own standard deviation, instead of mV and a high-pass;
+            `mean` and `std` are then in such units. The unit of records may be `"unknown"`.
         crop_duration, crop_stride: in s; if given, `input_values` has a dimension of crops that cover the record, over
             which `EcgJepaForSequenceClassification` averages its logits.
     """
@@ -42,6 +44,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         std: float | Sequence[float] = 1.0,
         clip: float | None = CLIP,
         highpass_cutoff: float | None = None,
+        amplitude_free: bool = False,
         crop_duration: float | None = None,
         crop_stride: float | None = None,
         **kwargs: Any,
@@ -59,6 +62,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"std must be positive for every lead, but is {self.std}.")
         self.clip = clip
         self.highpass_cutoff = highpass_cutoff
+        self.amplitude_free = amplitude_free
         if (crop_duration is None) != (crop_stride is None):
             raise ValueError("crop_duration and crop_stride go together: give both in seconds, or none.")
         if crop_duration is not None and crop_stride is not None:
@@ -79,6 +83,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate=config.sampling_rate,
             patch_size=config.patch_size,
             signal_length=config.signal_length,
+            amplitude_free=config.amplitude_free,
             mean=mean,
             std=std,
             **options,
@@ -105,7 +110,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate: of the signal in Hz. It must be given: it cannot be guessed.
             lead_names: of the rows, in any order and case; `None` means the model's leads in the model's order. III, aVR, aVL
                 and aVF are derived from I and II when absent.
-            unit: "mV", "uV", "V" or "nV".
+            unit: "mV", "uV", "V" or "nV"; for amplitude-free input also "unknown".
             return_tensors: "pt" or "np"; `None` gives a list of arrays.
 
         Returns:
@@ -124,7 +129,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             )
         if not sampling_rate > 0:
             raise ValueError(f"sampling_rate={sampling_rate} must be a positive number of Hz.")
-        factor = unit_factor(unit)
+        factor = unit_factor(unit, self.amplitude_free)
         records = [self._extract(r, sampling_rate, lead_names, factor) for r in self._as_records(signal)]
         if return_tensors is not None and len({record.shape for record in records}) > 1:
             raise ValueError(
@@ -156,14 +161,17 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             )
         signal = signal.astype(np.float32) * np.float32(factor)
         signal = select_leads(signal, lead_names or self.lead_names, self.lead_names)
-        return self.normalize_and_crop(condition(signal, sampling_rate, self.sampling_rate, self.highpass_cutoff))
+        return self.normalize_and_crop(self._condition(signal, sampling_rate))
+
+    def _condition(self, signal: np.ndarray, sampling_rate: float) -> np.ndarray:
+        return condition(signal, sampling_rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free)
 
     def normalize_and_crop(self, signal: np.ndarray) -> np.ndarray:
         """
         The last steps alone, for records that are already conditioned, as those of prepared databases are.
 
         Args:
-            signal: (leads, samples) in mV, with the model's leads and sampling rate.
+            signal: (leads, samples) in mV or amplitude-free, with the model's leads and sampling rate.
 
         Returns:
             (leads, samples) or, if the extractor crops, (crops, leads, samples), float32.

@@ -1,6 +1,8 @@
 """ECG-JEPA models: the encoder, its pre-training pair with predictor, and a classifier."""
 
+import contextlib
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,23 @@ def sinusoidal_positions(num_positions: int, width: int) -> torch.Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
 
 
+def rotary_angles(positions: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Rotary positions (Su et al. 2021): cosine and sine, (batch or 1, 1, tokens, width / 2) float32, of the angles by which pairs
+    of channels of queries and keys are turned. Positions (batch or 1, tokens); base 10000, as for sinusoidal ones.
+    """
+    frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width)
+    angles = (positions[..., None].float() * frequencies)[:, None]
+    return angles.cos(), angles.sin()
+
+
+def rotate(states: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Turn queries or keys (batch, heads, tokens, head width) by [`rotary_angles`]."""
+    cosine, sine = (angles.to(states.dtype) for angles in rotation)
+    first, second = states.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
 def gather_patches(tokens: torch.Tensor, patch_indices: torch.Tensor) -> torch.Tensor:
     """Pick patches (batch, kept) out of tokens (batch or 1, patches, width) -> (batch, kept, width)."""
     index = patch_indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
@@ -82,30 +101,40 @@ def eager_attention_forward(
 
 
 def attend(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **kwargs: Any
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    rotation: tuple[torch.Tensor, torch.Tensor] | None = None,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
     Multi-head attention through the implementation that the configuration names.
 
     `query` (batch, queries, width), `key` and `value` (batch, keys, width) -> (batch, queries, width) and the weights,
-    or `None` where the implementation does not return any. `module` holds `config`, `num_heads` and `attention_dropout`.
+    or `None` where the implementation does not return any. `module` holds `config`, `num_heads` and `attention_dropout`;
+    `rotation` of [`rotary_angles`] turns queries and keys.
     """
     batch, num_queries, width = query.shape
     query, key, value = (
         x.view(batch, -1, module.num_heads, width // module.num_heads).transpose(1, 2) for x in (query, key, value)
     )
-    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
-    output, weights = interface(
-        module,
-        query,
-        key,
-        value,
-        None,
-        dropout=module.attention_dropout if module.training else 0.0,
-        scaling=(width // module.num_heads) ** -0.5,
-        **kwargs,
-    )
-    return output.reshape(batch, num_queries, width), weights
+    if rotation is not None:
+        query, key = rotate(query, rotation), rotate(key, rotation)
+    implementation, dtype = module.config._attn_implementation, query.dtype
+    # On a CPU, the backward of PyTorch's fused attention takes several times as long in bfloat16 as in float32.
+    widen = implementation == "sdpa" and dtype == torch.bfloat16 and query.device.type == "cpu" and query.requires_grad
+    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+    with torch.autocast("cpu", enabled=False) if widen else contextlib.nullcontext():
+        output, weights = interface(
+            module,
+            *((states.float() if widen else states) for states in (query, key, value)),
+            None,
+            dropout=module.attention_dropout if module.training else 0.0,
+            scaling=(width // module.num_heads) ** -0.5,
+            **kwargs,
+        )
+    return output.to(dtype).reshape(batch, num_queries, width), weights
 
 
 class EcgJepaEmbeddings(nn.Module):
@@ -133,14 +162,27 @@ class EcgJepaEmbeddings(nn.Module):
     def forward(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, leads, samples) -> (batch, registers + kept patches, hidden_size)."""
         self._check_input(input_values, patch_indices)
-        tokens = self.patch_projection(input_values.to(self.patch_projection.weight.dtype)).transpose(1, 2)
-        tokens = tokens + self.position_embeddings[: tokens.shape[1]].to(tokens.dtype)
+        dtype = self.patch_projection.weight.dtype
+        # Under autocast the projection is bfloat16, but what layers add up stays in the weights' float32, as in the reference.
+        tokens = self.patch_projection(input_values.to(dtype)).transpose(1, 2).to(dtype)
+        if self.config.position_encoding == "sinusoidal":
+            tokens = tokens + self.position_embeddings[: tokens.shape[1]].to(tokens.dtype)
         if patch_indices is not None:
             tokens = gather_patches(tokens, patch_indices)
         if self.register_tokens is not None:
             registers = self.register_tokens.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([registers, tokens], dim=1)
         return tokens
+
+    def rotation(self, num_tokens: int, patch_indices: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What [`attend`] turns queries and keys by; `None` without rotary positions. Registers are not turned."""
+        if self.config.position_encoding != "rotary":
+            return None
+        registers = self.config.num_register_tokens
+        device = self.patch_projection.weight.device
+        positions = torch.arange(num_tokens - registers, device=device)[None] if patch_indices is None else patch_indices
+        positions = nn.functional.pad(positions, (registers, 0))  # angle 0: not turned
+        return rotary_angles(positions, self.config.hidden_size // self.config.num_attention_heads)
 
     def _check_input(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None) -> None:
         config = self.config
@@ -249,6 +291,7 @@ class EcgJepaPredictor(nn.Module):
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__()
+        self.config = config
         width = config.pred_hidden_size
         self.input_projection = nn.Linear(config.hidden_size, width, bias=config.use_bias)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -264,17 +307,26 @@ class EcgJepaPredictor(nn.Module):
         context: torch.Tensor,
         context_mask: torch.Tensor,
         target_mask: torch.Tensor,
+        with_context: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """`context` (batch, K, hidden_size), masks (batch, K) and (batch, M) -> (batch, M, hidden_size)."""
-        context = self.input_projection(context)
-        positions = self.position_embeddings[None].to(context.dtype)
-        context = context + gather_patches(positions, context_mask)
-        hidden = self.mask_token.to(context.dtype) + gather_patches(positions, target_mask)
+        """
+        `context` (batch, K, hidden_size), masks (batch, K) and (batch, M) -> (batch, M, hidden_size), or `with_context` of the
+        visible patches as well and before the others, (batch, K + M, hidden_size).
+        """
+        context = self.input_projection(context).to(self.mask_token.dtype)
+        hidden = self.mask_token.expand(*target_mask.shape, -1)
         hidden_states = torch.cat([context, hidden], dim=1)
+        places = torch.cat([context_mask, target_mask], dim=1)
+        if self.config.position_encoding == "rotary":
+            head_width = self.config.pred_hidden_size // self.config.pred_num_attention_heads
+            kwargs["rotation"] = rotary_angles(places, head_width)  # type: ignore[typeddict-unknown-key]
+        else:
+            hidden_states = hidden_states + gather_patches(self.position_embeddings[None].to(context.dtype), places)
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
-        return self.output_projection(self.norm(hidden_states[:, context.shape[1] :]))
+        first = 0 if with_context else context.shape[1]
+        return self.output_projection(self.norm(hidden_states[:, first:]))
 
 
 class EcgJepaAttentivePooling(nn.Module):
@@ -298,6 +350,18 @@ class EcgJepaAttentivePooling(nn.Module):
         key, value = self.key_value(hidden_states[:, self.first_token :]).chunk(2, dim=-1)
         pooled, weights = attend(self, query, key, value)
         return pooled.squeeze(1), weights
+
+
+class EcgJepaLayerMix(nn.Module):
+    """A learned average of the last layers, equal shares at first (ELMo's, Peters et al. 2018)."""
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__()
+        self.layer_logits = nn.Parameter(torch.zeros(config.readout_layers))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, layers, tokens, hidden_size) -> (batch, tokens, hidden_size)."""
+        return torch.einsum("l,bltw->btw", self.layer_logits.softmax(dim=0).to(hidden_states.dtype), hidden_states)
 
 
 class EcgJepaPreTrainedModel(PreTrainedModel):
@@ -402,6 +466,8 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
             init.trunc_normal_(module.mask_token, std=std)
         elif isinstance(module, EcgJepaAttentivePooling):
             init.trunc_normal_(module.query_token, std=std)
+        elif isinstance(module, EcgJepaLayerMix):
+            init.zeros_(module.layer_logits)
         if isinstance(module, (EcgJepaEmbeddings, EcgJepaPredictor)):
             # from_pretrained builds on the meta device, where a buffer that is not saved has no values.
             init.copy_(module.position_embeddings, sinusoidal_positions(*module.position_embeddings.shape))
@@ -415,7 +481,7 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
     """
 
     # The rest of a pre-training or classifier checkpoint is of no use here, and no reason to warn.
-    _keys_to_ignore_on_load_unexpected = [r"^context_encoder\.", r"^predictor\.", r"^pooling\.", r"^classifier\."]
+    _keys_to_ignore_on_load_unexpected = [r"^(context_encoder|predictor|mixing|pooling|classifier)\."]
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
@@ -454,12 +520,23 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
         Raises:
             ValueError: for a wrong number of leads, or a length that is no whole number of patches or too long.
         """
-        hidden_states = self.embeddings(input_values, patch_indices)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
-        hidden_states = self.norm(hidden_states)
+        hidden_states = self.layer_outputs(input_values, patch_indices, **kwargs)[0]
         pooled = hidden_states[:, self.config.num_register_tokens :].mean(dim=1)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+    def layer_outputs(
+        self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None, num_layers: int = 1, **kwargs: Any
+    ) -> list[torch.Tensor]:
+        """
+        The outputs of the last `num_layers` layers, the very last one last, each through the final norm; of each the shape and
+        arguments as for [`~EcgJepaModel.forward`].
+        """
+        hidden_states = self.embeddings(input_values, patch_indices)
+        rotation = self.embeddings.rotation(hidden_states.shape[1], patch_indices)
+        outputs = deque([hidden_states], maxlen=num_layers)
+        for layer in self.layers:
+            outputs.append(layer(outputs[-1], rotation=rotation, **kwargs))
+        return [self.norm(hidden_states) for hidden_states in outputs]
 
 
 class EcgJepaContextEncoder(EcgJepaModel):
@@ -526,6 +603,18 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         sources = [parameter.data for parameter in self.context_encoder.parameters()]
         torch._foreach_lerp_(targets, sources, 1.0 - momentum)
 
+    def without_registers(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Tokens of an encoder (batch, registers + patches, hidden_size) -> those of patches."""
+        return hidden_states[:, self.config.num_register_tokens :]
+
+    @torch.no_grad()
+    def encode_targets(self, input_values: torch.Tensor, num_layers: int = 1) -> list[torch.Tensor]:
+        """
+        What the target encoder makes of all patches of signals (batch, leads, samples): the outputs of its last `num_layers`
+        layers, each through the final norm, (batch, patches, hidden_size), the very last one last.
+        """
+        return [self.without_registers(output) for output in self.ecg_jepa.layer_outputs(input_values, num_layers=num_layers)]
+
     @can_return_tuple
     def forward(
         self,
@@ -545,12 +634,9 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         """
         check_patch_indices("context_mask", context_mask, input_values.shape[0])
         check_patch_indices("target_mask", target_mask, input_values.shape[0])
-        num_registers = self.config.num_register_tokens
-        with torch.no_grad():
-            target = self.ecg_jepa(input_values).last_hidden_state[:, num_registers:]
-            target = gather_patches(target, target_mask)
+        target = gather_patches(self.encode_targets(input_values)[0], target_mask)
         context = self.context_encoder(input_values, patch_indices=context_mask, **kwargs)
-        prediction = self.predictor(context.last_hidden_state[:, num_registers:], context_mask, target_mask)
+        prediction = self.predictor(self.without_registers(context.last_hidden_state), context_mask, target_mask)
         return EcgJepaForPreTrainingOutput(
             loss=nn.functional.l1_loss(prediction.float(), target.float()),
             prediction=prediction,
@@ -569,6 +655,7 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
         super().__init__(config)
         self.num_labels: int = config.num_labels or 2
         self.ecg_jepa = EcgJepaModel(config)
+        self.mixing = EcgJepaLayerMix(config) if config.readout_layers > 1 else None
         self.pooling = EcgJepaAttentivePooling(config) if config.classifier_pooling == "attentive" else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         bias = config.use_bias if config.classifier_bias is None else config.classifier_bias
@@ -619,8 +706,22 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
                 parameter._is_hf_initialized = False  # or initialisation would leave what was loaded
             self._init_weights(module)
 
+    def encode(self, input_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """
+        What the head sees of signals (batch, leads, samples): tokens (batch, registers + patches, hidden_size), or with
+        `readout_layers` those of each layer, (batch, layers, registers + patches, hidden_size).
+        """
+        if self.mixing is None:
+            return self.ecg_jepa.layer_outputs(input_values, **kwargs)[0]
+        return torch.stack(self.ecg_jepa.layer_outputs(input_values, num_layers=self.config.readout_layers, **kwargs), dim=1)
+
+    def mix_layers(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """What [`~EcgJepaForSequenceClassification.encode`] returns -> tokens (batch, registers + patches, hidden_size)."""
+        return hidden_states if self.mixing is None else self.mixing(hidden_states)
+
     def classify_tokens(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The head alone: an encoder's last_hidden_state (batch, registers + patches, hidden_size) -> logits (batch, labels)."""
+        """The head alone: what [`~EcgJepaForSequenceClassification.encode`] returns -> logits (batch, labels)."""
+        hidden_states = self.mix_layers(hidden_states)
         if self.pooling is not None:
             pooled, _ = self.pooling(hidden_states)
         elif self.config.classifier_pooling == "register":
@@ -629,7 +730,8 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
             pooled = hidden_states[:, self.config.num_register_tokens :].mean(dim=1)
         return self.classifier(self.dropout(pooled))
 
-    @can_return_tuple
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
         input_values: torch.Tensor,
@@ -649,15 +751,9 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
         num_crops = input_values.shape[1] if input_values.dim() == 4 else 1
         if input_values.dim() == 4:
             input_values = input_values.flatten(0, 1)
-        outputs = self.ecg_jepa(input_values, **kwargs)
-        logits = self.classify_tokens(outputs.last_hidden_state)
+        logits = self.classify_tokens(self.encode(input_values, **kwargs))
         logits = logits.view(-1, num_crops, self.num_labels).mean(dim=1)
-        return SequenceClassifierOutput(
-            loss=None if labels is None else self._loss(logits, labels),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+        return SequenceClassifierOutput(loss=None if labels is None else self._loss(logits, labels), logits=logits)
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.config.problem_type == "multi_label_classification" and labels.shape != logits.shape:

@@ -19,12 +19,24 @@ MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3
 # Largest distance from the mean that the model sees, in standard deviations (paper, section 3).
 CLIP = 5.0
 
+# Pass band in Hz of amplitude-free signals: what ST-MEM (0.67 to 40), HuBERT-ECG (0.05 to 47) and ECGFounder (0.5 to 40) keep,
+# give or take; 40 Hz can be had of records at 100 Hz, too.
+AMPLITUDE_FREE_BAND = (0.5, 40.0)
+
+# Unit of a signal whose gain is not known, which only amplitude-free input can do with.
+UNKNOWN_UNIT = "unknown"
+
 # The augmented limb leads and III as combinations of I and II (Einthoven 1913, Goldberger 1942).
 DERIVED_LEADS = {"iii": (-1.0, 1.0), "avr": (-0.5, -0.5), "avl": (1.0, -0.5), "avf": (-0.5, 1.0)}
 
 
-def unit_factor(unit: str) -> float:
-    """Millivolts per `unit` (V, mV, uV, nV in any case). Raises `ValueError` for anything else."""
+def unit_factor(unit: str, amplitude_free: bool = False) -> float:
+    """
+    Millivolts per `unit` (V, mV, uV, nV in any case; for amplitude-free input also "unknown"). Raises `ValueError` for anything
+    else.
+    """
+    if unit == UNKNOWN_UNIT and amplitude_free:
+        return 1.0
     factor = MILLIVOLTS_PER_UNIT.get(unit.strip().lower()) if isinstance(unit, str) else None
     if factor is None:
         raise ValueError(f'Unknown unit {unit!r}: expected one of "mV", "uV", "V", "nV".')
@@ -112,6 +124,31 @@ def highpass(signal: np.ndarray, sampling_rate: float, cutoff: float = 0.5) -> n
     return filtfilt(numerator, denominator, signal, axis=1).astype(signal.dtype, copy=False)
 
 
+def standardize(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """
+    Make a signal amplitude-free: 4th-order Butterworth band-pass from 0.5 to 40 Hz, forward and backward, then every lead divided
+    by its own standard deviation. What is left are shapes and timing; amplitudes, and ratios between leads, are gone.
+
+    Raises:
+        ValueError: if a lead never changes, the record is too short for the filter, or the rate is too low for the band.
+    """
+    from scipy.signal import butter, sosfiltfilt
+
+    flat = np.flatnonzero((signal == signal[:, :1]).all(axis=1))
+    if len(flat):
+        raise ValueError(f"Leads {flat.tolist()} (counted from 0) are flat: there is no amplitude to divide them by.")
+    if sampling_rate <= 2 * AMPLITUDE_FREE_BAND[1]:
+        raise ValueError(
+            f"A band-pass to {AMPLITUDE_FREE_BAND[1]:g} Hz needs more than twice that rate, not {sampling_rate:g} Hz."
+        )
+    sections = butter(4, AMPLITUDE_FREE_BAND, btype="bandpass", fs=sampling_rate, output="sos")
+    padding = round(sampling_rate / AMPLITUDE_FREE_BAND[0])  # a period of the slowest wave that passes
+    if signal.shape[1] <= padding:
+        raise ValueError(f"A band-pass needs more than {padding} samples, but the record has {signal.shape[1]}.")
+    filtered = sosfiltfilt(sections, signal, axis=1, padlen=padding)
+    return (filtered / filtered.std(axis=1, keepdims=True)).astype(signal.dtype, copy=False)
+
+
 def resample(signal: np.ndarray, sampling_rate: float, target_rate: float) -> np.ndarray:
     """Resample by FFT from `sampling_rate` to `target_rate` (both Hz); the length is rounded to whole samples."""
     if sampling_rate == target_rate:
@@ -122,10 +159,21 @@ def resample(signal: np.ndarray, sampling_rate: float, target_rate: float) -> np
     return resample_by_fft(signal, num_samples, axis=1).astype(signal.dtype, copy=False)
 
 
-def condition(signal: np.ndarray, sampling_rate: float, target_rate: float, highpass_cutoff: float | None = None) -> np.ndarray:
-    """NaNs, then the high-pass if a cutoff (Hz) is given, then the target rate: everything before normalisation."""
+def condition(
+    signal: np.ndarray,
+    sampling_rate: float,
+    target_rate: float,
+    highpass_cutoff: float | None = None,
+    amplitude_free: bool = False,
+) -> np.ndarray:
+    """
+    NaNs, then the high-pass if a cutoff (Hz) is given, or what makes the signal amplitude-free ([`standardize`]), then the target
+    rate: everything before normalisation.
+    """
     signal = interpolate_nans(signal)
-    if highpass_cutoff is not None:
+    if amplitude_free:
+        signal = standardize(signal, sampling_rate)
+    elif highpass_cutoff is not None:
         signal = highpass(signal, sampling_rate, highpass_cutoff)
     return resample(signal, sampling_rate, target_rate)
 
@@ -171,5 +219,6 @@ __all__ = [
     "normalize",
     "resample",
     "select_leads",
+    "standardize",
     "unit_factor",
 ]

@@ -11,7 +11,10 @@ from .settings import PreparationSettings
 def run(settings: PreparationSettings) -> None:
     """Generate or download what is asked for, prepare it, and say what came out."""
     builder = builder_class(settings.database)(
-        data_dir=settings.data_dir, sampling_rate=settings.sampling_rate, min_duration=settings.min_duration
+        data_dir=settings.data_dir,
+        sampling_rate=settings.sampling_rate,
+        min_duration=settings.min_duration,
+        amplitude_free=settings.amplitude_free,
     )
     if settings.database == Synthetic.database:
         generate_if_absent(

@@ -43,7 +43,8 @@ def run(recipe: PretrainingRecipe) -> None:
     with accelerator.main_process_first():
         make_synthetic_database(recipe, accelerator)
     corpus = open_corpus(recipe)
-    config = recipe.model_config(corpus.databases[0].info.sampling_rate)
+    records = corpus.databases[0].info
+    config = recipe.model_config(records.sampling_rate, records.amplitude_free)
     objective = objective_class(recipe.objective)(config, recipe).to(accelerator.device)
     output_dir = Path(recipe.output_dir)
     if accelerator.is_main_process:
@@ -51,15 +52,17 @@ def run(recipe: PretrainingRecipe) -> None:
         write_yaml(recipe, output_dir / "training_config.yaml")
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(recipe).items()})
 
-    training = PretrainingRun(recipe, accelerator, corpus, objective, output_dir)
+    probe = Probe.of(recipe) if recipe.probe_task and accelerator.is_main_process else None
+    online = probe if recipe.eval_steps else None
+    training = PretrainingRun(recipe, accelerator, corpus, objective, output_dir, online)
     train(training)
 
     if accelerator.is_main_process:
         export_pretraining(training, describe_hardware(accelerator))
         draw_pictures(training)
         logger.info(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")
-        if recipe.probe_task:
-            compare_with_untrained(recipe, objective.encoder)
+        if probe is not None:
+            compare_with_untrained(recipe, objective.encoder, probe)
     accelerator.end_training()
 
 
@@ -99,28 +102,53 @@ def draw_pictures(training: PretrainingRun) -> None:
         save(figure, plots / f"{name}.png")
 
 
-def compare_with_untrained(recipe: PretrainingRecipe, encoder: EcgJepaModel) -> None:
+class Probe:
+    """
+    Logistic regression on mean tokens, over as many crops of the encoder's length as cover each record, scored on the validation
+    fold.
+
+    Args:
+        data: records and labels.
+        num_records: of the training folds at most, evenly spread.
+    """
+
+    def __init__(self, data: TaskData, num_records: int):
+        self.data = data
+        train = data.splits["train"]
+        chosen = train if len(train) <= num_records else train[np.linspace(0, len(train) - 1, num_records).astype(int)]
+        self.parts = (chosen, data.splits["validation"])
+
+    @classmethod
+    def of(cls, recipe: PretrainingRecipe) -> "Probe":
+        """The probe that a recipe asks for."""
+        data = TaskData.load(recipe.data_dir, recipe.probe_task or "", next(iter(recipe.database_weights())))
+        return cls(data, recipe.probe_records)
+
+    def score(self, encoder: Any) -> ProbeResult:
+        """Macro AUROC of an encoder, which is not trained."""
+        length, data = encoder.config.signal_length, self.data
+        crops = [data.strided_crops(rows, length, length, max_crops=128) for rows in self.parts]
+        features = [np.concatenate(list(embed(encoder, batches))) for batches in crops]
+        labels = [data.task.labels[rows] for rows in self.parts]
+        return linear_probe(features[0], labels[0], features[1], labels[1], data.task.class_names)
+
+    def __call__(self, encoder: Any) -> dict[str, float]:
+        """The same as a figure of the run."""
+        return {"probe_auroc": self.score(encoder).macro_auroc}
+
+
+def compare_with_untrained(recipe: PretrainingRecipe, encoder: EcgJepaModel, probe: Probe) -> None:
     """Print the linear-probe AUROC of the trained encoder beside encoders with random weights, on the validation fold."""
-    data = TaskData.load(recipe.data_dir, recipe.probe_task or "", next(iter(recipe.database_weights())))
-    trained = probe(encoder, data)
+    trained = probe.score(encoder)
     untrained = []
     for seed in progress_bar(range(recipe.probe_seeds), desc="Probing untrained encoders"):
         set_seed(seed)
         random: torch.nn.Module = EcgJepaModel(encoder.config)
-        untrained.append(probe(random.to(encoder.device), data).macro_auroc)
+        untrained.append(probe.score(random.to(encoder.device)).macro_auroc)
     each = ", ".join(f"{value:.3f}" for value in untrained)
     print(
-        f"Linear probe, {recipe.probe_task} of {data.database.name}, macro AUROC on {len(data.splits['validation'])} validation "
+        f"Linear probe, {recipe.probe_task} of {probe.data.database.name}, macro AUROC on {len(probe.parts[1])} validation "
         f"records: trained {trained.macro_auroc:.3f}, untrained {np.mean(untrained):.3f} ({each})"
     )
     if trained.left_out:
         print(f"Not scored for lack of examples: {', '.join(trained.left_out)}")
-
-
-def probe(encoder: Any, data: TaskData) -> ProbeResult:
-    """Logistic regression on mean tokens, over as many crops of the encoder's length as cover each record."""
-    length = encoder.config.signal_length
-    parts = [data.splits[name] for name in ("train", "validation")]
-    features = [np.concatenate(list(embed(encoder, data.strided_crops(rows, length, length, max_crops=128)))) for rows in parts]
-    labels = [data.task.labels[rows] for rows in parts]
-    return linear_probe(features[0], labels[0], features[1], labels[1], data.task.class_names)

@@ -16,6 +16,9 @@ class PreparationSettings:
     output_dir: str = option(text="the prepared database goes to a folder of its name in here")
     sampling_rate: int = option(500, "of the prepared records in Hz; 100 reads PTB-XL's own 100 Hz files")
     min_duration: float = option(10.0, "in seconds; shorter records are rejected")
+    amplitude_free: bool = option(
+        False, "band-pass each record (0.5 to 40 Hz) and divide each lead by its own standard deviation, for want of a known gain"
+    )
     num_proc: int = option(1, "processes")
     strict: bool = option(False, "a record that cannot be used is an error, not left out")
     download: bool = option(False, "first fetch what is missing in data_dir from the database's original host")

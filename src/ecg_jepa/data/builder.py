@@ -58,11 +58,14 @@ class EcgDatabaseConfig(datasets.BuilderConfig):
     """
     Args:
         sampling_rate: of the prepared records, in Hz.
+        amplitude_free: band-pass each record and divide each lead by its own standard deviation: for sources whose gain is not
+            known. "1 mV" in the prepared records is then one standard deviation.
         min_duration: shorter records are rejected, in seconds; the paper leaves out what is shorter than its crops of 10 s.
     """
 
     sampling_rate: int = 500
     min_duration: float = 10.0
+    amplitude_free: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,9 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             raise RecordError(info.path, "short", f"{duration:g} s, at least {self.config.min_duration:g} s are wanted")
         try:
             selected = select_leads(record.signal, record.lead_names, STANDARD_LEADS)
-            conditioned = condition(selected, record.sampling_rate, self.config.sampling_rate, self.highpass_cutoff)
+            conditioned = condition(
+                selected, record.sampling_rate, self.config.sampling_rate, self.highpass_cutoff, self.config.amplitude_free
+            )
         except ValueError as error:
             raise RecordError(info.path, "unusable signal", str(error)) from error
         signal, num_clipped = to_microvolts(conditioned)
@@ -280,7 +285,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     def _digest_shard(self, shard: Shard) -> str:
         """Of everything that a shard's content depends on."""
         config = self.config
-        settings = (self.database, PREPARATION_VERSION, config.sampling_rate, config.min_duration, self.highpass_cutoff)
+        settings: tuple[Any, ...] = (self.database, PREPARATION_VERSION, config.sampling_rate, config.min_duration)
+        settings += ("amplitude-free",) if config.amplitude_free else (self.highpass_cutoff,)
         files = (file for record in shard.records for file in self.source_files(record))
         return files_digest(files, repr((settings, shard.records)))
 
@@ -328,7 +334,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             interpolated_samples=column_sum(dataset, "num_interpolated"),
             clipped_samples=column_sum(dataset, "num_clipped"),
             bad_checksums=int((dataset.data.column("num_bad_checksums").to_numpy() > 0).sum()),
-            highpass_cutoff=self.highpass_cutoff,
+            highpass_cutoff=None if self.config.amplitude_free else self.highpass_cutoff,
+            amplitude_free=self.config.amplitude_free,
             digest=digest,
             label_names=None if self.label_names is None else list(self.label_names),
             licence=self.source.licence if self.source else None,
@@ -336,7 +343,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             for_pretraining=self.for_pretraining,
         )
         samples_read = sum(summary.samples_read for summary in summaries)
-        quality = measure_quality(info, dataset, samples_read, self.published)
+        # What was published is in mV.
+        quality = measure_quality(info, dataset, samples_read, None if self.config.amplitude_free else self.published)
         write_json(directory / QUALITY_FILE, quality)
         write_database_info(directory, info)
         return info

@@ -142,6 +142,8 @@ class Corpus:
                 raise ValueError(f"{database.name} holds records of test folds of another database: it is not for pre-training.")
             if (database.info.sampling_rate, database.info.lead_names) != (first.sampling_rate, first.lead_names):
                 raise ValueError(f"{database.name} and {first.name} differ in sampling rate or leads: prepare them alike.")
+            if database.info.amplitude_free != first.amplitude_free:
+                raise ValueError(f"Of {database.name} and {first.name}, one is amplitude-free and one in mV: prepare them alike.")
         self.databases = list(databases)
         self.weights = np.asarray(weights, dtype=np.float64)
         self.batch_size = batch_size

@@ -89,9 +89,16 @@ class DatabaseInfo:
     licence: str | None = None  # as the page of the database states it
     page: str | None = None  # of the database
     for_pretraining: bool = True  # False where records may be another database's test records
+    amplitude_free: bool = False  # band-passed, and each lead divided by its own standard deviation
 
-    def check_fits(self, sampling_rate: float, lead_names: list[str]) -> None:
-        """Raise `ValueError` if an encoder for `sampling_rate` (Hz) and `lead_names` cannot take these records."""
+    def check_fits(self, sampling_rate: float, lead_names: list[str], amplitude_free: bool) -> None:
+        """Raise `ValueError` if an encoder for `sampling_rate` (Hz), `lead_names` and kind of signal cannot take the records."""
+        if amplitude_free != self.amplitude_free:
+            kinds = {True: "amplitude-free records (each lead divided by its own standard deviation)", False: "records in mV"}
+            raise ValueError(
+                f"The encoder takes {kinds[amplitude_free]}, but {self.name} was prepared as {kinds[self.amplitude_free]}: "
+                f"prepare it {'with' if amplitude_free else 'without'} --amplitude_free."
+            )
         if sampling_rate != self.sampling_rate or lead_names != self.lead_names:
             raise ValueError(
                 f"The encoder takes {sampling_rate} Hz and leads {', '.join(lead_names)}, but {self.name} was prepared at "

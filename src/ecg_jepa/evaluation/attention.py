@@ -29,7 +29,7 @@ def attention_over_time(
         raise ValueError(f"classifier_pooling={model.config.classifier_pooling!r} has no query whose attention could be shown.")
     model.eval()
     crops = torch.from_numpy(cut_crops(signal, crop_length, crop_stride)).to(model.device)
-    hidden_states = model.ecg_jepa(crops).last_hidden_state
+    hidden_states = model.mix_layers(model.encode(crops))
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")  # the others do not return weights
     try:

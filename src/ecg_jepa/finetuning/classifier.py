@@ -30,7 +30,7 @@ def build_classifier(settings: ProtocolSettings, start: StartingPoint, data: Tas
     }
     if settings.pooling is not None:
         head["classifier_pooling"] = settings.pooling
-    data.database.info.check_fits(start.config.sampling_rate, list(start.config.lead_names))
+    data.database.info.check_fits(start.config.sampling_rate, list(start.config.lead_names), start.config.amplitude_free)
     _check_crops(settings, start.config, data)
     config = EcgJepaConfig(**{**start.config.to_dict(), **head})
     if settings.protocol == "finetune_after_probe":
@@ -124,4 +124,4 @@ class Scorer:
 
     def _encode(self, device: torch.device) -> Iterator[EncodedCrops]:
         for crops, owners in self.data.strided_crops(self.indices, self.crop_length, self.crop_stride):
-            yield EncodedCrops(self.model.ecg_jepa(crops.to(device)).last_hidden_state, owners)
+            yield EncodedCrops(self.model.encode(crops.to(device)), owners)

@@ -58,22 +58,22 @@ class StartingPoint:
         }
 
 
-def find_start(name: str, sampling_rate: int = 500) -> StartingPoint:
+def find_start(name: str, sampling_rate: int = 500, amplitude_free: bool = False) -> StartingPoint:
     """
     Find what a run starts from.
 
     Args:
         name: a directory, a Hub repository, `random:xs|s|b`, or `random:` with a directory or repository, whose architecture is
             taken without its weights.
-        sampling_rate: Hz, of the records, for `random:xs|s|b`.
+        sampling_rate, amplitude_free: of the records (Hz), for `random:xs|s|b`.
 
     Raises:
         FileNotFoundError: if there is none of that name.
     """
     if name.removeprefix(RANDOM_PREFIX) in SIZES and name.startswith(RANDOM_PREFIX):
-        return StartingPoint(
-            name, EcgJepaConfig.from_size(name.removeprefix(RANDOM_PREFIX), sampling_rate=sampling_rate), None, {}
-        )
+        size = name.removeprefix(RANDOM_PREFIX)
+        config = EcgJepaConfig.from_size(size, sampling_rate=sampling_rate, amplitude_free=amplitude_free)
+        return StartingPoint(name, config, None, {})
     directory = model_directory(name.removeprefix(RANDOM_PREFIX))
     config = EcgJepaConfig.from_pretrained(directory)
     if name.startswith(RANDOM_PREFIX):

@@ -88,7 +88,8 @@ def open_run(settings: ProtocolSettings, accelerator: Accelerator) -> Finetuning
         raise ValueError(f"batch_size={settings.batch_size} cannot be shared by {accelerator.num_processes} processes.")
     set_seed(settings.seed)
     data = load_task(settings)
-    start = find_start(settings.model_name_or_path, data.database.info.sampling_rate)
+    records = data.database.info
+    start = find_start(settings.model_name_or_path, records.sampling_rate, records.amplitude_free)
     return FinetuningRun(settings, accelerator, data, start, build_classifier(settings, start, data))
 
 

@@ -1,6 +1,7 @@
 """The pre-training loop. It names no objective: what it calls of one is in `objective.py`."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 
 from ..common.optimization import gradient_norm, parameter_groups, set_schedules
 from ..data.corpus import BatchNormalizer, Corpus, CorpusBatch
+from ..modeling_ecg_jepa import EcgJepaModel
 from .checkpointing import Checkpoints
 from .monitoring import Monitor, collapse_measures
 from .objective import BatchKey, Objective, StepOutput
@@ -27,6 +29,7 @@ class PretrainingRun:
         corpus: to learn from.
         objective: to learn; trained in place.
         output_dir: for checkpoints and `metrics.jsonl`.
+        probe: what to measure of the encoder at evaluations beside loss and collapse, name -> value; it must not train it.
     """
 
     recipe: PretrainingRecipe
@@ -34,6 +37,7 @@ class PretrainingRun:
     corpus: Corpus
     objective: Objective
     output_dir: Path
+    probe: Callable[[EcgJepaModel], dict[str, float]] | None = None
 
     def __post_init__(self) -> None:
         self.normalize = BatchNormalizer(*self.corpus.lead_statistics()).to(self.accelerator.device)
@@ -70,6 +74,8 @@ def train(run: PretrainingRun) -> None:
     accumulation = recipe.gradient_accumulation_steps
     batches = run.corpus.batches(start * accumulation, accelerator.process_index, accelerator.num_processes)
 
+    if start == 0 and recipe.evaluation_due(-1):
+        monitor.log_evaluation(-1, evaluate())
     network.train()
     for step in range(start, recipe.max_steps):
         set_schedules(optimizer, recipe.learning_rate_at(step), recipe.weight_decay_at(step))
@@ -86,7 +92,7 @@ def train(run: PretrainingRun) -> None:
         optimizer.step()
         optimizer.zero_grad()
         objective.after_step(step)
-        monitor.update(step, torch.stack(losses).mean(), recipe.batch_size * accumulation)
+        monitor.update(step, torch.stack(losses).mean(), recipe.batch_size * accumulation, output.latents)
         if log_due:
             monitor.log(step, output, grad_norm=norm, learning_rate=recipe.learning_rate_at(step))
         if recipe.evaluation_due(step):
@@ -109,7 +115,7 @@ def _with_options(objective: Objective, recipe: PretrainingRecipe) -> Objective:
 
 class HeldOut:
     """
-    Loss and collapse measures on records of the validation folds, with what is drawn always the same.
+    Loss and collapse measures on records of the validation folds, with what is drawn always the same, and the run's probe.
 
     Raises (when it is made, so that nothing has been trained in vain):
         ValueError: if no database has a validation fold, but the recipe asks for evaluations.
@@ -125,13 +131,15 @@ class HeldOut:
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
-        """`eval_loss`, `eval_target_std`, `eval_target_effective_rank`."""
+        """`loss`, those of [`collapse_measures`], and what the probe measures."""
         self.network.eval()
         outputs: list[StepOutput] = []
         for index, batch in enumerate(self.batches):
             input_values, drawn = self.run.inputs(batch, BatchKey.held_out(self.run.recipe.seed, index))
             outputs.append(self.network(input_values, **drawn))
-        self.network.train()
         loss = self.run.accelerator.reduce(torch.stack([output.loss for output in outputs]).mean(), "mean").item()
-        latents = torch.cat([output.latents.flatten(0, -2) for output in outputs])
-        return {"eval_loss": loss, **{f"eval_{name}": value for name, value in collapse_measures(latents).items()}}
+        measures = collapse_measures(torch.cat([output.latents for output in outputs]))
+        probe = self.run.probe if self.run.accelerator.is_main_process else None
+        figures = {"loss": loss, **measures, **(probe(self.run.objective.encoder) if probe else {})}
+        self.network.train()
+        return figures

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,88 @@ from .objective import StepOutput
 logger = logging.getLogger(__name__)
 
 _TOKENS_MEASURED = 4096
+_RECORDS_MEASURED = 512
+
+_EVAL = "eval_"  # before names of what was measured on held-out records
+
+# More of the variance than this is position: what is in a patch no longer shows in its token.
+_ONLY_POSITION = 0.999
+# Embeddings that differ less than this share of what an untrained encoder's do have lost what told records apart.
+_CONTENT_LOST = 0.5
 
 
 @torch.no_grad()
 def collapse_measures(latents: torch.Tensor) -> dict[str, float]:
     """
-    Two signs of collapse, measured on latents of any shape (..., hidden_size):
+    Signs of collapse of tokens (records, positions, width).
 
-    - `target_std`: standard deviation of a channel over tokens, averaged over channels; 0 if all tokens are the same.
-    - `target_effective_rank`: exponential of the entropy of the normalised singular values of the centred latents (Roy &
-      Vetterli 2007), from 1 (all on a line) to hidden_size.
+    Over all tokens, most of whose variance is their position (93% in an untrained encoder), so that these look healthy whatever
+    becomes of the content:
+
+    - `target_std`: standard deviation of a channel, averaged over channels; 0 if all tokens are the same.
+    - `target_effective_rank`: exponential of the entropy of the normalised singular values of the centred tokens (Roy &
+      Vetterli 2007), from 1 (all on a line) to the width.
+    - `position_share`: of the variance; 1 if tokens of the same position are the same in all records.
+
+    Over records at the same position, its mean taken out: `content_std` and `content_effective_rank`. Of the mean token of each
+    record, which is its embedding: `embedding_std` and `embedding_effective_rank`, over records.
     """
-    tokens = latents.detach().flatten(0, -2)
-    if len(tokens) > _TOKENS_MEASURED:
-        tokens = tokens[torch.linspace(0, len(tokens) - 1, _TOKENS_MEASURED, device=tokens.device).long()]
-    tokens = tokens.double()
+    latents = _thin_out(latents.detach(), _RECORDS_MEASURED).double()
+    content = latents - latents.mean(dim=0)
+    embeddings = latents.mean(dim=1)
+    # One record less, because the mean of each position is that of the same records.
+    of_content = content.square().sum(dim=(0, 1)) / max(1, (len(latents) - 1) * latents.shape[1])
+    of_all = (latents - latents.mean(dim=(0, 1))).square().mean(dim=(0, 1))
+    return {
+        "target_std": of_all.sqrt().mean().item(),
+        "target_effective_rank": _effective_rank(latents),
+        "position_share": 1.0 - (of_content.sum() / of_all.sum().clamp(min=1e-12)).clamp(max=1.0).item(),
+        "content_std": of_content.sqrt().mean().item(),
+        "content_effective_rank": _effective_rank(content),
+        "embedding_std": (embeddings - embeddings.mean(dim=0)).square().mean(dim=0).sqrt().mean().item(),
+        "embedding_effective_rank": _effective_rank(embeddings),
+    }
+
+
+def _thin_out(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Evenly spaced rows, at most `count`."""
+    return rows if len(rows) <= count else rows[torch.linspace(0, len(rows) - 1, count, device=rows.device).long()]
+
+
+def _effective_rank(tokens: torch.Tensor) -> float:
+    """Of tokens (..., width)."""
+    tokens = _thin_out(tokens.flatten(0, -2), _TOKENS_MEASURED)
     centred = tokens - tokens.mean(dim=0)
     singular = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0).sqrt()
     share = singular / singular.sum().clamp(min=1e-12)
-    entropy = -torch.special.xlogy(share, share).sum()
-    return {"target_std": centred.std(dim=0).mean().item(), "target_effective_rank": entropy.exp().item()}
+    return (-torch.special.xlogy(share, share).sum()).exp().item()
+
+
+def signs_of_collapse(untrained: Mapping[str, float], now: Mapping[str, float]) -> dict[str, str]:
+    """
+    What is wrong with the representations: measure -> a sentence; empty if nothing is.
+
+    Args:
+        untrained: what was measured before training: of [`collapse_measures`], and `probe_auroc` if there is a probe.
+        now: the same.
+    """
+    signs = {}
+    if now["position_share"] > _ONLY_POSITION:
+        signs["position_share"] = (
+            f"{now['position_share']:.2%} of the variance of tokens is their position: they say where a patch is, not what is "
+            "in it."
+        )
+    elif now["embedding_std"] < _CONTENT_LOST * untrained["embedding_std"]:
+        signs["embedding_std"] = (
+            f"Embeddings of records differ by {now['embedding_std']:.2g}, those of the untrained encoder by "
+            f"{untrained['embedding_std']:.2g}: what tells records apart is being lost."
+        )
+    if now.get("probe_auroc", 1.0) <= untrained.get("probe_auroc", 0.0):
+        signs["probe_auroc"] = (
+            f"The linear probe finds no more than in the untrained encoder: {now['probe_auroc']:.3f}, then "
+            f"{untrained['probe_auroc']:.3f}."
+        )
+    return signs
 
 
 def training_seconds(path: Path) -> float:
@@ -55,7 +117,8 @@ class Monitor:
     """
     Log lines, progress bar, `metrics.jsonl` and Accelerate's trackers.
 
-    Losses are summed up on the device and read only when a line is due, so that a GPU does not wait for them.
+    Losses are summed up on the device and read only when a line is due, so that a GPU does not wait for them. What is measured
+    before the first step is a line of step 0, with which what follows is compared: signs of collapse are warnings.
 
     Args:
         accelerator: of the run.
@@ -72,13 +135,19 @@ class Monitor:
         self.num_records = 0
         self.logged_step = start
         self.since = time.perf_counter()
+        self.untrained: dict[str, Any] = {}
+        self.signs: dict[str, dict[str, str]] = {"": {}, _EVAL: {}}  # that the last measurements showed, of either kind
         if accelerator.is_main_process:
             lines = path.read_text().splitlines() if path.is_file() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= start]
+            kept = [line for line in lines if start > 0 and json.loads(line)["step"] <= start]
             path.write_text("".join(line + "\n" for line in kept))
+            before = [json.loads(line) for line in kept if json.loads(line)["step"] == 0]
+            self.untrained = {name: value for line in before for name, value in line.items()}
 
-    def update(self, step: int, loss: torch.Tensor, num_records: int) -> None:
-        """After optimiser step `step`: its loss (a scalar on the device) and records over all processes."""
+    def update(self, step: int, loss: torch.Tensor, num_records: int, latents: torch.Tensor) -> None:
+        """After optimiser step `step`: its loss (a scalar on the device), records over all processes, and the step's latents."""
+        if step == 0:  # the latents are of before the step
+            self._write({"step": 0, **collapse_measures(latents)})
         self.losses.append(loss.detach())
         self.num_records += num_records
         self.bar.update(step + 1 - self.bar.n)
@@ -108,6 +177,7 @@ class Monitor:
         remaining = (self.max_steps - step - 1) * elapsed / (step + 1 - self.logged_step)
         self.losses, self.num_records, self.logged_step = [], 0, step + 1
         self._write(line)
+        self._look_for_collapse(line, "")
         shown = ", ".join(f"{label} {line[name]:{style}}" for name, (label, style) in _SHOWN.items() if name in line)
         logger.info(f"step {step + 1}/{self.max_steps}: {shown}, {duration(remaining)} to go")
         self.since = time.perf_counter()
@@ -121,20 +191,39 @@ class Monitor:
         self.since += time.perf_counter() - begun
 
     def log_evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Write a line of what was measured on held-out records."""
-        self._write({"step": step + 1, **values})
-        shown = ", ".join(f"{name.removeprefix('eval_').replace('_', ' ')} {value:.4g}" for name, value in values.items())
+        """Write a line of what was measured on held-out records after optimiser step `step`; before the first one it is -1."""
+        line = {"step": step + 1, **{f"{_EVAL}{name}": value for name, value in values.items()}}
+        self._write(line)
+        self._look_for_collapse(line, _EVAL)
+        shown = ", ".join(f"{label} {values[name]:{style}}" for name, (label, style) in _SHOWN.items() if name in values)
         logger.info(f"step {step + 1}/{self.max_steps}, held-out records: {shown}")
 
+    def _look_for_collapse(self, line: dict[str, Any], prefix: str) -> None:
+        """Warn of signs that were not there at the last measurement of this kind, once the first tenth of the run is over."""
+        now, untrained = (
+            {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+            for values in (line, self.untrained)
+        )
+        if not self.accelerator.is_main_process or "position_share" not in untrained or 10 * line["step"] < self.max_steps:
+            return
+        signs = signs_of_collapse(untrained, now)
+        for name in signs.keys() - self.signs[prefix].keys():
+            logger.warning(f"step {line['step']}/{self.max_steps}: a sign of collapse. {signs[name]}")
+        self.signs[prefix] = signs
+
     def _write(self, line: dict[str, Any]) -> None:
+        if line["step"] == 0:
+            self.untrained |= line
         if self.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
 
     def close(self) -> None:
-        """End the progress bar."""
+        """End the progress bar, and say whether the run was healthy."""
         self.bar.close()
+        for sentence in (self.signs[_EVAL] or self.signs[""]).values():
+            logger.warning(f"The run ends with a sign of collapse. {sentence} docs/recipe.md says what helps.")
 
 
 # What a log line shows, how it is called there and with how many digits.
@@ -143,5 +232,8 @@ _SHOWN = {
     "grad_norm": ("gradient norm", ".3g"),
     "target_std": ("target std", ".3f"),
     "target_effective_rank": ("rank", ".1f"),
+    "position_share": ("position share", ".3f"),
+    "embedding_std": ("embedding std", ".3f"),
+    "probe_auroc": ("probe AUROC", ".3f"),
     "records_per_second": ("records/s", ".0f"),
 }

@@ -39,7 +39,7 @@ class StepOutput:
 
     Args:
         loss: a scalar.
-        latents: (..., width), by which a collapse shows; without gradient.
+        latents: (records, positions, width), tokens of the encoder meant for use, by which a collapse shows; without gradient.
         figures: scalars to log beside the loss.
     """
 
@@ -98,6 +98,15 @@ class Objective(nn.Module, Generic[Recipe]):
             drawn: for them, on their device.
         """
         return {}
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Average a tensor over all processes of the run; its gradient flows to each of them."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return value
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(value) / torch.distributed.get_world_size()
 
 
 def _accept_bare_model(objective: nn.Module, state_dict: dict[str, Any], *_: Any) -> None:

@@ -38,17 +38,18 @@ def plot_pretraining(log: pd.DataFrame) -> Figure:
 
 
 def plot_masked_prediction(
-    signal: np.ndarray, sampling_rate: float, lead_name: str, errors: np.ndarray, title: str = ""
+    signal: np.ndarray, sampling_rate: float, lead_name: str, errors: np.ndarray, title: str = "", unit: str = "mV"
 ) -> Figure:
     """
     The masks of a batch, and how well hidden patches of its first record are predicted.
 
     Args:
-        signal: a lead of the first record, (samples,) in mV.
+        signal: a lead of the first record, (samples,).
         sampling_rate: in Hz.
         lead_name: of the lead.
         errors: mean absolute error of the predicted latents, (records, patches), NaN where a patch is visible.
         title: above the picture.
+        unit: of the signal.
     """
     duration = len(signal) / sampling_rate
     edges = np.linspace(0, duration, errors.shape[1] + 1)
@@ -58,7 +59,7 @@ def plot_masked_prediction(
     shade = axes[0].get_xaxis_transform()  # whole height of the axis
     ends = np.repeat(edges, 2)[1:-1]  # of each patch
     axes[0].fill_between(ends, 0, 1, where=np.repeat(hidden, 2), color=COLORS[0], alpha=0.2, linewidth=0, transform=shade)
-    axes[0].set_ylabel(f"lead {lead_name} (mV)")
+    axes[0].set_ylabel(f"lead {lead_name} ({unit})")
     axes[0].set_title(title)
     axes[1].stairs(np.where(hidden, errors[0], 0.0), edges, fill=True, color=COLORS[0])
     axes[1].set_ylabel("prediction error\n(latent units)")

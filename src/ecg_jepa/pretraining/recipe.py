@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 RUN_ONLY = frozenset(
     {
         *("data_dir", "output_dir", "resume_from_checkpoint", "seed", "save_steps", "save_total_limit", "logging_steps"),
-        *("eval_steps", "eval_batches", "report_to", "probe_task", "probe_seeds", "torch_compile", "gradient_checkpointing"),
+        *("eval_steps", "eval_batches", "report_to", "probe_task", "probe_records", "probe_seeds", "torch_compile"),
+        "gradient_checkpointing",
     }
 )
 
@@ -49,6 +50,9 @@ class PretrainingRecipe:
     pred_num_hidden_layers: int | None = option(None, "depth of the predictor")
     pred_num_attention_heads: int | None = option(None, "heads of the predictor")
     patch_size: int = option(25, "samples per patch")
+    position_encoding: Literal["sinusoidal", "rotary"] = option(
+        "sinusoidal", "sinusoidal: fixed positions added to tokens; rotary: attention turns with distance, and tokens carry none"
+    )
 
     # Optimisation
     max_steps: int = option(100_000, "optimiser steps of the run; schedules end there")
@@ -78,7 +82,10 @@ class PretrainingRecipe:
     eval_steps: int = option(0, "optimiser steps between losses on records of the validation folds; 0 for none")
     eval_batches: int = option(4, "batches of the validation folds, always the same")
     report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...")
-    probe_task: str | None = option(None, "after training, linear-probe this PTB-XL task beside untrained encoders")
+    probe_task: str | None = option(
+        None, "linear-probe this PTB-XL task at every evaluation, and after training beside untrained encoders"
+    )
+    probe_records: int = option(3000, "training records of a linear probe during training, at most")
     probe_seeds: int = option(3, "untrained encoders to compare with")
 
     # What is learned; each objective has settings of its own.
@@ -87,6 +94,7 @@ class PretrainingRecipe:
     def __post_init__(self) -> None:
         self.database_weights()
         counts = ("batch_size", "gradient_accumulation_steps", "save_steps", "save_total_limit", "logging_steps", "eval_batches")
+        counts += ("probe_records",)
         check_at_least(self, 1, "max_steps", "patch_size", *counts)
         rates = ("learning_rate", "final_learning_rate", "warmup_start_learning_rate", "weight_decay", "final_weight_decay")
         check_at_least(self, 0, "warmup_steps", "eval_steps", "synthetic_records", "max_grad_norm", "probe_seeds", "seed", *rates)
@@ -114,8 +122,11 @@ class PretrainingRecipe:
             raise ValueError(f"databases: the weights sum to {sum(weights.values()):g}, not to 1.")
         return weights
 
-    def model_config(self, sampling_rate: int) -> "EcgJepaConfig":
-        """Configuration of the model for records of `sampling_rate` Hz. Raises `ValueError` if it is inconsistent."""
+    def model_config(self, sampling_rate: int, amplitude_free: bool = False) -> "EcgJepaConfig":
+        """
+        Configuration of the model for records of `sampling_rate` Hz, in mV or amplitude-free. Raises `ValueError` if it is
+        inconsistent.
+        """
         from ..configuration_ecg_jepa import EcgJepaConfig
 
         overrides = ("hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -129,7 +140,13 @@ class PretrainingRecipe:
                 f"patch_size={self.patch_size} samples: use {fitting:g} s."
             )
         return EcgJepaConfig.from_size(
-            self.size, sampling_rate=sampling_rate, signal_length=length, patch_size=self.patch_size, **numbers
+            self.size,
+            sampling_rate=sampling_rate,
+            signal_length=length,
+            patch_size=self.patch_size,
+            position_encoding=self.position_encoding,
+            amplitude_free=amplitude_free,
+            **numbers,
         )
 
     def learning_rate_at(self, step: int) -> float:
@@ -176,6 +193,15 @@ class JepaRecipe(PretrainingRecipe):
     max_keep_ratio: float = option(0.25, "largest share of visible patches")
     min_block_size: int = option(10, "shortest hidden block, in patches")
     uniform_mask_positions: bool = option(False, "hide all positions equally often, unlike the paper")
+    masks_per_record: int = option(1, "masks of each record that share one pass of the target encoder")
+
+    # Targets and loss; the paper has none of these
+    normalize_targets: bool = option(False, "LayerNorm without parameters on targets")
+    target_layers: int = option(1, "targets are the average of the last layers, each normalised, and normalised once more")
+    center_targets: bool = option(False, "take the mean over records at the same position out of targets")
+    context_loss_weight: float = option(0.0, "of the loss on visible patches, beside that on hidden ones")
+    variance_weight: float = option(0.0, "of a penalty on mean tokens that vary less over records than variance_floor (VICReg)")
+    variance_floor: float = option(0.2, "standard deviation over records below which that penalty begins")
 
     # Target encoder
     ema_momentum: float = option(0.998, "of the target encoder at step 0")
@@ -188,8 +214,14 @@ class JepaRecipe(PretrainingRecipe):
                 f"min_keep_ratio={self.min_keep_ratio} and max_keep_ratio={self.max_keep_ratio} must lie between 0 and 1, "
                 "the first no larger than the second."
             )
-        check_at_least(self, 1, "min_block_size")
+        check_at_least(self, 1, "min_block_size", "masks_per_record", "target_layers")
+        check_at_least(self, 0, "context_loss_weight", "variance_weight", "variance_floor")
         check_share(self, "ema_momentum", "final_ema_momentum")
+        if self.gradient_accumulation_steps > 1 and (self.center_targets or self.variance_weight):
+            raise ValueError(
+                "center_targets and variance_weight look at all records of an optimiser step together: use a larger batch_size "
+                "instead of gradient_accumulation_steps."
+            )
 
     def momentum_at(self, step: int) -> float:
         """Momentum of the EMA before forward `step`, which is the one after optimiser step `step - 1` (linear)."""

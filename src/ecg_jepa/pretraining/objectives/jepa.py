@@ -1,6 +1,6 @@
 """
 Predict the latents of hidden patches from visible ones (Weimann & Conrad 2024), as a target encoder that follows the trained one
-sees them.
+sees them. The recipe's switches that the paper does not have are off by default; docs/recipe.md says what each is worth.
 """
 
 from collections.abc import Mapping
@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch.nn.functional import l1_loss, layer_norm, relu
 
 from ...configuration_ecg_jepa import EcgJepaConfig
 from ...data.corpus import CorpusBatch
 from ...data.records import MICROVOLTS_PER_MILLIVOLT
-from ...modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForPreTrainingOutput
+from ...modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForPreTrainingOutput, gather_patches
 from ..masking import draw_num_context, sample_block_masks
-from ..objective import BatchKey, Objective, StepOutput
+from ..objective import BatchKey, Objective, StepOutput, mean_over_processes
 from ..plots import plot_masked_prediction
 from ..recipe import JepaRecipe
 
@@ -26,23 +27,60 @@ class Jepa(Objective[JepaRecipe]):
 
     def __init__(self, config: EcgJepaConfig, recipe: JepaRecipe):
         super().__init__(config, recipe)
+        if recipe.target_layers > config.num_hidden_layers:
+            raise ValueError(f"target_layers={recipe.target_layers}, but the encoder has {config.num_hidden_layers} layers.")
         self.model = EcgJepaForPreTraining(config)
 
     def draw(self, key: BatchKey, batch_size: int) -> dict[str, torch.Tensor]:
-        """Masks (batch_size, visible) and (batch_size, hidden); equally many patches are visible in all records of a batch."""
-        recipe, num_patches = self.recipe, self.config.num_patches
+        """
+        Masks (batch_size, visible) and (batch_size, hidden), or with several per record (batch_size, masks, visible) and so on;
+        equally many patches are visible in all of a batch.
+        """
+        recipe, num_patches, count = self.recipe, self.config.num_patches, self.recipe.masks_per_record
         shared = _seeded_generator(key.seed, key.index)
         num_context = draw_num_context(num_patches, recipe.min_keep_ratio, recipe.max_keep_ratio, shared)
         own = _seeded_generator(key.seed, key.index, 1)
-        context_mask, target_mask = sample_block_masks(
-            batch_size, num_patches, num_context, recipe.min_block_size, own, recipe.uniform_mask_positions
+        masks = sample_block_masks(
+            batch_size * count, num_patches, num_context, recipe.min_block_size, own, recipe.uniform_mask_positions
         )
+        context_mask, target_mask = (mask if count == 1 else mask.view(batch_size, count, -1) for mask in masks)
         return {"context_mask": context_mask, "target_mask": target_mask}
 
     def forward(self, input_values: torch.Tensor, **drawn: torch.Tensor) -> StepOutput:
-        """The mean absolute error of predicted latents; the targets tell of a collapse."""
-        output = self.model(input_values, **drawn)
-        return StepOutput(output.loss, output.target)
+        """The mean absolute error of predicted latents; the target encoder's tokens tell of a collapse."""
+        recipe, model = self.recipe, self.model
+        latents, targets = self.encode_targets(input_values)
+        # One pass of the target encoder, which costs most, for all masks of a record.
+        input_values, targets = (x.repeat_interleave(recipe.masks_per_record, dim=0) for x in (input_values, targets))
+        context_mask, target_mask = (drawn[name].flatten(0, -2) for name in ("context_mask", "target_mask"))
+        context = model.without_registers(model.context_encoder(input_values, patch_indices=context_mask).last_hidden_state)
+        predictions = model.predictor(context, context_mask, target_mask, with_context=recipe.context_loss_weight > 0)
+        of_hidden = predictions[:, -target_mask.shape[1] :]
+        loss = l1_loss(of_hidden.float(), gather_patches(targets, target_mask))
+        figures = {}
+        if recipe.context_loss_weight:
+            of_context = predictions[:, : context_mask.shape[1]]
+            figures["context_loss"] = l1_loss(of_context.float(), gather_patches(targets, context_mask))
+            loss = loss + recipe.context_loss_weight * figures["context_loss"]
+        if recipe.variance_weight:
+            figures["variance_loss"] = variance_loss(context.float().mean(dim=1), recipe.variance_floor)
+            loss = loss + recipe.variance_weight * figures["variance_loss"]
+        return StepOutput(loss, latents, {name: figure.detach() for name, figure in figures.items()})
+
+    @torch.no_grad()
+    def encode_targets(self, input_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens of the target encoder, and what is predicted of them: (batch, patches, hidden_size) float32 each."""
+        recipe = self.recipe
+        layers = [output.float() for output in self.model.encode_targets(input_values, recipe.target_layers)]
+        width = (self.config.hidden_size,)
+        targets = layers[-1]
+        if recipe.target_layers > 1:
+            targets = torch.stack([layer_norm(output, width) for output in layers]).mean(dim=0)
+        if recipe.center_targets:
+            targets = targets - mean_over_processes(targets.mean(dim=0))
+        if recipe.normalize_targets or recipe.target_layers > 1:
+            targets = layer_norm(targets, width)
+        return layers[-1], targets
 
     def after_step(self, step: int) -> None:
         """The reference moves the target encoder in every forward; here once per optimiser step."""
@@ -50,7 +88,10 @@ class Jepa(Objective[JepaRecipe]):
 
     def figures(self, batch: CorpusBatch, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> dict[str, Figure]:
         """The masks of some records, with the prediction error of each hidden patch."""
-        errors = patch_errors(self.model(input_values, **drawn), drawn["target_mask"], self.config.num_patches)
+        masks = {name: mask if mask.dim() == 2 else mask[:, 0] for name, mask in drawn.items()}
+        output = self.model(input_values, **masks)
+        output.target = gather_patches(self.encode_targets(input_values)[1], masks["target_mask"])
+        errors = patch_errors(output, masks["target_mask"], self.config.num_patches)
         names = self.config.lead_names
         lead = names.index("II") if "II" in names else 0
         figure = plot_masked_prediction(
@@ -59,8 +100,19 @@ class Jepa(Objective[JepaRecipe]):
             names[lead],
             errors.cpu().numpy(),
             f"Masks and prediction error after {self.recipe.max_steps} steps",
+            "standard deviations" if self.config.amplitude_free else "mV",
         )
         return {"masks": figure}
+
+
+def variance_loss(embeddings: torch.Tensor, floor: float) -> torch.Tensor:
+    """
+    How far the standard deviation over records of each channel of `embeddings` (records of this process, width) falls below
+    `floor`, averaged over channels (the hinge of VICReg, Bardes et al. 2022).
+    """
+    mean = mean_over_processes(embeddings.mean(dim=0))
+    variance = mean_over_processes(((embeddings - mean) ** 2).mean(dim=0))
+    return relu(floor - (variance + 1e-6).sqrt()).mean()
 
 
 @torch.no_grad()
