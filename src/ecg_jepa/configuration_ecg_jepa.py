@@ -230,8 +230,8 @@ class EcgJepaConfig(PreTrainedConfig):
                 )
             if self.position_encoding == "rotary" and width % (2 * heads) and not width % heads:
                 raise ValueError(
-                    f"{prefix}hidden_size={width} gives {prefix}num_attention_heads={heads} heads of odd width {width // heads}, but "
-                    f"rotary positions take pairs of channels: use {prefix}hidden_size={(width // heads + 1) * heads}."
+                    f"{prefix}hidden_size={width} gives {prefix}num_attention_heads={heads} heads of odd width {width // heads}, "
+                    f"but rotary positions take pairs of channels: use {prefix}hidden_size={(width // heads + 1) * heads}."
                 )
             if width % heads:
                 raise ValueError(

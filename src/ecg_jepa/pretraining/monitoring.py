@@ -207,7 +207,8 @@ class Monitor:
         if not self.accelerator.is_main_process or "position_share" not in untrained or 10 * line["step"] < self.max_steps:
             return
         signs = signs_of_collapse(untrained, now)
-        for name in signs.keys() - self.signs[prefix].keys():
+        # Of the probe at the end only: representations often get worse before they get better.
+        for name in signs.keys() - self.signs[prefix].keys() - {"probe_auroc"}:
             logger.warning(f"step {line['step']}/{self.max_steps}: a sign of collapse. {signs[name]}")
         self.signs[prefix] = signs
 

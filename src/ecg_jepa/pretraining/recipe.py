@@ -94,8 +94,7 @@ class PretrainingRecipe:
     def __post_init__(self) -> None:
         self.database_weights()
         counts = ("batch_size", "gradient_accumulation_steps", "save_steps", "save_total_limit", "logging_steps", "eval_batches")
-        counts += ("probe_records",)
-        check_at_least(self, 1, "max_steps", "patch_size", *counts)
+        check_at_least(self, 1, "max_steps", "patch_size", "probe_records", *counts)
         rates = ("learning_rate", "final_learning_rate", "warmup_start_learning_rate", "weight_decay", "final_weight_decay")
         check_at_least(self, 0, "warmup_steps", "eval_steps", "synthetic_records", "max_grad_norm", "probe_seeds", "seed", *rates)
         check_share(self, "adam_beta1", "adam_beta2")
