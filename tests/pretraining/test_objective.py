@@ -49,7 +49,8 @@ def pretrain(run_script, prepared_dir, monkeypatch):
     def run(output_dir, *flags):
         data = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", "--output_dir", output_dir)
         run_script("pretrain", "--objective", "patch_means", *data, *sizes, *short, *often, *flags)
-        return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+        return [line for line in lines if line["step"] > 0]
 
     return run
 

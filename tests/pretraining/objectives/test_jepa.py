@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaForPreTrainingOutput
+from ecg_jepa.modeling_ecg_jepa import gather_patches
+from ecg_jepa.pretraining.monitoring import collapse_measures
 from ecg_jepa.pretraining.objective import BatchKey
-from ecg_jepa.pretraining.objectives.jepa import Jepa, patch_errors
+from ecg_jepa.pretraining.objectives.jepa import Jepa, patch_errors, variance_loss
 from ecg_jepa.pretraining.recipe import JepaRecipe
 
 
@@ -38,7 +40,101 @@ def test_loss_and_latents_are_those_of_the_model(objective):
     drawn = jepa.draw(BatchKey(0, 0), 3)
     output, expected = jepa(signal, **drawn), jepa.model(signal, **drawn)
     assert torch.equal(output.loss, expected.loss)
-    assert torch.equal(output.latents, expected.target)
+    assert torch.equal(gather_patches(output.latents, drawn["target_mask"]), expected.target)
+
+
+def targets_of(jepa, signal):
+    return jepa.encode_targets(signal)[1]
+
+
+def test_normalized_targets_have_mean_0_and_variance_1(objective):
+    signal = torch.randn(3, 12, 5000)
+    targets = targets_of(objective(normalize_targets=True), signal)
+    torch.testing.assert_close(targets.mean(-1), torch.zeros(3, 200), atol=1e-5, rtol=0)
+    torch.testing.assert_close(targets.var(-1, unbiased=False), torch.ones(3, 200), atol=1e-3, rtol=0)
+
+
+def test_targets_of_several_layers_are_the_normalised_average_of_normalised_layers(objective):
+    jepa, signal = objective(target_layers=2), torch.randn(3, 12, 5000)
+    hidden_states = jepa.encoder(signal, output_hidden_states=True).hidden_states
+    inputs_of_last_layer = torch.nn.functional.layer_norm(jepa.encoder.norm(hidden_states[-2][:, 1:]), (32,))
+    last = torch.nn.functional.layer_norm(jepa.encoder(signal).last_hidden_state[:, 1:], (32,))
+    expected = torch.nn.functional.layer_norm((inputs_of_last_layer + last) / 2, (32,))
+    torch.testing.assert_close(targets_of(jepa, signal), expected, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="target_layers=3, but the encoder has 2"):
+        objective(target_layers=3)
+
+
+def test_centred_targets_say_nothing_about_position(objective):
+    signal = torch.randn(5, 12, 5000)
+    targets = targets_of(objective(center_targets=True), signal)
+    torch.testing.assert_close(targets.mean(0), torch.zeros(200, 32), atol=1e-6, rtol=0)
+    assert (
+        collapse_measures(targets)["position_share"] < 1e-6 < collapse_measures(targets_of(objective(), signal))["position_share"]
+    )
+
+
+def test_the_loss_of_several_masks_is_the_mean_of_their_losses(objective):
+    jepa, signal = objective(masks_per_record=3).eval(), torch.randn(2, 12, 5000)
+    drawn = jepa.draw(BatchKey(0, 0), 2)
+    assert drawn["context_mask"].shape[:2] == (2, 3)
+    calls = []
+    jepa.encoder.embeddings.register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
+    loss = jepa(signal, **drawn).loss
+    assert calls == [2]  # one pass of the target encoder for all
+    each = [jepa.model(signal, drawn["context_mask"][:, i], drawn["target_mask"][:, i]).loss for i in range(3)]
+    torch.testing.assert_close(loss, torch.stack(each).mean())
+
+
+def test_masks_of_several_are_those_of_more_records(objective):
+    several, single = (objective(masks_per_record=count).draw(BatchKey(1, 2), 6 // count) for count in (3, 1))
+    assert torch.equal(several["target_mask"].flatten(0, 1), single["target_mask"])
+
+
+def test_visible_patches_are_predicted_too(objective):
+    jepa, signal = objective(context_loss_weight=0.5).eval(), torch.randn(2, 12, 5000)
+    drawn = jepa.draw(BatchKey(0, 0), 2)
+    output = jepa(signal, **drawn)
+    hidden = jepa.model(signal, **drawn).loss
+    torch.testing.assert_close(output.loss, hidden + 0.5 * output.figures["context_loss"])
+    context = jepa.model.context_encoder(signal, patch_indices=drawn["context_mask"]).last_hidden_state[:, 1:]
+    predicted = jepa.model.predictor(context, *drawn.values(), with_context=True)[:, : context.shape[1]]
+    expected = (predicted - gather_patches(output.latents, drawn["context_mask"])).abs().mean()
+    torch.testing.assert_close(output.figures["context_loss"], expected)
+
+
+def test_embeddings_that_do_not_differ_are_penalised():
+    torch.manual_seed(0)
+    embeddings = 0.05 * torch.randn(2000, 16)
+    assert variance_loss(embeddings, 0.2).item() == pytest.approx(0.15, abs=0.003)
+    assert variance_loss(embeddings, 0.02) == 0
+    same = torch.zeros(8, 16, requires_grad=True)
+    variance_loss(same + 1e-3 * torch.randn(8, 16), 0.2).backward()
+    assert same.grad.abs().max() > 0
+
+
+def test_the_penalty_adds_to_the_loss(objective):
+    jepa, signal = objective(variance_weight=2.0, variance_floor=5.0).eval(), torch.randn(4, 12, 5000)
+    drawn = jepa.draw(BatchKey(0, 0), 4)
+    output = jepa(signal, **drawn)
+    assert output.figures["variance_loss"] > 1
+    torch.testing.assert_close(output.loss, jepa.model(signal, **drawn).loss + 2 * output.figures["variance_loss"])
+
+
+@pytest.mark.parametrize("setting", [{"center_targets": True}, {"variance_weight": 1.0}])
+def test_what_couples_records_refuses_accumulation(setting):
+    with pytest.raises(ValueError, match="use a larger batch_size"):
+        JepaRecipe(gradient_accumulation_steps=2, **setting)
+
+
+def test_rotary_encoders_train(objective, tiny_config):
+    config = EcgJepaConfig(**{**tiny_config.to_dict(), "position_encoding": "rotary"})
+    torch.manual_seed(0)
+    jepa = Jepa(config, JepaRecipe(crop_duration=1, min_block_size=3))
+    signal = torch.randn(4, 12, 500)
+    drawn = jepa.draw(BatchKey(0, 0), 4)
+    jepa(signal, **drawn).loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in jepa.parameters() if p.requires_grad)
 
 
 def test_the_target_encoder_follows_after_a_step(objective):

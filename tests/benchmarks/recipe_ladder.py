@@ -1,0 +1,267 @@
+"""
+What each change of the pre-training recipe is worth: one change at a time, at equal floating-point operations, judged on validation.
+
+    ecg-jepa prepare --database ptb-xl --sampling_rate 100 --amplitude_free --data_dir RAW --output_dir PREPARED
+    python tests/benchmarks/recipe_ladder.py run --data_dir PREPARED --output_dir LADDER [--rungs ...] [--seeds 0 1 2]
+    python tests/benchmarks/recipe_ladder.py table --data_dir PREPARED --output_dir LADDER
+
+Runs that are finished are not run again; several processes may share a folder, each takes the runs that no other has begun. Every
+encoder is scored by logistic regression on mean tokens and by an attentive probe, on three tasks; nothing is chosen on what is
+scored, and test records are read by `--split test` alone.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ecg_jepa.commands import run_command
+from ecg_jepa.common.settings import make_settings, option, parse_settings, settings
+from ecg_jepa.configuration_ecg_jepa import EcgJepaConfig
+from ecg_jepa.data.records import find_database
+from ecg_jepa.evaluation.bootstrap import interval, macro, resample_counts, resampled_auroc
+from ecg_jepa.evaluation.metrics import macro_auroc
+from ecg_jepa.finetuning.task_data import TaskData
+from ecg_jepa.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
+from ecg_jepa.pretraining.flops import jepa_flops
+from ecg_jepa.pretraining.recipe import JepaRecipe
+
+TASKS = ("superdiagnostic", "form", "rhythm")
+DATABASE = "ptb-xl"
+
+# The budget, declared before the first run: so many records in the paper's recipe. ViT-XS at 100 Hz, patches of 100 ms, crops of 5 s:
+# 0.92 GFLOP each, 3 to 5 minutes on one core.
+BUDGET_RECORDS = 25_600
+COMMON: dict[str, Any] = {
+    **{"size": "xs", "patch_size": 10, "crop_duration": 5.0, "batch_size": 64, "warmup_start_learning_rate": 1e-6},
+    **{"databases": f"{DATABASE}=1.0", "save_steps": 100_000, "logging_steps": 20, "mixed_precision": "bf16"},
+}
+# Shortest block: the paper's 10 patches of 50 ms are 5 of these.
+PAPER: dict[str, Any] = {"min_block_size": 5, "learning_rate": 1e-3, "ema_momentum": 0.99, "final_ema_momentum": 0.999}
+
+RUNGS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    # The paper's recipe at its best: learning rate and EMA.
+    "lr3e-4": {"learning_rate": 3e-4},
+    "lr3e-3": {"learning_rate": 3e-3},
+    "ema.996-.9995": {"ema_momentum": 0.996, "final_ema_momentum": 0.9995},
+    "ema.998-.9995": {"ema_momentum": 0.998, "final_ema_momentum": 0.9995},
+    "ema.97-.999": {"ema_momentum": 0.97, "final_ema_momentum": 0.999},
+}
+
+HEAD_STEPS, HEAD_BATCH, HEAD_LEARNING_RATE, HEAD_WEIGHT_DECAY = 300, 128, 1e-3, 0.1
+
+
+@settings
+class Arguments:
+    """Arguments of this script."""
+
+    action: Literal["run", "table"] = option(text="run or table", positional=True)
+    data_dir: str = option("data/prepared", "with the prepared database")
+    output_dir: str = option("runs/ladder", "of all runs")
+    rungs: list[str] = option([], "names of RUNGS; default: all")
+    seeds: list[int] = option([0, 1, 2], "of pre-training")
+    split: Literal["validation", "test"] = option("validation", "that is scored")
+    base: str = option("paper", "rung that others are compared with")
+
+
+def recipe_of(rung: str, seed: int, arguments: Arguments) -> JepaRecipe:
+    """The recipe of a rung, with as many steps as its operations allow."""
+    base = {
+        **COMMON,
+        **PAPER,
+        "data_dir": arguments.data_dir,
+        "seed": seed,
+        "output_dir": f"{arguments.output_dir}/{rung}-{seed}",
+    }
+    paper = make_settings(JepaRecipe, base)
+    changed = {name: value for name, value in RUNGS[rung].items() if name != "readout_layers"}
+    recipe = make_settings(JepaRecipe, {**base, **changed})
+    steps = round(BUDGET_RECORDS * flops(paper) / flops(recipe) / recipe.batch_size)
+    changed = {"warmup_steps": round(0.1 * steps), **changed, "max_steps": steps}
+    if changed.get("final_learning_rate") == "constant":
+        changed["final_learning_rate"] = recipe.learning_rate
+    return make_settings(JepaRecipe, {**base, **changed})
+
+
+def flops(recipe: JepaRecipe) -> float:
+    """Per record."""
+    return jepa_flops(recipe.model_config(100, True), recipe)
+
+
+def flags(recipe: JepaRecipe) -> list[str]:
+    """Settings as words of a command line."""
+    words = []
+    for name, value in vars(recipe).items():
+        if value is not None and value != []:
+            words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return words
+
+
+@torch.no_grad()
+def encode(encoder: EcgJepaModel, data: TaskData, rows: np.ndarray, num_layers: int) -> torch.Tensor:
+    """Tokens of records, crop by crop without overlap, (records, crops, layers, tokens, width) bfloat16."""
+    encoder.eval()
+    length = encoder.config.signal_length
+    parts = []
+    for crops, _ in data.strided_crops(rows, length, length, max_crops=128):
+        outputs = encoder.layer_outputs(crops, num_layers=num_layers)
+        parts.append(torch.stack(outputs, dim=1).to(torch.bfloat16))
+    tokens = torch.cat(parts)
+    return tokens.view(len(rows), -1, *tokens.shape[1:])
+
+
+def logistic_regression(features: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """Scores of the second features by a regression on the first."""
+    learnable = labels.any(axis=0)
+    probe = make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=1000)))
+    scores = np.zeros((len(features[1]), labels.shape[1]))
+    scores[:, learnable] = probe.fit(features[0], labels[:, learnable]).predict_proba(features[1])
+    return scores
+
+
+def attentive_probe(config: EcgJepaConfig, tokens: list[torch.Tensor], labels: np.ndarray, seed: int) -> np.ndarray:
+    """Scores of the second records by a head on tokens of the first; the head of the last step."""
+    torch.manual_seed(seed)
+    layers = tokens[0].shape[2]
+    options = {"num_labels": labels.shape[1], "problem_type": "multi_label_classification", "readout_layers": layers}
+    model = EcgJepaForSequenceClassification(EcgJepaConfig(**{**config.to_dict(), **options}))
+    head = [p for name, p in model.named_parameters() if not name.startswith("ecg_jepa.")]
+    optimizer = torch.optim.AdamW(head, lr=HEAD_LEARNING_RATE, weight_decay=HEAD_WEIGHT_DECAY)
+    targets = torch.from_numpy(labels).float()
+
+    def logits(records: torch.Tensor) -> torch.Tensor:
+        crops = records.float().flatten(0, 1)
+        return model.classify_tokens(crops if layers > 1 else crops[:, 0]).view(*records.shape[:2], -1).mean(dim=1)
+
+    for step in range(HEAD_STEPS):
+        optimizer.param_groups[0]["lr"] = HEAD_LEARNING_RATE * (1 + math.cos(math.pi * step / HEAD_STEPS)) / 2
+        chosen = torch.randint(len(targets), (HEAD_BATCH,))
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits(tokens[0][chosen]), targets[chosen])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(head, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        return torch.cat([logits(part) for part in tokens[1].split(64)]).numpy()
+
+
+def score(encoder: EcgJepaModel, arguments: Arguments, num_layers: int, seed: int) -> dict[str, np.ndarray]:
+    """Scores of both probes on all tasks: `<probe>/<task>` -> (records, classes), and `labels/<task>`."""
+    found = {}
+    tasks = {task: TaskData.load(arguments.data_dir, task, DATABASE) for task in TASKS}
+    rows = {
+        split: np.unique(np.concatenate([data.splits[split] for data in tasks.values()])) for split in ("train", arguments.split)
+    }
+    any_data = TaskData.load(arguments.data_dir, "rhythm", DATABASE)
+    tokens = {split: encode(encoder, any_data, numbers, num_layers) for split, numbers in rows.items()}
+    registers = encoder.config.num_register_tokens
+    means = {split: t[:, :, -1, registers:].float().mean(dim=(1, 2)).numpy() for split, t in tokens.items()}
+    for task, data in tasks.items():
+        places = {split: np.searchsorted(rows[split], data.splits[split]) for split in rows}
+        labels = data.task.labels[data.splits["train"]]
+        pair = [means[split][places[split]] for split in rows]
+        found[f"logistic/{task}"] = logistic_regression(pair, labels)
+        found[f"attentive/{task}"] = attentive_probe(encoder.config, [tokens[s][places[s]] for s in rows], labels, seed)
+        found[f"labels/{task}"] = data.task.labels[data.splits[arguments.split]]
+    return found
+
+
+def run_one(rung: str, seed: int, arguments: Arguments) -> None:
+    """Pre-train and score, unless that is done or another process does it."""
+    directory = Path(arguments.output_dir, f"{rung}-{seed}")
+    scores_file = directory / f"{arguments.split}.npz"
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        (directory / f".{arguments.split}.claimed").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    num_layers = 1
+    if rung.startswith("random"):
+        torch.manual_seed(seed)
+        recipe = recipe_of("rotary" if "rotary" in rung else "paper", seed, arguments)
+        encoder = EcgJepaModel(recipe.model_config(100, True))
+    else:
+        num_layers = RUNGS[rung].get("readout_layers", 1)
+        recipe = recipe_of(rung, seed, arguments)
+        if not (directory / "model.safetensors").is_file():
+            run_command("pretrain", flags(recipe), "pretrain")
+        encoder = EcgJepaModel.from_pretrained(directory)
+    scores = score(encoder, arguments, num_layers, seed)
+    np.savez_compressed(scores_file, **scores)
+    print(rung, seed, {k: round(macro_auroc(scores[f"labels/{k.split('/')[1]}"], v, list(map(str, range(v.shape[1])))), 4)
+                       for k, v in scores.items() if not k.startswith("labels")}, flush=True)  # fmt: skip
+
+
+def finished(arguments: Arguments, rung: str) -> Iterator[dict[str, np.ndarray]]:
+    """Scores of the seeds of a rung that are there."""
+    for seed in arguments.seeds:
+        path = Path(arguments.output_dir, f"{rung}-{seed}", f"{arguments.split}.npz")
+        if path.is_file():
+            with np.load(path) as content:
+                yield dict(content)
+
+
+def aurocs(runs: list[dict[str, np.ndarray]], measure: str, counts: np.ndarray) -> np.ndarray:
+    """Macro AUROC of every seed in every resample, (seeds, resamples)."""
+    labels = runs[0][f"labels/{measure.split('/')[1]}"]
+    return np.stack([macro(resampled_auroc(labels, run[measure], counts)) for run in runs])
+
+
+def table(arguments: Arguments) -> pd.DataFrame:
+    """A row per rung: each measure's mean over seeds, its gain over the base with a paired interval, and the spread over seeds."""
+    base = list(finished(arguments, arguments.base))
+    measures = [f"{probe}/{task}" for probe in ("logistic", "attentive") for task in TASKS]
+    rows = []
+    for rung in arguments.rungs or [*RUNGS, "random", "random-rotary"]:
+        runs = list(finished(arguments, rung))
+        if not runs:
+            continue
+        row: dict[str, Any] = {"rung": rung, "seeds": len(runs)}
+        gains = []
+        for measure in measures:
+            records = len(base[0][f"labels/{measure.split('/')[1]}"])
+            ones, counts = np.ones((1, records), dtype=np.int32), resample_counts(records, 1000, 0)
+            value = aurocs(runs, measure, ones).mean()
+            pairs = min(len(runs), len(base))
+            gain = aurocs(runs[:pairs], measure, ones) - aurocs(base[:pairs], measure, ones)
+            resampled = aurocs(runs[:pairs], measure, counts) - aurocs(base[:pairs], measure, counts)
+            bounds = interval(float(gain.mean()), resampled.mean(axis=0))
+            row |= {measure: value, f"{measure} gain": gain.mean(), f"{measure} low": bounds.low, f"{measure} high": bounds.high}
+            gains.append(gain[:, 0])
+        by_seed = np.stack(gains).mean(axis=0)
+        excludes = sum(row[f"{m} low"] > 0 for m in measures)
+        row |= {
+            "mean gain": by_seed.mean(),
+            "spread": by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan,
+            "above zero": excludes,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Run what is asked for, or print the table."""
+    arguments = parse_settings(Arguments)
+    if arguments.action == "table":
+        found = table(arguments)
+        found.to_csv(Path(arguments.output_dir, f"{arguments.split}.csv"), index=False)
+        print(found[[c for c in found if not c.endswith((" low", " high"))]].to_string(float_format=lambda v: f"{v:.3f}"))
+        return
+    find_database(arguments.data_dir, DATABASE)
+    for seed in arguments.seeds:
+        for rung in arguments.rungs or RUNGS:
+            run_one(rung, seed, arguments)
+
+
+if __name__ == "__main__":
+    main()
