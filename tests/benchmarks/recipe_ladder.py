@@ -1,5 +1,5 @@
 """
-What each change of the pre-training recipe is worth: one change at a time, at equal floating-point operations, judged on validation.
+What each change of the pre-training recipe is worth: one at a time, at equal floating-point operations, judged on validation.
 
     ecg-jepa prepare --database ptb-xl --sampling_rate 100 --amplitude_free --data_dir RAW --output_dir PREPARED
     python tests/benchmarks/recipe_ladder.py run --data_dir PREPARED --output_dir LADDER [--rungs ...] [--seeds 0 1 2]
@@ -10,7 +10,6 @@ encoder is scored by logistic regression on mean tokens and by an attentive prob
 scored, and test records are read by `--split test` alone.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +37,8 @@ from ecg_jepa.pretraining.recipe import JepaRecipe
 TASKS = ("superdiagnostic", "form", "rhythm")
 DATABASE = "ptb-xl"
 
-# The budget, declared before the first run: so many records in the paper's recipe. ViT-XS at 100 Hz, patches of 100 ms, crops of 5 s:
-# 0.92 GFLOP each, 3 to 5 minutes on one core.
+# The budget, declared before the first run: so many records in the paper's recipe. ViT-XS at 100 Hz, patches of 100 ms, crops of
+# 5 s: 0.92 GFLOP each, 3 to 5 minutes on one core.
 BUDGET_RECORDS = 25_600
 COMMON: dict[str, Any] = {
     **{"size": "xs", "patch_size": 10, "crop_duration": 5.0, "batch_size": 64, "warmup_start_learning_rate": 1e-6},
@@ -218,7 +217,7 @@ def aurocs(runs: list[dict[str, np.ndarray]], measure: str, counts: np.ndarray) 
 
 
 def table(arguments: Arguments) -> pd.DataFrame:
-    """A row per rung: each measure's mean over seeds, its gain over the base with a paired interval, and the spread over seeds."""
+    """A row per rung: means over seeds, gains over the base with paired intervals, and the spread of the mean gain over seeds."""
     base = list(finished(arguments, arguments.base))
     measures = [f"{probe}/{task}" for probe in ("logistic", "attentive") for task in TASKS]
     rows = []
