@@ -18,6 +18,11 @@ def test_round_trip(tmp_path):
     assert loaded.to_diff_dict() == config.to_diff_dict()
 
 
+def test_rotary_positions_need_even_heads():
+    with pytest.raises(ValueError, match=r"4 heads of odd width 5, but rotary .* use hidden_size=24"):
+        EcgJepaConfig(hidden_size=20, num_attention_heads=4, position_encoding="rotary")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -5,7 +5,9 @@ from transformers import AutoFeatureExtractor
 
 from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor
 from ecg_jepa.configuration_ecg_jepa import STANDARD_LEADS
+from ecg_jepa.data.synthetic import Synthetic
 from ecg_jepa.finetuning.task_data import TaskData
+from ecg_jepa.wfdb_ecg_jepa import read_wfdb
 
 MEAN, STD = np.linspace(-0.1, 0.1, 12).tolist(), np.linspace(0.1, 0.4, 12).tolist()
 
@@ -51,6 +53,24 @@ def test_does_what_training_did(prepared_dir):
     millivolts = data.database.signal(5) / 1000
     values = extractor(millivolts, sampling_rate=500, lead_names=data.database.info.lead_names, return_tensors="np")
     np.testing.assert_allclose(values.input_values[0], data.normalized(5), atol=1e-6)
+
+
+def test_amplitude_free_is_what_training_did(raw_database, tmp_path):
+    builder = Synthetic(data_dir=str(raw_database), amplitude_free=True)
+    assert builder.prepare(tmp_path).amplitude_free
+    data = TaskData.load(tmp_path, "superdiagnostic")
+    raw = read_wfdb(raw_database / "records500" / "00000" / "00006_hr")
+    config = EcgJepaConfig(signal_length=5000, amplitude_free=True)
+    extractor = EcgJepaFeatureExtractor.for_model(config, data.mean, data.std)
+    extractor.save_pretrained(tmp_path / "extractor")
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "extractor")
+    values = extractor(raw.signal, raw.sampling_rate, raw.lead_names).input_values[0]
+    np.testing.assert_allclose(values, data.normalized(5), atol=3e-3)  # whole thousandths of a standard deviation
+    gains = np.random.default_rng(0).uniform(0.1, 50, (12, 1))
+    unknown = extractor(raw.signal * gains, raw.sampling_rate, raw.lead_names, unit="unknown").input_values[0]
+    np.testing.assert_allclose(unknown, values, atol=1e-4)
+    with pytest.raises(ValueError, match="Unknown unit 'unknown'"):
+        EcgJepaFeatureExtractor()(raw.signal, raw.sampling_rate, raw.lead_names, unit="unknown")
 
 
 def test_crops(record):

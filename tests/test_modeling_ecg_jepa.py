@@ -69,6 +69,77 @@ def test_patches_know_their_position(tiny_config, signal):
     assert (tokens[0] - tokens[7]).abs().max() > 1e-3
 
 
+@pytest.fixture
+def rotary(tiny_config):
+    return EcgJepaConfig(**{**tiny_config.to_dict(), "position_encoding": "rotary"})
+
+
+def test_rotary_tokens_depend_on_distances_alone(rotary, signal):
+    model = randomize(EcgJepaModel(rotary))
+    first, last = torch.arange(0, 5).expand(2, -1), torch.arange(15, 20).expand(2, -1)
+    shifted = signal.clone()
+    shifted[..., 15 * 25 :] = signal[..., : 5 * 25]
+    registers_aside = EcgJepaModel(EcgJepaConfig(**{**rotary.to_dict(), "num_register_tokens": 0}))
+    registers_aside.load_state_dict(model.state_dict(), strict=False)
+    here, there = (registers_aside.eval()(shifted, patch_indices=which).last_hidden_state for which in (first, last))
+    torch.testing.assert_close(here, there, atol=1e-5, rtol=0)
+    spread = registers_aside(shifted, patch_indices=3 * first).last_hidden_state
+    reversed_signal = shifted.view(2, 12, 20, 25).flip(2).reshape(2, 12, 500)
+    mirrored = registers_aside(reversed_signal, patch_indices=19 - 3 * first).last_hidden_state
+    assert (spread - mirrored).abs().max() > 1e-3  # before and after are not the same
+
+
+def test_rotary_context_is_that_of_whole_records(rotary, signal):
+    model = randomize(EcgJepaModel(rotary))
+    everything = model(signal, patch_indices=torch.arange(20).expand(2, -1)).last_hidden_state
+    torch.testing.assert_close(everything, model(signal).last_hidden_state, atol=1e-5, rtol=0)
+
+
+def test_rotary_predictions_know_where_they_are_to_be_made(rotary, signal):
+    model = randomize(EcgJepaForPreTraining(rotary))
+    prediction = model(signal, CONTEXT, TARGET).prediction
+    assert (prediction[:, 0] - prediction[:, 1]).abs().max() > 1e-3
+    swapped = model(signal, CONTEXT, TARGET.flip(1)).prediction
+    torch.testing.assert_close(swapped.flip(1), prediction, atol=1e-5, rtol=0)
+
+
+def test_layers_are_mixed_as_learned(tiny_config, signal):
+    config = EcgJepaConfig(**{**tiny_config.to_dict(), "readout_layers": 2, "num_labels": 3})
+    model = randomize(EcgJepaForSequenceClassification(config))
+    outputs = model.ecg_jepa.layer_outputs(signal, num_layers=2)
+    torch.testing.assert_close(outputs[-1], model.ecg_jepa(signal).last_hidden_state)
+    with torch.no_grad():
+        model.mixing.layer_logits.copy_(torch.tensor([-100.0, 100.0]))
+        single = EcgJepaForSequenceClassification(EcgJepaConfig(**{**config.to_dict(), "readout_layers": 1})).eval()
+        single.load_state_dict(model.state_dict(), strict=False)
+        torch.testing.assert_close(model(signal).logits, single(signal).logits)
+        model.mixing.layer_logits.zero_()
+        expected = single.classify_tokens((outputs[0] + outputs[1]) / 2)
+        torch.testing.assert_close(model(signal).logits, expected)
+
+
+def test_what_layers_add_up_stays_float32_under_autocast(tiny_config, signal):
+    model = EcgJepaForPreTraining(tiny_config)
+    seen = []
+    for layer in (model.context_encoder.layers[1], model.predictor.layers[0]):
+        layer.register_forward_hook(lambda module, args, output: seen.append(args[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(signal, CONTEXT, TARGET).loss.backward()
+    assert seen == [torch.float32, torch.float32]
+    half = EcgJepaModel(tiny_config).bfloat16()
+    assert half(signal).last_hidden_state.dtype == torch.bfloat16
+
+
+def test_attention_on_a_cpu_is_the_same_in_bfloat16_with_and_without_gradients(tiny_config, signal):
+    model = EcgJepaModel(tiny_config)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        widened = model(signal).last_hidden_state
+        with torch.no_grad():
+            plain = model(signal).last_hidden_state
+    torch.testing.assert_close(widened, plain, atol=0.05, rtol=0)
+    torch.testing.assert_close(widened, model(signal).last_hidden_state, atol=0.05, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [((2, 11, 500), "12 leads"), ((12, 500), "12 leads"), ((2, 12, 510), "whole patches"), ((2, 12, 525), "500 samples")],

@@ -11,6 +11,7 @@ from ecg_jepa.signal_processing_ecg_jepa import (
     normalize,
     resample,
     select_leads,
+    standardize,
     unit_factor,
 )
 
@@ -69,6 +70,32 @@ def test_highpass_removes_the_baseline_and_keeps_the_beat():
     np.testing.assert_allclose(filtered[:, 2000:-2000], beat[:, 2000:-2000], atol=0.02)
     with pytest.raises(ValueError, match="more than 15 samples"):
         highpass(beat[:, :10], 500)
+
+
+@pytest.mark.parametrize("rate", [100, 257, 500, 1000])
+def test_amplitude_free_signals_know_no_gain_offset_or_wander(rate):
+    rng, time = np.random.default_rng(0), np.arange(10 * rate) / rate
+    beats = np.stack([np.sin(2 * np.pi * f * time) for f in (3.0, 8.0, 20.0)])
+    inner = slice(3 * rate, -3 * rate)  # a filter at 0.5 Hz feels the edges for seconds
+    plain = standardize(beats, rate)
+    np.testing.assert_allclose(plain.std(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(plain[:, inner], np.sqrt(2) * beats[:, inner], atol=0.05)
+    spoilt = rng.uniform(0.01, 1000, (3, 1)) * (beats + rng.normal(size=(3, 1)) + 0.5 * np.sin(2 * np.pi * 0.05 * time))
+    np.testing.assert_allclose(standardize(spoilt, rate)[:, inner], plain[:, inner], atol=0.02)
+    if rate > 200:
+        hum = beats + 0.5 * np.sin(2 * np.pi * 100 * time)
+        np.testing.assert_allclose(standardize(hum, rate)[:, inner], plain[:, inner], atol=0.02)
+
+
+def test_what_cannot_be_made_amplitude_free_raises():
+    signal = np.random.default_rng(0).normal(size=(3, 1000))
+    signal[1] = 0.7
+    with pytest.raises(ValueError, match=r"Leads \[1\] \(counted from 0\) are flat"):
+        standardize(signal, 100)
+    with pytest.raises(ValueError, match="more than twice that rate, not 80 Hz"):
+        standardize(signal[:1], 80)
+    with pytest.raises(ValueError, match="more than 200 samples, but the record has 150"):
+        standardize(signal[:1, :150], 100)
 
 
 @given(st.sampled_from([100, 257, 360, 400, 1000]))

@@ -49,6 +49,10 @@ def sinusoidal_positions(num_positions: int, width: int) -> torch.Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
 
 
+class MismatchedWeightsError(RuntimeError, ValueError):
+    """Weights have other shapes than their configuration says: a `RuntimeError`, as transformers raises, and a bad value."""
+
+
 def rotary_angles(positions: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Rotary positions (Su et al. 2021): cosine and sine, (batch or 1, 1, tokens, width / 2) float32, of the angles by which pairs
@@ -389,7 +393,7 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: if the weights cannot be read, are not all finite, or lack parts: any of the encoder, or some but not all
                 of another network (an absent head is a new one). With `output_loading_info`, what is missing is in there instead.
-            RuntimeError: if they have other shapes than the configuration says.
+            MismatchedWeightsError: if they have other shapes than the configuration says.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         ignores_sizes = kwargs.pop("ignore_mismatched_sizes", False)
@@ -403,7 +407,7 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
         model, info = loaded
         if info["mismatched_keys"] and not ignores_sizes:
             name, found, expected = min(info["mismatched_keys"])
-            raise RuntimeError(  # as transformers does
+            raise MismatchedWeightsError(
                 f"{source} do not fit its config.json in {len(info['mismatched_keys'])} places, the first of them {name}: "
                 f"{tuple(found)} instead of {tuple(expected)}. For a head of another size, pass ignore_mismatched_sizes=True."
             )

@@ -55,6 +55,37 @@ RUNGS: dict[str, dict[str, Any]] = {
     "ema.996-.9995": {"ema_momentum": 0.996, "final_ema_momentum": 0.9995},
     "ema.998-.9995": {"ema_momentum": 0.998, "final_ema_momentum": 0.9995},
     "ema.97-.999": {"ema_momentum": 0.97, "final_ema_momentum": 0.999},
+    # One change at a time.
+    "normalized": {"normalize_targets": True},
+    "layers4": {"target_layers": 4},
+    "centred": {"center_targets": True, "normalize_targets": True},
+    "rotary": {"position_encoding": "rotary", "normalize_targets": True},
+    "variance": {"variance_weight": 1.0},
+    "masks4": {"masks_per_record": 4},
+    "uniform": {"uniform_mask_positions": True},
+    "block2": {"min_block_size": 2},
+    "block10": {"min_block_size": 10},
+    "context": {"context_loss_weight": 0.5},
+    "ema.999": {"ema_momentum": 0.999, "final_ema_momentum": 0.999},
+    "constant": {"final_learning_rate": "constant"},
+    "readout4": {"readout_layers": 4},
+    # Together.
+    "x1": {"position_encoding": "rotary", "ema_momentum": 0.9995, "final_ema_momentum": 0.9995},
+    "x2": {
+        "position_encoding": "rotary",
+        "center_targets": True,
+        "normalize_targets": True,
+        "ema_momentum": 0.9995,
+        "final_ema_momentum": 0.9995,
+    },
+    "x3": {"ema_momentum": 0.9995, "final_ema_momentum": 0.9995},
+    "x4": {"position_encoding": "rotary", "masks_per_record": 4, "ema_momentum": 0.9995, "final_ema_momentum": 0.9995},
+    "x5": {"position_encoding": "rotary", "variance_weight": 1.0, "variance_floor": 0.5},
+    "x6": {"position_encoding": "rotary", "target_layers": 8, "ema_momentum": 0.9995, "final_ema_momentum": 0.9995},
+    "rotary-centred": {"position_encoding": "rotary", "center_targets": True, "normalize_targets": True},
+    "rotary-centred-masks4": {
+        **{"position_encoding": "rotary", "center_targets": True, "normalize_targets": True, "masks_per_record": 4},
+    },
 }
 
 HEAD_STEPS, HEAD_BATCH, HEAD_LEARNING_RATE, HEAD_WEIGHT_DECAY = 300, 128, 1e-3, 0.1
@@ -84,11 +115,11 @@ def recipe_of(rung: str, seed: int, arguments: Arguments) -> JepaRecipe:
     }
     paper = make_settings(JepaRecipe, base)
     changed = {name: value for name, value in RUNGS[rung].items() if name != "readout_layers"}
+    if changed.get("final_learning_rate") == "constant":
+        changed["final_learning_rate"] = paper.learning_rate
     recipe = make_settings(JepaRecipe, {**base, **changed})
     steps = round(BUDGET_RECORDS * flops(paper) / flops(recipe) / recipe.batch_size)
     changed = {"warmup_steps": round(0.1 * steps), **changed, "max_steps": steps}
-    if changed.get("final_learning_rate") == "constant":
-        changed["final_learning_rate"] = recipe.learning_rate
     return make_settings(JepaRecipe, {**base, **changed})
 
 

@@ -11,6 +11,7 @@ from raw_databases import read_rejections
 from ecg_jepa.data.builder import to_microvolts
 from ecg_jepa.data.ptb_xl import PtbXl
 from ecg_jepa.data.records import PreparedDatabase, find_database
+from ecg_jepa.data.synthetic import FILE_LEADS, write_wfdb_record
 from ecg_jepa.wfdb_ecg_jepa import read_wfdb
 
 
@@ -124,6 +125,20 @@ def test_rows_that_are_missing_twice_there_or_unusable(raw, tmp_path):
         "records500/00000/00003_hr": "unusable row",
         "records500/00000/00006_hr": "not in the table",
     }
+
+
+def test_amplitude_free_records_have_unit_leads_and_flat_ones_are_rejected(raw, tmp_path):
+    plain = PtbXl(data_dir=str(raw)).prepare(tmp_path / "out")
+    flat = read_wfdb(raw / "records500/00000/00003_hr").signal * 1000
+    flat[4] = 7.0
+    write_wfdb_record(raw / "records500/00000/00003_hr", flat.astype(np.int16), 500, FILE_LEADS)
+    info = PtbXl(data_dir=str(raw), amplitude_free=True).prepare(tmp_path / "out")
+    assert info.digest != plain.digest
+    assert (info.records, info.amplitude_free, plain.amplitude_free) == (11, True, False)
+    assert "Leads [4]" in read_rejections(tmp_path / "out" / "ptb-xl")[0]["detail"]
+    database = find_database(tmp_path / "out", "ptb-xl")
+    for index in range(len(database)):
+        np.testing.assert_allclose(database.signal(index).std(axis=1), 1000, rtol=1e-3)
 
 
 def test_a_builder_is_one_of_datasets(raw, tmp_path):

@@ -124,6 +124,13 @@ def test_bad_mixtures_raise(two_databases, prepared_dir):
         Corpus.from_weights(prepared_dir, {"synthetic": 1.0}, batch_size=4, crop_length=5025)
 
 
+def test_amplitude_free_records_do_not_mix_with_others(two_databases, raw_database, tmp_path):
+    shutil.copytree(two_databases / "synthetic", tmp_path / "synthetic")
+    PtbXl(data_dir=str(raw_database), amplitude_free=True).prepare(tmp_path)
+    with pytest.raises(ValueError, match="one is amplitude-free and one in mV"):
+        Corpus.from_weights(tmp_path, {"synthetic": 0.5, "ptb-xl": 0.5}, batch_size=4, crop_length=100)
+
+
 def test_a_high_pass_that_all_databases_had(corpus, monkeypatch):
     assert corpus.highpass_cutoff() is None
     for database in corpus.databases:

@@ -46,6 +46,26 @@ def test_protocols(pretrained, data, protocol, pooling, trains):
     assert "classifier.weight" in trainable
 
 
+def test_a_head_may_see_several_layers(pretrained, data, tmp_path):
+    probe = build(data, pretrained[0], "attentive", readout_layers=2)
+    assert [name for name, p in probe.named_parameters() if p.requires_grad and "mix" in name] == ["mixing.layer_logits"]
+    with torch.no_grad():
+        probe.mixing.layer_logits.copy_(torch.tensor([2.0, -1.0]))
+    probe.save_pretrained(tmp_path / "probe")
+    after = build(data, tmp_path / "probe", "finetune_after_probe")
+    assert torch.equal(after.mixing.layer_logits, probe.mixing.layer_logits)
+    assert build(data, tmp_path / "probe", "attentive").mixing is None
+    scorer = Scorer(probe.eval(), data, "test", 1250, 625, True)
+    index = data.splits["test"][3]
+    crops = torch.from_numpy(np.stack([data.normalized(index, 625 * i, 1250) for i in range(7)]))
+    with torch.no_grad():
+        np.testing.assert_allclose(scorer.logits()[3], probe(crops[None]).logits[0], atol=1e-5)
+    with pytest.raises(ValueError, match="keeps the head of the probe"):
+        build(data, tmp_path / "probe", "finetune_after_probe", readout_layers=2)
+    with pytest.raises(ValueError, match="readout_layers=3 must be 1 to num_hidden_layers=2"):
+        build(data, pretrained[0], "attentive", readout_layers=3)
+
+
 def test_finetuning_after_a_probe_keeps_its_head(pretrained, data, tmp_path):
     probe = build(data, pretrained[0], "attentive")
     probe.save_pretrained(tmp_path / "probe")
@@ -70,6 +90,9 @@ def test_what_does_not_fit_raises(pretrained, data, prepared_dir, tmp_path):
     EcgJepaForPreTraining(EcgJepaConfig(**SIZES, sampling_rate=100, signal_length=1000)).save_pretrained(tmp_path / "slow")
     with pytest.raises(ValueError, match="takes 100 Hz"):
         build(data, tmp_path / "slow")
+    EcgJepaForPreTraining(EcgJepaConfig(**SIZES, amplitude_free=True)).save_pretrained(tmp_path / "scaled")
+    with pytest.raises(ValueError, match="was prepared as records in mV: prepare it with --amplitude_free"):
+        build(data, tmp_path / "scaled")
     with pytest.raises(ValueError, match=r"crop_duration=12\.0 s does not fit the encoder, which takes at most 10 s"):
         build(data, pretrained[0], crop_duration=12)
     with pytest.raises(ValueError, match=r"whole patches of 0\.05 s"):

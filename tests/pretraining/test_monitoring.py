@@ -87,7 +87,7 @@ def test_a_log_line_reads_like_one(tmp_path, monkeypatch, caplog):
     with caplog.at_level("INFO", logger="ecg_jepa"):
         monitor.log(9, StepOutput(torch.tensor(0.5), torch.zeros(4, 5, 8)), grad_norm=1.25)
     (line,) = caplog.messages
-    shown = "target std 0.000, rank 1.0, position share 1.000, embedding std 0.000"
+    shown = "target std 0.000, effective rank 1.0, position share 1.000, embedding std 0.000"
     assert line == (f"step 10/1000: loss 0.5000, gradient norm 1.25, {shown}, records/s 32, 33:00 to go")
 
 

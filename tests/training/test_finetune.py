@@ -186,7 +186,8 @@ def test_what_was_run_is_recorded(finetune, prepared_dir, encoder_dir, tmp_path)
     assert info["settings"]["label_fraction"] == 0.5
     assert info["settings"]["max_steps"] == 4
     assert info["configuration"] is metrics["configuration"] is None  # four steps are not the protocol's
-    assert info["start"] == {"path": str(encoder_dir), "digest": weights_digest(encoder_dir)}
+    start = {"path": str(encoder_dir), "directory": str(encoder_dir.resolve()), "digest": weights_digest(encoder_dir)}
+    assert info["start"] == start
     assert info["encoder"] == metrics["encoder"]
     database = find_database(prepared_dir)
     assert info["databases"] == [{"name": "synthetic", "records": metrics["records"]["train"], "digest": database.info.digest}]
@@ -229,6 +230,42 @@ def test_a_finished_run_is_not_written_over_by_chance(finetune, tmp_path):
     assert metrics["task"] == "rhythm"
     assert not list((tmp_path / "run" / "plots").glob("ecg_*.png"))  # of the attentive probe
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_nothing_is_removed_before_it_is_known_that_the_new_run_can_be(finetune, encoder_dir, tmp_path):
+    finetune("linear", tmp_path / "run", "--task", "rhythm")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    replace = ("--task", "rhythm", "--overwrite_output_dir")
+    with pytest.raises(SystemExit, match="no directory with a config"):
+        finetune("linear", tmp_path / "run", *replace, "--model_name_or_path", "nowhere")
+    with pytest.raises(SystemExit, match="does not fit the encoder"):
+        finetune("linear", tmp_path / "run", *replace, "--crop_duration", 50)
+    with pytest.raises(SystemExit, match="holds the weights to start from"):
+        finetune("finetune", tmp_path / "run", *replace, "--model_name_or_path", tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_an_encoder_is_not_replaced_by_a_classifier(finetune, encoder_dir, tmp_path):
+    before = weights_digest(encoder_dir)
+    for flags in ((), ("--overwrite_output_dir",)):
+        with pytest.raises(SystemExit, match="holds a model that is no classifier"):
+            finetune("linear", encoder_dir, "--task", "rhythm", "--model_name_or_path", "random:xs", *flags)
+    assert weights_digest(encoder_dir) == before
+
+
+def test_weights_of_another_configuration_are_named_in_a_line(finetune, encoder_dir, tmp_path, capsys):
+    config = json.loads((encoder_dir / "config.json").read_text())
+    (encoder_dir / "config.json").write_text(json.dumps(config | {"mlp_ratio": 2.0}))
+    with pytest.raises(SystemExit, match="do not fit its config"):
+        finetune("linear", tmp_path / "run", "--task", "rhythm")
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_unknown_sizes_are_not_looked_for_on_the_hub(finetune, tmp_path):
+    with pytest.raises(SystemExit, match="There is no random:xl: choose random:xs, random:s, random:b"):
+        finetune("linear", tmp_path, "--task", "rhythm", "--model_name_or_path", "random:xl")
+    with pytest.raises(SystemExit, match="nor the name of a repository"):
+        finetune("linear", tmp_path, "--task", "rhythm", "--model_name_or_path", tmp_path / "misspelt")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(finetune, tmp_path, monkeypatch):

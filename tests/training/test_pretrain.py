@@ -144,11 +144,18 @@ def test_export(pretrain, prepared_dir, tmp_path):
         (("--learning_rate", "-1"), SystemExit, "2"),
         (("--eval_steps", "2", "--databases", "georgia=1.0"), SystemExit, "--database georgia"),
         (("--max_step", "5"), SystemExit, "2"),
+        (("--probe_task", "superdiagnosti"), SystemExit, "2"),
     ],
 )
 def test_mistakes_are_named(pretrain, tmp_path, flags, error, message):
     with pytest.raises(error, match=message):
         pretrain(tmp_path, *flags)
+
+
+def test_a_checkpoint_of_another_model_is_named_in_a_line(pretrain, tmp_path):
+    pretrain(tmp_path / "run", "--max_steps", 2)
+    with pytest.raises(SystemExit, match="does not fit this run, whose model or optimiser is another"):
+        pretrain(tmp_path / "run", "--hidden_size", 64, "--resume_from_checkpoint", "latest")
 
 
 def test_latest_without_a_checkpoint_starts_anew(pretrain, tmp_path, capsys):

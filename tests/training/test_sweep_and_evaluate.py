@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
+from ecg_jepa.data.synthetic import Synthetic
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -66,6 +67,36 @@ def test_a_task_that_cannot_be_scored_ends_nothing(run_script, prepared_dir, enc
     (note,) = (tmp_path / "out").rglob("not_scored.json")
     assert "takes 250 Hz" in json.loads(note.read_text())["reason"]
     assert len(list((tmp_path / "out").rglob("metrics.json"))) == 1
+
+
+def test_a_sweep_of_which_nothing_can_be_scored_fails(run_script, prepared_dir, encoder_dir, tmp_path):
+    flags = ("--protocols", "linear", "--output_dir", tmp_path / "out", "--data_dir", prepared_dir, "--tasks", "rhythm")
+    with pytest.raises(SystemExit, match="None of the 1 runs could be scored"):
+        run_script("sweep", *flags, "--models", encoder_dir, "--settings", "crop_duration=2.51")
+
+
+def test_a_database_that_was_prepared_anew_is_another_one_in_the_table(run_script, raw_database, encoder_dir, tmp_path, capsys):
+    flags = ("--protocols", "linear", "--output_dir", tmp_path / "out", "--tasks", "rhythm", "--models", encoder_dir)
+    for rate in (0.0, 1.0):  # settings of preparation that change nothing about the records
+        Synthetic(data_dir=str(raw_database), min_duration=rate).prepare(tmp_path / "prepared")
+        run_script("sweep", *flags, "--data_dir", tmp_path / "prepared", "--settings", "max_steps=1", "batch_size=8")
+    run_script("evaluate", tmp_path / "out")
+    table = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(table) == 2
+    assert {row["database"] for row in table} == {f"synthetic #{row['database_digest'][:6]}" for row in table}
+    with pytest.raises(SystemExit, match="There is no folder"):
+        run_script("evaluate", tmp_path / "out", tmp_path / "nowhere")
+
+
+def test_runs_older_than_their_encoder_are_named_from_anywhere(run_script, prepared_dir, encoder_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ("--protocols", "linear", "--output_dir", "out", "--tasks", "rhythm", "--models", "tiny", "--data_dir", prepared_dir)
+    run_script("sweep", *flags, "--settings", "max_steps=1", "batch_size=8")
+    torch.manual_seed(1)
+    EcgJepaModel(EcgJepaConfig.from_pretrained(encoder_dir)).save_pretrained(encoder_dir)
+    monkeypatch.chdir("/")
+    run_script("evaluate", tmp_path / "out")
+    assert "started from other weights than those that are there now" in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_the_script_does_not_hide_the_library_of_its_name(tmp_path):

@@ -4,11 +4,12 @@ The commands of `ecg-jepa`, one module each with a function `run` that takes its
 Settings are parsed before anything heavy is imported: a mistake, or `--help`, is answered at once.
 """
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -83,6 +84,11 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """`ecg-jepa COMMAND ...`; also `python -m ecg_jepa COMMAND ...`."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with _readers_that_leave():
+        _main(words)
+
+
+def _main(words: list[str]) -> None:
     if words[:1] in ([], ["-h"], ["--help"]):
         width = max(map(len, COMMANDS))
         listing = "\n".join(f"  {name:{width}}  {command.purpose}" for name, command in COMMANDS.items())
@@ -116,13 +122,22 @@ def run_command(name: str, words: Sequence[str], prog: str) -> None:
     description = f"{command.purpose}\n\n  {prog} {command.example}"
     settings: Any = parse_settings(_load(command.settings), words, prog, description)
     try:
-        importlib.import_module(f".{name}", __name__).run(settings)
-    except BrokenPipeError:  # who read the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with _readers_that_leave():
+            importlib.import_module(f".{name}", __name__).run(settings)
     except (OSError, ValueError, FloatingPointError) as error:
         if logger.isEnabledFor(logging.DEBUG):
             raise
         fail(prog, error)
+
+
+@contextlib.contextmanager
+def _readers_that_leave() -> Iterator[None]:
+    """Who read the output, such as `head`, may have seen enough."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _load(place: str) -> type | Callable[[Mapping[str, Any]], type]:

@@ -16,19 +16,20 @@ logger = logging.getLogger(__name__)
 def run(settings: EvaluationSettings) -> None:
     """Print and save the table."""
     output_dir = Path(settings.output_dir or settings.run_dirs[0])
-    for sentence in find_outdated(find_runs(settings.run_dirs)):
+    outdated = find_outdated(find_runs(settings.run_dirs))
+    for sentence in outdated:
         logger.warning(sentence)
     if settings.compare:
-        report_comparison(settings.run_dirs, output_dir)
+        report_comparison(settings.run_dirs, output_dir, outdated)
     else:
-        report_results(settings.run_dirs, output_dir)
+        report_results(settings.run_dirs, output_dir, outdated)
 
 
-def report_results(run_dirs: list[str], output_dir: Path) -> None:
+def report_results(run_dirs: list[str], output_dir: Path, outdated: list[str]) -> None:
     """The table of all runs, and AUROC over labels where runs differ in these."""
     table = gather(find_runs(run_dirs))
     print("Macro AUROC on test records: mean (standard deviation over seeds), or [95% bootstrap interval]\n")
-    write(table, as_markdown(table), output_dir, "results")
+    write(table, "\n\n".join([as_markdown(table), *outdated]), output_dir, "results")
     for row in table[table["classes_left_out"] != ""].to_dict("records"):
         place = f"{row['model']}, {row['database']}, {row['task']}, {row['protocol']}"
         print(f"{place}: left out of the mean: {row['classes_left_out']}")
@@ -38,11 +39,11 @@ def report_results(run_dirs: list[str], output_dir: Path) -> None:
             print(f"Curve over labels: {save(plot_label_fractions(rows), path)}")
 
 
-def report_comparison(run_dirs: list[str], output_dir: Path) -> None:
+def report_comparison(run_dirs: list[str], output_dir: Path, outdated: list[str]) -> None:
     """The paired tests."""
     table = compare(*(find_runs([directory]) for directory in run_dirs))
     print(f"Macro AUROC of {run_dirs[0]} (first) and {run_dirs[1]} (second) on the same test records, paired bootstrap test\n")
-    write(table, comparison_as_markdown(table), output_dir, "comparison")
+    write(table, "\n\n".join([comparison_as_markdown(table), *outdated]), output_dir, "comparison")
 
 
 def write(table: pd.DataFrame, markdown: str, output_dir: Path, name: str) -> None:

@@ -6,7 +6,7 @@ from accelerate import Accelerator
 
 from ..common.hardware import describe_hardware, use_all_cores
 from ..finetuning.protocols import ProtocolSettings
-from ..finetuning.run import claim_directory, open_run, run_protocol
+from ..finetuning.run import claim_directory, clear_directory, open_run, run_protocol
 from ..publishing.classifier import export_classifier
 
 
@@ -31,6 +31,8 @@ def train_and_export(settings: ProtocolSettings, accelerator: Accelerator) -> di
         if accelerator.is_main_process:
             claim_directory(settings)
     opened = open_run(settings, accelerator)
+    if accelerator.is_main_process and settings.overwrite_output_dir:
+        clear_directory(settings.output_dir)  # only now: records, labels and weights are known to fit
     result = run_protocol(opened)
     if result is None:
         return None

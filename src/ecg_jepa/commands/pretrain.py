@@ -52,6 +52,11 @@ def run(recipe: PretrainingRecipe) -> None:
         write_yaml(recipe, output_dir / "training_config.yaml")
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(recipe).items()})
 
+    logger.info(
+        f"{recipe.objective}: encoder of {objective.encoder.num_parameters():,} parameters, {config.num_patches} patches of "
+        f"{config.patch_size} samples at {config.sampling_rate} Hz; {sum(map(len, corpus.records)):,} records of "
+        f"{', '.join(database.name for database in corpus.databases)}; {describe_hardware(accelerator)}; into {output_dir}"
+    )
     probe = Probe.of(recipe) if recipe.probe_task and accelerator.is_main_process else None
     online = probe if recipe.eval_steps else None
     training = PretrainingRun(recipe, accelerator, corpus, objective, output_dir, online)

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(sweep: SweepSettings) -> None:
-    """Run what is not finished; a run that cannot be scored ends nothing."""
+    """Run what is not finished; a run that cannot be scored ends nothing. Raises `ValueError` if none of them can."""
     accelerator = Accelerator()
     use_all_cores(accelerator)
     check_sources(sweep)
@@ -24,10 +24,10 @@ def run(sweep: SweepSettings) -> None:
     folder, failures = SweepFolder(), 0
     for planned in progress_bar(runs, unit="run"):
         placed = folder.place(planned)
-        for directory, differences in placed.passed_over.items():
-            logger.info(f"{directory} is another run ({'; '.join(differences)}): this one is {placed.settings.output_dir}")
         if placed.finished:
             continue
+        for directory, differences in placed.passed_over.items():
+            logger.info(f"{directory} is another run ({'; '.join(differences)}): this one is {placed.settings.output_dir}")
         accelerator.wait_for_everyone()  # all have looked before one writes
         try:
             metrics = train_and_export(placed.settings, accelerator)
@@ -42,4 +42,6 @@ def run(sweep: SweepSettings) -> None:
             accelerator.wait_for_everyone()
         if metrics is not None:
             logger.info(f"{placed.settings.output_dir}: macro AUROC {metrics['test_macro_auroc']:.4f}")
+    if failures and failures == len(runs) - count:
+        raise ValueError(f"None of the {failures} runs could be scored: each has its reason in not_scored.json in its folder.")
     logger.info(f"Finished; {failures} runs could not be scored. Table: ecg-jepa evaluate {sweep.output_dir}")

@@ -38,6 +38,14 @@ def write_json(path: str | Path, content: Any) -> None:
     replace_file(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_json(path: str | Path) -> Any:
+    """Content of a JSON file. Raises `ValueError` that names it if it is damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from None
+
+
 def digest_of(content: Any) -> str:
     """SHA-256 of plain values (what JSON can hold), whatever the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -45,6 +45,9 @@ def model_directory(name_or_path: str | Path) -> Path:
     if Path(name_or_path).is_dir():
         raise FileNotFoundError(f"{message}: name that of a model.")
     repo_id = str(name_or_path)
+    # Where asking the Hub would only take time: names of repositories are ORG/NAME, and a folder ORG is none of it.
+    if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")) or Path(name_or_path).parent.is_dir():
+        raise FileNotFoundError(f"{message}, nor the name of a repository of the Hugging Face Hub (ORG/NAME).")
     try:
         directory = Path(hf_hub_download(repo_id, "config.json")).parent
         try:

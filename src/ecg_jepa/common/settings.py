@@ -280,7 +280,7 @@ def _is_list(kind: Any) -> bool:
 def _unknown(cls: type, key: str) -> str:
     known = field_names(cls)
     nearest = difflib.get_close_matches(key, known, n=1)
-    return f"{key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else f"; valid are: {', '.join(known)}")
+    return f"{key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else f"; --help lists the {len(known)} that there are")
 
 
 def _in_words(error: pydantic.ValidationError) -> str:

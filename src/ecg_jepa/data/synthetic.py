@@ -8,6 +8,7 @@ follow from I and II, noise included, so that Einthoven's and Goldberger's relat
 The records are good for tests, demonstrations and teaching. They are not realistic enough to publish results on.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import pandas as pd
 from ..signal_processing_ecg_jepa import resample
 from .ptb_xl import DATABASE_CSV, PtbXl
 from .records import STATEMENTS_FILE
+
+logger = logging.getLogger(__name__)
 
 SAMPLING_RATE = 500  # Hz
 DURATION = 10.0  # s
@@ -413,7 +416,7 @@ def generate_if_absent(directory: str | Path, num_records: int, **options: Any) 
     """[`generate_database`], unless `directory` holds a complete one: its table is written last."""
     if Path(directory, DATABASE_CSV).is_file():
         return Path(directory)
-    print(f"Generating {num_records} synthetic records in {directory}")
+    logger.info(f"Generating {num_records} synthetic records in {directory}")
     return generate_database(directory, num_records, **options)
 
 

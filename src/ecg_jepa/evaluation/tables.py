@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.files import RANDOM_PREFIX, TRAINING_INFO_FILE, digest_of
+from ..common.files import RANDOM_PREFIX, TRAINING_INFO_FILE, read_json
 from ..common.models import weights_digest
 from .bootstrap import paired_test
 from .published import published_result
 from .results import METRICS_FILE, PREDICTIONS_FILE
 
 # What runs of one row agree in; they differ in their seed only.
-_GROUP = ["model", "encoder", "database", "task", "protocol", "label_fraction", "labels_per_class", "settings"]
+_GROUP = ["model", "encoder", "database", "database_digest", "task", "protocol", "label_fraction", "labels_per_class", "settings"]
 _OF_THE_ENCODER = ("model", "encoder")
 
 
@@ -27,6 +27,9 @@ def find_runs(directories: Sequence[str | Path]) -> list[Path]:
         FileNotFoundError: if there is none.
     """
     found = sorted({path.parent for directory in directories for path in Path(directory).rglob(METRICS_FILE)})
+    absent = [str(directory) for directory in directories if not Path(directory).is_dir()]
+    if absent:
+        raise FileNotFoundError(f"There is no folder {', '.join(absent)}.")
     if not found:
         names = ", ".join(map(str, directories))
         raise FileNotFoundError(f"No finished run ({METRICS_FILE}) in {names}: run ecg-jepa finetune or ecg-jepa sweep.")
@@ -63,8 +66,8 @@ def find_outdated(runs: Sequence[Path]) -> list[str]:
     sentences = []
     for run in runs:
         path = run / TRAINING_INFO_FILE
-        start = json.loads(path.read_text()).get("start", {}) if path.is_file() else {}
-        source = start.get("path", RANDOM_PREFIX)
+        start = read_json(path).get("start", {}) if path.is_file() else {}
+        source = start.get("directory") or start.get("path", RANDOM_PREFIX)
         if source.startswith(RANDOM_PREFIX) or not Path(source).is_dir():
             continue
         if source not in digests:
@@ -138,13 +141,18 @@ def comparison_as_markdown(table: pd.DataFrame) -> str:
 
 def _read(runs: Sequence[Path], unique: list[str], complaint: str, context: Sequence[Path] | None = None) -> pd.DataFrame:
     """The runs as rows. `context`: all runs among which encoders and settings need names of their own; default: these."""
-    everything = {path: json.loads((path / METRICS_FILE).read_text()) for path in context or runs}
-    names = _encoder_names([metrics["encoder"] for metrics in everything.values()])
+    everything = {path: read_json(path / METRICS_FILE) for path in context or runs}
+    names = _distinct_names({_identity(m["encoder"]): _encoder_name(m["encoder"]) for m in everything.values()})
+    prepared = {(m["database"], m.get("database_digest")) for m in everything.values()}
+    # A database that was prepared otherwise or anew is another one, whatever its name.
+    databases = _distinct_names({_database_identity(*entry): entry[0] for entry in sorted(prepared, key=str)})
     settings = _distinguishing_settings(list(everything.values()))
     rows = []
     for path in runs:
         metrics = everything[path]
-        rows.append(_row(path, metrics, names[_identity(metrics["encoder"])], settings))
+        row = _row(path, metrics, names[_identity(metrics["encoder"])], settings)
+        row["database"] = databases[_database_identity(metrics["database"], metrics.get("database_digest"))]
+        rows.append(row)
     table = pd.DataFrame(rows)
     twice = table[table.duplicated(unique, keep=False)]
     if len(twice):
@@ -153,18 +161,24 @@ def _read(runs: Sequence[Path], unique: list[str], complaint: str, context: Sequ
 
 
 def _identity(encoder: dict[str, Any]) -> str:
-    """Of an encoder: the digest of its weights; the path of random ones, and where no digest was recorded."""
-    return encoder["path"] if encoder["path"].startswith(RANDOM_PREFIX) else encoder.get("digest") or encoder["path"]
+    """
+    Of an encoder: the digest of its weights, or its path where none was recorded. Random ones have the path, too: their digest is
+    of the architecture, by which two sizes of one name differ, but not `random:A` and `random:B`.
+    """
+    digest = encoder.get("digest")
+    if encoder["path"].startswith(RANDOM_PREFIX):
+        return f"{digest or ''} {encoder['path']}".strip()
+    return digest or encoder["path"]
 
 
-def _encoder_names(encoders: list[dict[str, Any]]) -> dict[str, str]:
-    """Identity of each encoder -> what it is in words; those that would be called the same get part of their digest."""
-    by_identity = {_identity(encoder): _encoder_name(encoder) for encoder in encoders}
+def _database_identity(name: str, digest: str | None) -> str:
+    return f"{digest or ''} {name}".strip()
+
+
+def _distinct_names(by_identity: dict[str, str]) -> dict[str, str]:
+    """Identity -> what it is in words; those that would be called the same get the beginning of their identity, a digest."""
     called = list(by_identity.values())
-    return {
-        identity: name if called.count(name) == 1 else f"{name} #{digest_of(identity)[:6]}"
-        for identity, name in by_identity.items()
-    }
+    return {identity: name if called.count(name) == 1 else f"{name} #{identity[:6]}" for identity, name in by_identity.items()}
 
 
 def _encoder_name(encoder: dict[str, Any]) -> str:
@@ -199,7 +213,8 @@ def _row(path: Path, metrics: dict[str, Any], model: str, differing: dict[str, s
         "model": model,
         "encoder": _identity(metrics["encoder"]),
         "path": metrics["encoder"]["path"],
-        **{name: metrics[name] for name in ("database", "task", "protocol", "label_fraction", "labels_per_class")},
+        "database_digest": metrics.get("database_digest"),
+        **{name: metrics[name] for name in ("task", "protocol", "label_fraction", "labels_per_class")},
         "settings": ", ".join(f"{name} {settings[name]}" for name in told),
         "seed": metrics["seed"],
         "auroc": metrics["test_macro_auroc"],

@@ -29,7 +29,7 @@ def build_classifier(settings: ProtocolSettings, start: StartingPoint, data: Tas
         "hidden_dropout_prob": settings.dropout,
     }
     if settings.pooling is not None:
-        head["classifier_pooling"] = settings.pooling
+        head |= {"classifier_pooling": settings.pooling, "readout_layers": settings.readout_layers or 1}
     data.database.info.check_fits(start.config.sampling_rate, list(start.config.lead_names), start.config.amplitude_free)
     _check_crops(settings, start.config, data)
     config = EcgJepaConfig(**{**start.config.to_dict(), **head})

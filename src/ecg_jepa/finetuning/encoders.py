@@ -1,11 +1,10 @@
 """What a run starts from: a directory, a repository of the Hugging Face Hub, or random weights."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.files import RANDOM_PREFIX, TRAINING_INFO_FILE, digest_of
+from ..common.files import RANDOM_PREFIX, TRAINING_INFO_FILE, digest_of, read_json
 from ..common.models import model_directory, weights_digest
 from ..configuration_ecg_jepa import SIZES, EcgJepaConfig
 
@@ -74,12 +73,15 @@ def find_start(name: str, sampling_rate: int = 500, amplitude_free: bool = False
         size = name.removeprefix(RANDOM_PREFIX)
         config = EcgJepaConfig.from_size(size, sampling_rate=sampling_rate, amplitude_free=amplitude_free)
         return StartingPoint(name, config, None, {})
+    if name.startswith(RANDOM_PREFIX) and "/" not in name and not Path(name.removeprefix(RANDOM_PREFIX)).is_dir():
+        sizes = ", ".join(f"{RANDOM_PREFIX}{size}" for size in SIZES)
+        raise FileNotFoundError(f"There is no {name}: choose {sizes}, or {RANDOM_PREFIX} with the directory of a model.")
     directory = model_directory(name.removeprefix(RANDOM_PREFIX))
     config = EcgJepaConfig.from_pretrained(directory)
     if name.startswith(RANDOM_PREFIX):
         return StartingPoint(name, config, None, {})
     path = directory / TRAINING_INFO_FILE
-    return StartingPoint(name, config, directory, json.loads(path.read_text()) if path.is_file() else {})
+    return StartingPoint(name, config, directory, read_json(path) if path.is_file() else {})
 
 
 def published_size(config: EcgJepaConfig) -> str | None:

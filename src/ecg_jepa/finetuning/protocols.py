@@ -52,6 +52,8 @@ class ProtocolSettings:
     crop_duration: float = option(2.5, "of training and evaluation crops")
     crop_stride: float = option(1.25, "between evaluation crops, whose logits are averaged")
 
+    readout_layers: int | None = option(None, "last layers whose learned average the head sees; default: 1, or the probe's")
+
     # Optimisation
     max_steps: int = option(5000, "optimiser steps")
     batch_size: int = option(128, "records per step over all processes")
@@ -72,7 +74,7 @@ class ProtocolSettings:
     report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...")
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "max_steps", "batch_size", "eval_steps", "patience", "min_class_records")
+        check_at_least(self, 1, "max_steps", "batch_size", "eval_steps", "patience", "min_class_records", "readout_layers")
         rates = ("learning_rate", "final_learning_rate", "weight_decay", "max_grad_norm")
         check_at_least(self, 0, "warmup_steps", "seed", "split_seed", *rates)
         check_share(self, "adam_beta1", "adam_beta2", "dropout")
@@ -84,6 +86,8 @@ class ProtocolSettings:
             raise ValueError("labels_per_class must be at least 1, and not be combined with label_fraction.")
         if not self.model_name_or_path:
             raise ValueError("model_name_or_path is missing: name a pre-trained directory, or random:xs, random:s, random:b.")
+        if self.protocol == "finetune_after_probe" and self.readout_layers is not None:
+            raise ValueError("finetune_after_probe keeps the head of the probe: readout_layers cannot be changed.")
         if self.protocol == "finetune_after_probe" and self.model_name_or_path.startswith("random:"):
             raise ValueError("finetune_after_probe starts from the directory of a probe, not from random weights.")
 

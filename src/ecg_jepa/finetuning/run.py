@@ -41,12 +41,12 @@ class FinetuningResult:
     seconds: float
 
 
-def claim_directory(settings: ProtocolSettings) -> Path:
+def claim_directory(settings: ProtocolSettings) -> None:
     """
-    Make the run's folder.
+    Make the run's folder; nothing in it is touched yet.
 
     Raises:
-        FileExistsError: if it holds a finished run, unless `overwrite_output_dir`, which removes what that run wrote.
+        FileExistsError: if it holds a finished run, unless `overwrite_output_dir`, or a model that is no classifier.
         OSError: if it cannot be written to.
     """
     directory = Path(settings.output_dir)
@@ -54,15 +54,24 @@ def claim_directory(settings: ProtocolSettings) -> Path:
         raise FileExistsError(
             f"{directory} holds a finished run: choose another --output_dir, or replace it with --overwrite_output_dir."
         )
+    config = directory / "config.json"
+    if config.is_file() and "EcgJepaForSequenceClassification" not in config.read_text():
+        raise FileExistsError(
+            f"{directory} holds a pre-trained model, which a classifier would replace: choose another --output_dir."
+        )
+    if Path(settings.model_name_or_path).is_dir() and Path(settings.model_name_or_path).resolve() == directory.resolve():
+        raise FileExistsError(f"{directory} holds the weights to start from: choose another --output_dir.")
     directory.mkdir(parents=True, exist_ok=True)
     probe = directory / ".writable"
     probe.touch()
     probe.unlink()
-    if settings.overwrite_output_dir:
-        for pattern in WRITTEN:
-            for path in directory.glob(pattern):
-                path.unlink()
-    return directory
+
+
+def clear_directory(directory: str | Path) -> None:
+    """Remove what a run has left in its folder, and nothing else."""
+    for pattern in WRITTEN:
+        for path in Path(directory).glob(pattern):
+            path.unlink()
 
 
 def load_task(settings: ProtocolSettings) -> TaskData:
@@ -112,6 +121,7 @@ def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
         "model": settings.model_name_or_path,
         "encoder": encoder,
         "database": data.database.name,
+        "database_digest": data.database.info.digest,
         "label_fraction": settings.label_fraction,
         "labels_per_class": settings.labels_per_class,
         "seed": settings.seed,

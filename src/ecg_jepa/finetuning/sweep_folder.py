@@ -1,12 +1,11 @@
 """Which runs of a sweep have been run, and where the others go."""
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.files import TRAINING_INFO_FILE, write_json
+from ..common.files import TRAINING_INFO_FILE, read_json, write_json
 from ..common.settings import field_names, make_settings
 from ..data.records import find_database
 from ..evaluation.results import METRICS_FILE
@@ -78,7 +77,8 @@ class SweepFolder:
         found = [f"{name}: {old.get(name)!r}, now {value!r}" for name, value in new.items() if old.get(name) != value]
         data = self._open_task(run)
         try:
-            digest = find_start(run.model_name_or_path, data.database.info.sampling_rate).digest()
+            records = data.database.info
+            digest = find_start(run.model_name_or_path, records.sampling_rate, records.amplitude_free).digest()
         except FileNotFoundError:  # a probe of this sweep that is still to be run
             return [*found, f"{run.model_name_or_path} is not there yet"]
         if recorded.get("start", {}).get("digest") != digest:
@@ -102,7 +102,7 @@ def _read_info(directory: Path) -> dict[str, Any] | None:
     if not (directory / METRICS_FILE).is_file():
         return None
     path = directory / TRAINING_INFO_FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def write_failure(run: ProtocolSettings, error: Exception) -> None:

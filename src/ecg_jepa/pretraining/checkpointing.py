@@ -58,6 +58,7 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: if the folder is no complete checkpoint.
+            ValueError: if it is of another model.
         """
         if name is None:
             return 0
@@ -72,7 +73,11 @@ class Checkpoints:
         if not (path / _PROGRESS_FILE).is_file():
             available = ", ".join(str(p) for p in self.existing()) or "none"
             raise FileNotFoundError(f"{path} is no complete checkpoint (no {_PROGRESS_FILE}); available: {available}.")
-        self.accelerator.load_state(str(path))
+        try:
+            self.accelerator.load_state(str(path))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"{path} does not fit this run, whose model or optimiser is another: {reason}") from error
         steps_done = int(json.loads((path / _PROGRESS_FILE).read_text())["steps_done"])
         logger.info(f"Resumed from {path} after {steps_done} steps.")
         return steps_done

@@ -232,7 +232,7 @@ _SHOWN = {
     "loss": ("loss", ".4f"),
     "grad_norm": ("gradient norm", ".3g"),
     "target_std": ("target std", ".3f"),
-    "target_effective_rank": ("rank", ".1f"),
+    "target_effective_rank": ("effective rank", ".1f"),
     "position_share": ("position share", ".3f"),
     "embedding_std": ("embedding std", ".3f"),
     "probe_auroc": ("probe AUROC", ".3f"),

@@ -17,6 +17,8 @@ if typing.TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PtbXlTask = Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM"]
+
 # Settings that say where a run lies and what it tells, not what it trains.
 RUN_ONLY = frozenset(
     {
@@ -82,7 +84,7 @@ class PretrainingRecipe:
     eval_steps: int = option(0, "optimiser steps between losses on records of the validation folds; 0 for none")
     eval_batches: int = option(4, "batches of the validation folds, always the same")
     report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...")
-    probe_task: str | None = option(
+    probe_task: PtbXlTask | None = option(
         None, "linear-probe this PTB-XL task at every evaluation, and after training beside untrained encoders"
     )
     probe_records: int = option(3000, "training records of a linear probe during training, at most")

@@ -4,8 +4,8 @@
 Both kinds of runs record `settings` (all of them), `configuration` (the shipped one that they agree with, or null), `databases`
 (name, digest of the prepared records, how many of them were trained on), `records_seen`, `versions`, `commit`, `hardware`,
 `seconds`, `finished` (UTC) and `weights` (digest of what was saved). Pre-training adds `objective`, fine-tuning `protocol`,
-`task`, `start` (path and digest of the weights that it started from), `encoder` (as `metrics.json` has it) and `labels` (a
-digest).
+`task`, `start` (name, directory and digest of the weights that it started from), `encoder` (as `metrics.json` has it) and
+`labels` (a digest).
 """
 
 import dataclasses
@@ -52,7 +52,11 @@ def finetuning_info(run: FinetuningRun, result: FinetuningResult, hardware: str)
         "task": run.settings.task,
         "configuration": run.settings.configuration(),
         "settings": dataclasses.asdict(run.settings),
-        "start": {"path": run.start.name, "digest": run.start.digest()},
+        "start": {
+            "path": run.start.name,
+            "directory": None if run.start.directory is None else str(run.start.directory.resolve()),
+            "digest": run.start.digest(),
+        },
         "encoder": result.metrics["encoder"],
         "databases": [{"name": data.database.name, "records": len(data.splits["train"]), "digest": data.database.info.digest}],
         "labels": data.labels_digest(),
