@@ -56,9 +56,7 @@ def claim_directory(settings: ProtocolSettings) -> None:
         )
     config = directory / "config.json"
     if config.is_file() and "EcgJepaForSequenceClassification" not in config.read_text():
-        raise FileExistsError(
-            f"{directory} holds a pre-trained model, which a classifier would replace: choose another --output_dir."
-        )
+        raise FileExistsError(f"{directory} holds a model that is no classifier: choose another --output_dir.")
     if Path(settings.model_name_or_path).is_dir() and Path(settings.model_name_or_path).resolve() == directory.resolve():
         raise FileExistsError(f"{directory} holds the weights to start from: choose another --output_dir.")
     directory.mkdir(parents=True, exist_ok=True)
