@@ -113,6 +113,12 @@ def last_metrics(path: Path) -> dict[str, Any]:
     return next((line for line in reversed(lines) if "loss" in line), {})
 
 
+def untrained_metrics(path: Path) -> dict[str, Any]:
+    """What was measured before the first step, from a run's `metrics.jsonl`; empty if nothing was."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return {name: value for line in lines if line["step"] == 0 for name, value in line.items()}
+
+
 class Monitor:
     """
     Log lines, progress bar, `metrics.jsonl` and Accelerate's trackers.
@@ -141,8 +147,7 @@ class Monitor:
             lines = path.read_text().splitlines() if path.is_file() else []
             kept = [line for line in lines if start > 0 and json.loads(line)["step"] <= start]
             path.write_text("".join(line + "\n" for line in kept))
-            before = [json.loads(line) for line in kept if json.loads(line)["step"] == 0]
-            self.untrained = {name: value for line in before for name, value in line.items()}
+            self.untrained = untrained_metrics(path)
 
     def update(self, step: int, loss: torch.Tensor, num_records: int, latents: torch.Tensor) -> None:
         """After optimiser step `step`: its loss (a scalar on the device), records over all processes, and the step's latents."""

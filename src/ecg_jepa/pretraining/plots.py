@@ -12,27 +12,39 @@ def plot_pretraining(log: pd.DataFrame) -> Figure:
     The course of a pre-training run.
 
     Args:
-        log: `metrics.jsonl` as a table, with `step`, `loss`, `target_std`, `target_effective_rank` and `learning_rate`; where
-            held-out records were evaluated, the first three with `eval_` before them.
+        log: `metrics.jsonl` as a table: `loss`, `learning_rate` and what `collapse_measures` returns over `step`; where held-out
+            records were evaluated, the same with `eval_` before them, and `eval_probe_auroc` if there was a probe.
     """
     panels = {
         "loss": "loss",
-        "target_std": "standard deviation of latents",
-        "target_effective_rank": "effective rank of latents (dimensions)",
+        "target_std": "standard deviation\nof tokens",
+        "content_std": "deviation over records\nat the same position",
+        "embedding_std": "standard deviation\nof embeddings",
+        "position_share": "share of variance\nthat is position",
+        "target_effective_rank": "effective rank of tokens\n(dimensions)",
+        "content_effective_rank": "effective rank over records\nat the same position",
+        "probe_auroc": "AUROC of the linear probe",
         "learning_rate": "learning rate",
     }
-    figure, axes = new_figure(9, 6, nrows=2, ncols=2, sharex=True)
-    for axis, (column, label) in zip(axes.ravel(), panels.items(), strict=True):
-        curves = {"training": column, "held out": f"eval_{column}"}
-        shown = {name: log[["step", c]].dropna().to_numpy() for name, c in curves.items() if c in log}
-        for name, points in shown.items():
-            axis.plot(*points.T, label=name)
+    panels = {column: label for column, label in panels.items() if {column, f"eval_{column}"} & set(log.columns)}
+    rows = -(-len(panels) // 3)
+    figure, axes = new_figure(11, 2.6 * rows, nrows=rows, ncols=3, sharex=True, squeeze=False)
+    for axis in axes.ravel()[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (column, label) in zip(axes.ravel(), panels.items(), strict=False):
+        for (name, source), color in zip({"training": column, "held out": f"eval_{column}"}.items(), COLORS, strict=False):
+            if source in log:
+                points = log[["step", source]].dropna().to_numpy()
+                axis.plot(*points.T, label=name, color=color)
         axis.set_ylabel(label)
-        axis.set_ylim(0, 1.1 * max(points[:, 1].max() for points in shown.values()))
-        if len(shown) > 1:
-            axis.legend(fontsize=8)
+        if column != "probe_auroc":
+            # From 0 on, or a collapse would look like noise.
+            highest = max(line.get_ydata().max() for line in axis.get_lines())
+            axis.set_ylim(0, 1.02 if column == "position_share" else 1.1 * highest or 1.0)
         axis.grid(color="0.9")
-    for axis in axes[-1]:
+        axis.tick_params(labelbottom=True)
+    axes[0, 0].legend(fontsize=8)
+    for axis in axes.ravel()[max(0, len(panels) - 3) : len(panels)]:
         axis.set_xlabel("optimiser steps")
     return figure
 

@@ -4,7 +4,7 @@ from ..common.files import TRAINING_INFO_FILE
 from ..common.settings import write_yaml
 from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..pretraining.loop import PretrainingRun
-from ..pretraining.monitoring import last_metrics, training_seconds
+from ..pretraining.monitoring import last_metrics, training_seconds, untrained_metrics
 from .card import write_model_card
 from .checkpoint import save_checkpoint
 from .provenance import pretraining_info, write_training_info
@@ -51,6 +51,7 @@ def export_pretraining(run: PretrainingRun, hardware: str) -> None:
             num_parameters=network.num_parameters(),
             databases=databases,
             metrics=last_metrics(run.metrics_file),
+            untrained=untrained_metrics(run.metrics_file),
             info=info,
             info_file=TRAINING_INFO_FILE,
         )
