@@ -24,6 +24,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_ecg_jepa import EcgJepaConfig
 
+# The backward of PyTorch's fused attention takes several times as long in bfloat16 as in float32 on a CPU (torch 2.13).
+WIDEN_ATTENTION_ON_CPU = True
+
 
 @dataclass
 class EcgJepaForPreTrainingOutput(ModelOutput):
@@ -126,8 +129,11 @@ def attend(
     if rotation is not None:
         query, key = rotate(query, rotation), rotate(key, rotation)
     implementation, dtype = module.config._attn_implementation, query.dtype
-    # On a CPU, the backward of PyTorch's fused attention takes several times as long in bfloat16 as in float32.
-    widen = implementation == "sdpa" and dtype == torch.bfloat16 and query.device.type == "cpu" and query.requires_grad
+    widen = (
+        WIDEN_ATTENTION_ON_CPU
+        and (implementation, query.device.type, dtype) == ("sdpa", "cpu", torch.bfloat16)
+        and query.requires_grad
+    )
     interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     with torch.autocast("cpu", enabled=False) if widen else contextlib.nullcontext():
         output, weights = interface(
