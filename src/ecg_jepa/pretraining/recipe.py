@@ -201,8 +201,10 @@ class JepaRecipe(PretrainingRecipe):
     target_layers: int = option(1, "targets are the average of the last layers, each normalised, and normalised once more")
     center_targets: bool = option(False, "take the mean over records at the same position out of targets")
     context_loss_weight: float = option(0.0, "of the loss on visible patches, beside that on hidden ones")
-    variance_weight: float = option(0.0, "of a penalty on mean tokens that vary less over records than variance_floor (VICReg)")
-    variance_floor: float = option(0.2, "standard deviation over records below which that penalty begins")
+    variance_weight: float = option(0.0, "of a penalty on channels of the context encoder that vary less than variance_floor")
+    variance_floor: float = option(1.0, "standard deviation below which that penalty begins")
+    covariance_weight: float = option(0.0, "of a penalty on what channels of the context encoder have in common (VICReg)")
+    spread_of: Literal["tokens", "records"] = option("tokens", "what both penalties look at: visible tokens, or their mean")
 
     # Target encoder
     ema_momentum: float = option(0.998, "of the target encoder at step 0")
@@ -216,12 +218,13 @@ class JepaRecipe(PretrainingRecipe):
                 "the first no larger than the second."
             )
         check_at_least(self, 1, "min_block_size", "masks_per_record", "target_layers")
-        check_at_least(self, 0, "context_loss_weight", "variance_weight", "variance_floor")
+        check_at_least(self, 0, "context_loss_weight", "variance_weight", "variance_floor", "covariance_weight")
         check_share(self, "ema_momentum", "final_ema_momentum")
-        if self.gradient_accumulation_steps > 1 and (self.center_targets or self.variance_weight):
+        coupled = self.center_targets or self.variance_weight or self.covariance_weight
+        if self.gradient_accumulation_steps > 1 and coupled:
             raise ValueError(
-                "center_targets and variance_weight look at all records of an optimiser step together: use a larger batch_size "
-                "instead of gradient_accumulation_steps."
+                "center_targets, variance_weight and covariance_weight look at all records of an optimiser step together: use a "
+                "larger batch_size instead of gradient_accumulation_steps."
             )
 
     def momentum_at(self, step: int) -> float:

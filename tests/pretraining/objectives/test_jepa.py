@@ -5,7 +5,7 @@ from ecg_jepa import EcgJepaConfig, EcgJepaForPreTrainingOutput
 from ecg_jepa.modeling_ecg_jepa import gather_patches
 from ecg_jepa.pretraining.monitoring import collapse_measures
 from ecg_jepa.pretraining.objective import BatchKey
-from ecg_jepa.pretraining.objectives.jepa import Jepa, patch_errors, variance_loss
+from ecg_jepa.pretraining.objectives.jepa import Jepa, patch_errors, spread_losses
 from ecg_jepa.pretraining.recipe import JepaRecipe
 
 
@@ -103,25 +103,38 @@ def test_visible_patches_are_predicted_too(objective):
     torch.testing.assert_close(output.figures["context_loss"], expected)
 
 
-def test_embeddings_that_do_not_differ_are_penalised():
+def test_channels_that_do_not_vary_are_penalised():
     torch.manual_seed(0)
-    embeddings = 0.05 * torch.randn(2000, 16)
-    assert variance_loss(embeddings, 0.2).item() == pytest.approx(0.15, abs=0.003)
-    assert variance_loss(embeddings, 0.02) == 0
+    rows = 0.05 * torch.randn(5000, 16)
+    assert spread_losses(rows, 0.2)[0].item() == pytest.approx(0.15, abs=0.003)
+    assert spread_losses(rows, 0.02)[0] == 0
     same = torch.zeros(8, 16, requires_grad=True)
-    variance_loss(same + 1e-3 * torch.randn(8, 16), 0.2).backward()
+    spread_losses(same + 1e-3 * torch.randn(8, 16), 0.2)[0].backward()
     assert same.grad.abs().max() > 0
 
 
-def test_the_penalty_adds_to_the_loss(objective):
-    jepa, signal = objective(variance_weight=2.0, variance_floor=5.0).eval(), torch.randn(4, 12, 5000)
+def test_channels_that_say_the_same_are_penalised():
+    torch.manual_seed(0)
+    rows = torch.randn(5000, 4)
+    assert spread_losses(rows, 1.0)[1] < 0.01
+    copies = rows[:, :1].expand(-1, 4)
+    expected = 12 * copies[:, 0].var().item() ** 2 / 4  # twelve covariances of the four channels
+    assert spread_losses(copies, 1.0)[1].item() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("of", ["tokens", "records"])
+def test_the_penalties_add_to_the_loss(objective, of):
+    jepa = objective(variance_weight=2.0, covariance_weight=3.0, variance_floor=5.0, spread_of=of).eval()
+    signal = torch.randn(4, 12, 5000)
     drawn = jepa.draw(BatchKey(0, 0), 4)
-    output = jepa(signal, **drawn)
-    assert output.figures["variance_loss"] > 1
-    torch.testing.assert_close(output.loss, jepa.model(signal, **drawn).loss + 2 * output.figures["variance_loss"])
+    output, hidden = jepa(signal, **drawn), jepa.model(signal, **drawn).loss
+    context = jepa.model.context_encoder(signal, patch_indices=drawn["context_mask"]).last_hidden_state[:, 1:]
+    variance, covariance = spread_losses(context.flatten(0, 1) if of == "tokens" else context.mean(1), 5.0)
+    assert variance > 1
+    torch.testing.assert_close(output.loss, hidden + 2 * variance + 3 * covariance)
 
 
-@pytest.mark.parametrize("setting", [{"center_targets": True}, {"variance_weight": 1.0}])
+@pytest.mark.parametrize("setting", [{"center_targets": True}, {"variance_weight": 1.0}, {"covariance_weight": 1.0}])
 def test_what_couples_records_refuses_accumulation(setting):
     with pytest.raises(ValueError, match="use a larger batch_size"):
         JepaRecipe(gradient_accumulation_steps=2, **setting)

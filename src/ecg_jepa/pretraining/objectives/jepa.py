@@ -62,9 +62,12 @@ class Jepa(Objective[JepaRecipe]):
             of_context = predictions[:, : context_mask.shape[1]]
             figures["context_loss"] = l1_loss(of_context.float(), gather_patches(targets, context_mask))
             loss = loss + recipe.context_loss_weight * figures["context_loss"]
-        if recipe.variance_weight:
-            figures["variance_loss"] = variance_loss(context.float().mean(dim=1), recipe.variance_floor)
+        if recipe.variance_weight or recipe.covariance_weight:
+            context = context.float()
+            rows = context.flatten(0, 1) if recipe.spread_of == "tokens" else context.mean(dim=1)
+            figures["variance_loss"], figures["covariance_loss"] = spread_losses(rows, recipe.variance_floor)
             loss = loss + recipe.variance_weight * figures["variance_loss"]
+            loss = loss + recipe.covariance_weight * figures["covariance_loss"]
         return StepOutput(loss, latents, {name: figure.detach() for name, figure in figures.items()})
 
     @torch.no_grad()
@@ -105,14 +108,19 @@ class Jepa(Objective[JepaRecipe]):
         return {"masks": figure}
 
 
-def variance_loss(embeddings: torch.Tensor, floor: float) -> torch.Tensor:
+def spread_losses(rows: torch.Tensor, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    How far the standard deviation over records of each channel of `embeddings` (records of this process, width) falls below
-    `floor`, averaged over channels (the hinge of VICReg, Bardes et al. 2022).
+    Two guards against collapse, of VICReg (Bardes et al. 2022) as C-JEPA (Mo & Tong 2024) sets them beside a JEPA's loss, over
+    the rows of all processes, of which this one has (rows, width):
+
+    - how far the standard deviation of each channel falls below `floor`, averaged over channels;
+    - the sum of squared covariances of different channels, divided by the number of channels.
     """
-    mean = mean_over_processes(embeddings.mean(dim=0))
-    variance = mean_over_processes(((embeddings - mean) ** 2).mean(dim=0))
-    return relu(floor - (variance + 1e-6).sqrt()).mean()
+    centred = rows - mean_over_processes(rows.mean(dim=0))
+    covariance = mean_over_processes(centred.T @ centred / len(rows))
+    variance = covariance.diagonal()
+    shared = covariance.square().sum() - variance.square().sum()
+    return relu(floor - (variance + 1e-6).sqrt()).mean(), shared / len(variance)
 
 
 @torch.no_grad()
