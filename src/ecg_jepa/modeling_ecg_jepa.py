@@ -173,7 +173,8 @@ class EcgJepaEmbeddings(nn.Module):
         """(batch, leads, samples) -> (batch, registers + kept patches, hidden_size)."""
         self._check_input(input_values, patch_indices)
         dtype = self.patch_projection.weight.dtype
-        # Under autocast the projection is bfloat16, but what layers add up stays in the weights' float32, as in the reference.
+        # Under autocast the projection is bfloat16, but what layers add up stays in the weights' float32: content is small beside
+        # positions, and would be rounded away.
         tokens = self.patch_projection(input_values.to(dtype)).transpose(1, 2).to(dtype)
         if self.config.position_encoding == "sinusoidal":
             tokens = tokens + self.position_embeddings[: tokens.shape[1]].to(tokens.dtype)

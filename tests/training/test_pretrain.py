@@ -204,6 +204,39 @@ def test_held_out_loss_is_of_the_validation_fold_and_always_of_the_same_records(
     assert all(record.tobytes() in crops for batch in read for record in batch.signal.numpy())
 
 
+def test_an_encoder_that_ignores_its_input_is_warned_of(pretrain, tmp_path, monkeypatch, capsys):
+    outputs = EcgJepaModel.layer_outputs
+    monkeypatch.setattr(EcgJepaModel, "layer_outputs", lambda self, x, *a, **k: outputs(self, torch.zeros_like(x), *a, **k))
+    pretrain(tmp_path)
+    printed = capsys.readouterr().err
+    assert "a sign of collapse. 100.00% of the variance of tokens is their position" in printed
+    assert "The run ends with a sign of collapse. 100.00%" in printed
+
+
+def test_a_probe_watches_and_changes_nothing(pretrain, tmp_path, capsys):
+    pretrain(tmp_path / "alone")
+    pretrain(tmp_path / "watched", "--eval_steps", 3, "--eval_batches", 1, "--probe_task", "superdiagnostic", "--probe_seeds", 1)
+    lines = [json.loads(line) for line in (tmp_path / "watched" / "metrics.jsonl").read_text().splitlines()]
+    found = {line["step"]: line["eval_probe_auroc"] for line in lines if "eval_probe_auroc" in line}
+    assert sorted(found) == [0, 3, 6]
+    printed = capsys.readouterr()
+    assert f"trained {found[6]:.3f}" in printed.out
+    assert f"probe AUROC {found[0]:.3f}" in printed.err
+    assert_same_tensors(tmp_path / "alone" / "model.safetensors", tmp_path / "watched" / "model.safetensors")
+
+
+def test_the_switches_of_the_recipe_train_resume_and_export(pretrain, tmp_path):
+    switches = ("--position_encoding", "rotary", "--normalize_targets", "--center_targets", "--target_layers", 2)
+    switches += ("--masks_per_record", 2, "--context_loss_weight", 0.5, "--variance_weight", 1, "--covariance_weight", 0.1)
+    pretrain(tmp_path / "whole", *switches)
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoint-6")
+    pretrain(tmp_path / "resumed", *switches, "--resume_from_checkpoint", "latest")
+    assert_same_tensors(tmp_path / "whole" / "model.safetensors", tmp_path / "resumed" / "model.safetensors")
+    assert {"context_loss", "variance_loss", "covariance_loss"} <= metrics(tmp_path / "whole")[-1].keys()
+    assert AutoModel.from_pretrained(tmp_path / "whole").config.position_encoding == "rotary"
+
+
 def test_databases_without_folds_have_nothing_to_hold_out(pretrain, tmp_path):
     for number in range(12):
         write_challenge(tmp_path, "georgia", f"E{number:05d}", ecg(5000, number))
