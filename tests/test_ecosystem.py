@@ -14,9 +14,11 @@ MODELS = [EcgJepaModel, EcgJepaForSequenceClassification]
 SHAPES = [(1, 12, 50), (3, 12, 1250), (5, 12, 5000)]
 
 
-@pytest.fixture
-def config():
-    return EcgJepaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_labels=3)
+@pytest.fixture(params=["sinusoidal", "rotary"])
+def config(request):
+    """As published, and with what of the architecture can be otherwise."""
+    other = {"position_encoding": "rotary", "readout_layers": 2} if request.param == "rotary" else {}
+    return EcgJepaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_labels=3, **other)
 
 
 def randomize(model):

@@ -1,7 +1,11 @@
 """The whole script on a tiny model: training, exact resume, export."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +22,8 @@ from ecg_jepa.data.records import find_database
 from ecg_jepa.pretraining.objective import BatchKey
 from ecg_jepa.pretraining.objectives.jepa import Jepa
 from ecg_jepa.pretraining.recipe import JepaRecipe
+
+REPOSITORY = Path(__file__).parents[2]
 
 SIZES = (
     *("--hidden_size", 32, "--num_hidden_layers", 2, "--num_attention_heads", 4),
@@ -235,6 +241,24 @@ def test_the_switches_of_the_recipe_train_resume_and_export(pretrain, tmp_path):
     assert_same_tensors(tmp_path / "whole" / "model.safetensors", tmp_path / "resumed" / "model.safetensors")
     assert {"context_loss", "variance_loss", "covariance_loss"} <= metrics(tmp_path / "whole")[-1].keys()
     assert AutoModel.from_pretrained(tmp_path / "whole").config.position_encoding == "rotary"
+
+
+def test_two_processes_train_as_one(pretrain, prepared_dir, tmp_path):
+    switches = ("--position_encoding", "rotary", "--center_targets", "--normalize_targets", "--masks_per_record", 2)
+    switches += ("--variance_weight", 1, "--covariance_weight", 1, "--spread_of", "records", "--mixed_precision", "no")
+    pretrain(tmp_path / "one", *switches)
+    data = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", "--output_dir", tmp_path / "two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", REPOSITORY / "training" / "pretrain.py"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    words = [*map(str, (*command, *data, *SIZES, *RECIPE, *switches))]
+    result = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-4)
+        assert one["covariance_loss"] == pytest.approx(two["covariance_loss"], abs=1e-4)
+    first, second = (load_file(tmp_path / name / "pretraining" / "model.safetensors") for name in ("one", "two"))
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], atol=1e-4, rtol=0, msg=name)
 
 
 def test_databases_without_folds_have_nothing_to_hold_out(pretrain, tmp_path):

@@ -140,6 +140,18 @@ def test_what_couples_records_refuses_accumulation(setting):
         JepaRecipe(gradient_accumulation_steps=2, **setting)
 
 
+def test_all_switches_compile_as_one_graph(tiny_config):
+    config = EcgJepaConfig(**{**tiny_config.to_dict(), "position_encoding": "rotary"})
+    switches = {"normalize_targets": True, "center_targets": True, "target_layers": 2, "masks_per_record": 2}
+    switches |= {"context_loss_weight": 0.5, "variance_weight": 1.0, "covariance_weight": 0.1, "min_block_size": 3}
+    jepa, signal = Jepa(config, JepaRecipe(**switches)), torch.randn(3, 12, 500)
+    compiled = torch.compile(jepa.forward, fullgraph=True, backend="aot_eager", dynamic=True)
+    for index in range(3):
+        drawn = jepa.draw(BatchKey(0, index), 3)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(compiled(signal, **drawn).loss, jepa(signal, **drawn).loss)
+
+
 def test_rotary_encoders_train(objective, tiny_config):
     config = EcgJepaConfig(**{**tiny_config.to_dict(), "position_encoding": "rotary"})
     torch.manual_seed(0)

@@ -71,8 +71,11 @@ class Jepa(Objective[JepaRecipe]):
         return StepOutput(loss, latents, {name: figure.detach() for name, figure in figures.items()})
 
     @torch.no_grad()
-    def encode_targets(self, input_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens of the target encoder, and what is predicted of them: (batch, patches, hidden_size) float32 each."""
+    def encode_targets(self, input_values: torch.Tensor, alone: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Tokens of the target encoder, and what is predicted of them: (batch, patches, hidden_size) float32 each. Targets are
+        centred over the records of all processes, unless this one does it `alone`.
+        """
         recipe = self.recipe
         layers = [output.float() for output in self.model.encode_targets(input_values, recipe.target_layers)]
         width = (self.config.hidden_size,)
@@ -80,7 +83,8 @@ class Jepa(Objective[JepaRecipe]):
         if recipe.target_layers > 1:
             targets = torch.stack([layer_norm(output, width) for output in layers]).mean(dim=0)
         if recipe.center_targets:
-            targets = targets - mean_over_processes(targets.mean(dim=0))
+            mean = targets.mean(dim=0)
+            targets = targets - (mean if alone else mean_over_processes(mean))
         if recipe.normalize_targets or recipe.target_layers > 1:
             targets = layer_norm(targets, width)
         return layers[-1], targets
@@ -90,10 +94,10 @@ class Jepa(Objective[JepaRecipe]):
         self.model.update_target_encoder(self.recipe.momentum_at(step + 1))
 
     def figures(self, batch: CorpusBatch, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> dict[str, Figure]:
-        """The masks of some records, with the prediction error of each hidden patch."""
+        """The masks of some records, with the prediction error of each hidden patch; only one process draws them."""
         masks = {name: mask if mask.dim() == 2 else mask[:, 0] for name, mask in drawn.items()}
         output = self.model(input_values, **masks)
-        output.target = gather_patches(self.encode_targets(input_values)[1], masks["target_mask"])
+        output.target = gather_patches(self.encode_targets(input_values, alone=True)[1], masks["target_mask"])
         errors = patch_errors(output, masks["target_mask"], self.config.num_patches)
         names = self.config.lead_names
         lead = names.index("II") if "II" in names else 0
