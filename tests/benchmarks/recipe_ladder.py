@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
@@ -46,47 +47,55 @@ COMMON: dict[str, Any] = {
 }
 # Shortest block: the paper's 10 patches of 50 ms are 5 of these.
 PAPER: dict[str, Any] = {"min_block_size": 5, "learning_rate": 1e-3, "ema_momentum": 0.9995, "final_ema_momentum": 0.9995}
+FAST: dict[str, Any] = {"ema_momentum": 0.99, "final_ema_momentum": 0.999}
 ROTARY: dict[str, Any] = {"position_encoding": "rotary"}
 CENTRED: dict[str, Any] = {"center_targets": True, "normalize_targets": True}
+SPREAD: dict[str, Any] = {"variance_weight": 1.0, "variance_floor": 0.5, "covariance_weight": 0.5, "spread_of": "records"}
+OF_TOKENS: dict[str, Any] = {"variance_weight": 1.0, "variance_floor": 1.0, "covariance_weight": 0.1, "spread_of": "tokens"}
+# The middle of the ladder: two changes that need each other, because rotary positions alone collapse with a fast EMA.
+MIDDLE: dict[str, Any] = {**ROTARY, **SPREAD, **FAST}
 
 RUNGS: dict[str, dict[str, Any]] = {
     "paper": {},
     # What PAPER was chosen among, so that its recipe is beaten at its best: EMA, then learning rate.
-    "ema.99-.999": {"ema_momentum": 0.99, "final_ema_momentum": 0.999},
+    "ema.99-.999": FAST,
     "ema.998-.9995": {"ema_momentum": 0.998, "final_ema_momentum": 0.9995},
     "lr3e-4": {"learning_rate": 3e-4},
     "lr3e-3": {"learning_rate": 3e-3},
-    # One change at a time.
+    # One change of the paper's recipe at a time.
     "rotary": ROTARY,
+    "rotary-fast": {**ROTARY, **FAST},
+    "spread": {**SPREAD, **FAST},
     "normalized": {"normalize_targets": True},
     "centred": CENTRED,
     "layers4": {"target_layers": 4},
-    "layers8": {"target_layers": 8},
     "masks4": {"masks_per_record": 4},
     "uniform": {"uniform_mask_positions": True},
     "block2": {"min_block_size": 2},
     "block10": {"min_block_size": 10},
     "context": {"context_loss_weight": 0.5},
-    "variance": {"variance_weight": 1.0},
     "constant": {"final_learning_rate": "constant"},
     "readout4": {"readout_layers": 4},
-    # One change at a time on top of rotary positions.
-    "rotary+centred": {**ROTARY, **CENTRED},
-    "rotary+layers4": {**ROTARY, "target_layers": 4},
-    "rotary+layers8": {**ROTARY, "target_layers": 8},
-    "rotary+masks4": {**ROTARY, "masks_per_record": 4},
-    "rotary+uniform": {**ROTARY, "uniform_mask_positions": True},
-    "rotary+block2": {**ROTARY, "min_block_size": 2},
-    "rotary+block10": {**ROTARY, "min_block_size": 10},
-    "rotary+context": {**ROTARY, "context_loss_weight": 0.5},
-    "rotary+variance": {**ROTARY, "variance_weight": 1.0, "variance_floor": 0.5},
-    "rotary+constant": {**ROTARY, "final_learning_rate": "constant"},
-    "rotary+readout4": {**ROTARY, "readout_layers": 4},
-    "rotary+ema.99-.999": {**ROTARY, "ema_momentum": 0.99, "final_ema_momentum": 0.999},
+    # One change of the middle at a time.
+    "middle": MIDDLE,
+    "middle+tokens": {**MIDDLE, **OF_TOKENS},
+    "middle+centred": {**MIDDLE, **CENTRED},
+    "middle+layers4": {**MIDDLE, "target_layers": 4},
+    "middle+masks2": {**MIDDLE, "masks_per_record": 2},
+    "middle+masks4": {**MIDDLE, "masks_per_record": 4},
+    "middle+uniform": {**MIDDLE, "uniform_mask_positions": True},
+    "middle+block2": {**MIDDLE, "min_block_size": 2},
+    "middle+visible": {**MIDDLE, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4},
+    "middle+context": {**MIDDLE, "context_loss_weight": 0.5},
+    "middle+ema.9-.99": {**MIDDLE, "ema_momentum": 0.9, "final_ema_momentum": 0.99},
+    "middle+lr5e-4": {**MIDDLE, "learning_rate": 5e-4},
+    "middle+constant": {**MIDDLE, "final_learning_rate": "constant"},
+    "middle+readout4": {**MIDDLE, "readout_layers": 4},
     # What helped, together.
-    "rotary+centred+masks4": {**ROTARY, **CENTRED, "masks_per_record": 4},
-    "rotary+layers4+masks4": {**ROTARY, "target_layers": 4, "masks_per_record": 4},
+    "plus": {**MIDDLE, "min_block_size": 2, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4, "masks_per_record": 2},
 }
+# Untrained encoders are rungs, too: what of a gain is the architecture's, and what was learnt.
+UNTRAINED: dict[str, dict[str, Any]] = {"random": {}, "random-rotary": ROTARY}
 
 HEAD_STEPS, HEAD_BATCH, HEAD_LEARNING_RATE, HEAD_WEIGHT_DECAY = 300, 128, 1e-3, 0.1
 
@@ -114,7 +123,7 @@ def recipe_of(rung: str, seed: int, arguments: Arguments) -> JepaRecipe:
         "output_dir": f"{arguments.output_dir}/{rung}-{seed}",
     }
     paper = make_settings(JepaRecipe, base)
-    changed = {name: value for name, value in RUNGS[rung].items() if name != "readout_layers"}
+    changed = {name: value for name, value in {**RUNGS, **UNTRAINED}[rung].items() if name != "readout_layers"}
     if changed.get("final_learning_rate") == "constant":
         changed["final_learning_rate"] = paper.learning_rate
     recipe = make_settings(JepaRecipe, {**base, **changed})
@@ -211,15 +220,21 @@ def run_one(rung: str, seed: int, arguments: Arguments) -> None:
     directory = Path(arguments.output_dir, f"{rung}-{seed}")
     scores_file = directory / f"{arguments.split}.npz"
     directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / f".{arguments.split}.lock")  # let go of by the system when its process dies
     try:
-        (directory / f".{arguments.split}.claimed").touch(exist_ok=False)
-    except FileExistsError:
+        with lock.acquire(blocking=False):
+            if not scores_file.is_file():
+                train_and_score(rung, seed, arguments, directory, scores_file)
+    except Timeout:
         return
+
+
+def train_and_score(rung: str, seed: int, arguments: Arguments, directory: Path, scores_file: Path) -> None:
+    """Pre-train unless that is done, and write scores."""
     num_layers = 1
-    if rung.startswith("random"):
+    if rung in UNTRAINED:
         torch.manual_seed(seed)
-        recipe = recipe_of("rotary" if "rotary" in rung else "paper", seed, arguments)
-        encoder = EcgJepaModel(recipe.model_config(100, True))
+        encoder = EcgJepaModel(recipe_of(rung, seed, arguments).model_config(100, True))
     else:
         num_layers = RUNGS[rung].get("readout_layers", 1)
         recipe = recipe_of(rung, seed, arguments)
@@ -252,7 +267,7 @@ def table(arguments: Arguments) -> pd.DataFrame:
     base = list(finished(arguments, arguments.base))
     measures = [f"{probe}/{task}" for probe in ("logistic", "attentive") for task in TASKS]
     rows = []
-    for rung in arguments.rungs or [*RUNGS, "random", "random-rotary"]:
+    for rung in arguments.rungs or [*UNTRAINED, *RUNGS]:
         runs = list(finished(arguments, rung))
         if not runs:
             continue
@@ -289,7 +304,7 @@ def main() -> None:
         return
     find_database(arguments.data_dir, DATABASE)
     for seed in arguments.seeds:
-        for rung in arguments.rungs or RUNGS:
+        for rung in arguments.rungs or [*UNTRAINED, *RUNGS]:
             run_one(rung, seed, arguments)
 
 
