@@ -122,6 +122,8 @@ def test_signs_of_collapse():
     assert "where a patch is" in signs_of_collapse(healthy, blind)["position_share"]
     faded = collapse_measures(tokens(3.0, 0.4))
     assert "is being lost" in signs_of_collapse(healthy, faded)["embedding_std"]
+    line = torch.randn(64, 50, 1, generator=torch.Generator().manual_seed(1)) * torch.ones(16)
+    assert "1.0 dimensions" in signs_of_collapse(healthy, collapse_measures(line))["content_effective_rank"]
     assert "0.700, then 0.700" in signs_of_collapse(healthy, healthy)["probe_auroc"]
 
 

@@ -26,6 +26,8 @@ _EVAL = "eval_"  # before names of what was measured on held-out records
 _ONLY_POSITION = 0.999
 # Embeddings that differ less than this share of what an untrained encoder's do have lost what told records apart.
 _CONTENT_LOST = 0.5
+# The same of the number of dimensions that content spreads over.
+_DIMENSIONS_LOST = 0.25
 
 
 @torch.no_grad()
@@ -33,8 +35,8 @@ def collapse_measures(latents: torch.Tensor) -> dict[str, float]:
     """
     Signs of collapse of tokens (records, positions, width).
 
-    Over all tokens, most of whose variance is their position (93% in an untrained encoder), so that these look healthy whatever
-    becomes of the content:
+    Over all tokens. With sinusoidal positions, 80 to 93% of the variance of an untrained encoder's tokens is their position, so
+    that these look healthy whatever becomes of the content:
 
     - `target_std`: standard deviation of a channel, averaged over channels; 0 if all tokens are the same.
     - `target_effective_rank`: exponential of the entropy of the normalised singular values of the centred tokens (Roy &
@@ -93,6 +95,11 @@ def signs_of_collapse(untrained: Mapping[str, float], now: Mapping[str, float]) 
         signs["embedding_std"] = (
             f"Embeddings of records differ by {now['embedding_std']:.2g}, those of the untrained encoder by "
             f"{untrained['embedding_std']:.2g}: what tells records apart is being lost."
+        )
+    if now["content_effective_rank"] < _DIMENSIONS_LOST * untrained["content_effective_rank"]:
+        signs["content_effective_rank"] = (
+            f"What tokens hold spreads over {now['content_effective_rank']:.1f} dimensions, in the untrained encoder over "
+            f"{untrained['content_effective_rank']:.1f}."
         )
     if now.get("probe_auroc", 1.0) <= untrained.get("probe_auroc", 0.0):
         signs["probe_auroc"] = (
