@@ -61,7 +61,7 @@ def test_the_list_of_commands_and_the_version(capsys):
         (["finetune", "--protocol", "lineal"], 2, "invalid protocol='lineal': should be 'linear', 'attentive', 'finetune' or"),
         (["finetune", "--model_name_or_path", "random:xs", "--data_dir", "nowhere"], 1, "No prepared database in nowhere"),
         (["sweep", "--models", "random:xs", "--tasks", "rythm"], 2, "tasks: rythm unknown; choose among all,"),
-        (["evaluate", "nowhere"], 1, "No finished run (metrics.json) in nowhere"),
+        (["evaluate", "nowhere"], 1, "There is no folder nowhere"),
         (["embed", "--model_name_or_path", "nowhere", "--records_dir", "x"], 1, "nowhere is no directory with a config.json"),
         (["push", "nowhere", "--repo_id", "a/b"], 1, "There is no directory nowhere"),
         (["convert", "nowhere.pt", "out"], 1, "No checkpoint at nowhere.pt"),
@@ -105,9 +105,9 @@ def test_a_log_file_holds_plain_lines(tmp_path):
     assert not set(result.stderr) & {"\r", "\x1b"}
     steps = [line for line in lines if " step " in line]
     assert [line.split(" step ")[1].split(":")[0] for line in steps] == [
-        *("2/6", "3/6, held-out records", "4/6", "6/6", "6/6, held-out records"),
+        *("0/6, held-out records", "2/6", "3/6, held-out records", "4/6", "6/6", "6/6, held-out records"),
     ]
     for line in steps:
         assert line[:4].isdigit()  # the date
     for part in ("loss", "gradient norm", "records/s", "to go"):
-        assert part in steps[0]
+        assert part in steps[1]

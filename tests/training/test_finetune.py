@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from datetime import datetime
 
 import numpy as np
@@ -254,10 +255,11 @@ def test_an_encoder_is_not_replaced_by_a_classifier(finetune, encoder_dir, tmp_p
 
 
 def test_weights_of_another_configuration_are_named_in_a_line(finetune, encoder_dir, tmp_path, capsys):
-    config = json.loads((encoder_dir / "config.json").read_text())
-    (encoder_dir / "config.json").write_text(json.dumps(config | {"mlp_ratio": 2.0}))
+    other = shutil.copytree(encoder_dir, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"mlp_ratio": 2.0}))
     with pytest.raises(SystemExit, match="do not fit its config"):
-        finetune("linear", tmp_path / "run", "--task", "rhythm")
+        finetune("linear", tmp_path / "run", "--task", "rhythm", "--model_name_or_path", other)
     assert "Traceback" not in capsys.readouterr().err
 
 

@@ -1,5 +1,6 @@
 """Finished runs -> one table: a row per encoder, database, protocol, task and share of the labels, over seeds."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -178,7 +179,12 @@ def _database_identity(name: str, digest: str | None) -> str:
 def _distinct_names(by_identity: dict[str, str]) -> dict[str, str]:
     """Identity -> what it is in words; those that would be called the same get the beginning of their identity, a digest."""
     called = list(by_identity.values())
-    return {identity: name if called.count(name) == 1 else f"{name} #{identity[:6]}" for identity, name in by_identity.items()}
+    for length in itertools.count(6):
+        beginnings = [f"{name} #{identity[:length]}" for identity, name in by_identity.items()]
+        if len(set(beginnings)) == len(beginnings):
+            break
+    pairs = zip(by_identity.items(), beginnings, strict=True)
+    return {identity: name if called.count(name) == 1 else beginning for (identity, name), beginning in pairs}
 
 
 def _encoder_name(encoder: dict[str, Any]) -> str:
