@@ -178,7 +178,7 @@ def test_what_was_run_is_recorded(pretrain, prepared_dir, tmp_path):
     corpus = Corpus.from_weights(prepared_dir, {"synthetic": 1.0}, batch_size=8, crop_length=1250)
     database = corpus.databases[0]
     assert info["databases"] == [
-        {"name": "synthetic", "weight": 1.0, "records": len(corpus.records[0]), "digest": database.info.digest}
+        {"name": "synthetic", "weight": 1.0, "records": len(corpus.records[0]), "digest": database.info.identity}
     ]
     assert info["records_seen"] == 6 * 8 * 2
     assert info["weights"] == weights_digest(tmp_path)

@@ -1,6 +1,8 @@
 """A sweep, from YAML to table."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,9 +79,16 @@ def test_a_sweep_of_which_nothing_can_be_scored_fails(run_script, prepared_dir, 
 
 def test_a_database_that_was_prepared_anew_is_another_one_in_the_table(run_script, raw_database, encoder_dir, tmp_path, capsys):
     flags = ("--protocols", "linear", "--output_dir", tmp_path / "out", "--tasks", "rhythm", "--models", encoder_dir)
-    for rate in (0.0, 1.0):  # settings of preparation that change nothing about the records
-        Synthetic(data_dir=str(raw_database), min_duration=rate).prepare(tmp_path / "prepared")
+    shutil.copytree(raw_database, tmp_path / "raw")
+    for number in range(3):
+        Synthetic(data_dir=str(tmp_path / "raw")).prepare(tmp_path / "prepared")
         run_script("sweep", *flags, "--data_dir", tmp_path / "prepared", "--settings", "max_steps=1", "batch_size=8")
+        file = tmp_path / "raw" / "records500" / "00000" / "00001_hr.dat"
+        if number == 0:  # the same again, only later: nothing to run
+            os.utime(file, (1, 1))
+        else:
+            shutil.copy(file.with_name("00002_hr.dat"), file)
+    assert "of which 1 are finished" in capsys.readouterr().err
     run_script("evaluate", tmp_path / "out")
     table = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(table) == 2

@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..common.files import write_json
+from ..common.files import digest_files, digest_of, write_json
 from ..common.logs import progress_bar
 from ..signal_processing_ecg_jepa import STANDARD_LEADS, condition, select_leads
 from ..wfdb_ecg_jepa import EcgRecord, RecordError, read_wfdb
@@ -41,6 +41,7 @@ from .shards import (
     read_summary,
     records_per_shard,
     remove_other_files,
+    shard_path,
     write_shard,
 )
 
@@ -337,6 +338,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             highpass_cutoff=None if self.config.amplitude_free else self.highpass_cutoff,
             amplitude_free=self.config.amplitude_free,
             digest=digest,
+            content_digest=digest_of([s.content or digest_files([shard_path(directory, n)]) for n, s in enumerate(summaries)]),
             label_names=None if self.label_names is None else list(self.label_names),
             licence=self.source.licence if self.source else None,
             page=self.source.page if self.source else None,

@@ -90,6 +90,12 @@ class DatabaseInfo:
     page: str | None = None  # of the database
     for_pretraining: bool = True  # False where records may be another database's test records
     amplitude_free: bool = False  # band-passed, and each lead divided by its own standard deviation
+    content_digest: str | None = None  # of the prepared records themselves, on any machine; None of earlier versions
+
+    @property
+    def identity(self) -> str:
+        """By which runs tell whether they were trained on the same records."""
+        return self.content_digest or self.digest
 
     def check_fits(self, sampling_rate: float, lead_names: list[str], amplitude_free: bool) -> None:
         """Raise `ValueError` if an encoder for `sampling_rate` (Hz), `lead_names` and kind of signal cannot take the records."""

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from ..common.files import write_json
+from ..common.files import digest_files, write_json
 from .records import FEATURES, SHARDS
 
 # Shards are a power of two of records, so that databases that grow keep theirs. At least 16 can be shared among processes and
@@ -37,8 +37,9 @@ LOCK_TIMEOUT = 10  # seconds
 class ShardSummary:
     """What stands in the `.json` of a shard: where it came from, and what its rows cannot tell."""
 
-    digest: str
+    digest: str  # of the sources and settings
     bytes: int = 0
+    content: str = ""  # SHA-256 of the file; empty if an earlier version wrote it
     samples_read: int = 0  # over all leads, at the files' own rate
     rejections: list[dict[str, str]] = field(default_factory=list)
 
@@ -65,7 +66,7 @@ def read_summary(directory: Path, number: int) -> ShardSummary | None:
 
 
 def write_shard(directory: Path, number: int, tables: Iterable[pa.Table], summary: ShardSummary) -> None:
-    """Write the tables, then the summary (with its `bytes` filled in; `tables` may fill in the rest while it is read)."""
+    """Write the tables, then the summary (`bytes` and `content` filled in; `tables` may fill in the rest while it is read)."""
     path = shard_path(directory, number)
     temporary = path.with_name(f".{path.name}.tmp")
     schema = FEATURES.arrow_schema
@@ -73,7 +74,7 @@ def write_shard(directory: Path, number: int, tables: Iterable[pa.Table], summar
         for table in tables:
             writer.write_table(table)
     temporary.replace(path)
-    summary.bytes = path.stat().st_size
+    summary.bytes, summary.content = path.stat().st_size, digest_files([path])
     write_json(path.with_suffix(".json"), dataclasses.asdict(summary))
 
 

@@ -119,7 +119,7 @@ def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
         "model": settings.model_name_or_path,
         "encoder": encoder,
         "database": data.database.name,
-        "database_digest": data.database.info.digest,
+        "database_digest": data.database.info.identity,
         "label_fraction": settings.label_fraction,
         "labels_per_class": settings.labels_per_class,
         "seed": settings.seed,

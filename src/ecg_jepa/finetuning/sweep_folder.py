@@ -83,7 +83,7 @@ class SweepFolder:
             return [*found, f"{run.model_name_or_path} is not there yet"]
         if recorded.get("start", {}).get("digest") != digest:
             found.append(f"{run.model_name_or_path} has other weights")
-        if [database.get("digest") for database in recorded.get("databases", [])] != [data.database.info.digest]:
+        if [database.get("digest") for database in recorded.get("databases", [])] != [data.database.info.identity]:
             found.append(f"{data.database.name} was prepared anew")
         elif recorded.get("labels") != data.labels_digest():
             found.append("records or labels of the task differ")

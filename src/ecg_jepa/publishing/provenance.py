@@ -35,7 +35,7 @@ def pretraining_info(recipe: PretrainingRecipe, corpus: Corpus, hardware: str, s
         "configuration": recipe.configuration(),
         "settings": dataclasses.asdict(recipe),
         "databases": [
-            {"name": d.name, "weight": weight, "records": len(records), "digest": d.info.digest}
+            {"name": d.name, "weight": weight, "records": len(records), "digest": d.info.identity}
             for d, weight, records in zip(corpus.databases, weights, corpus.records, strict=True)
         ],
         "records_seen": recipe.max_steps * recipe.batch_size * recipe.gradient_accumulation_steps,
@@ -58,7 +58,7 @@ def finetuning_info(run: FinetuningRun, result: FinetuningResult, hardware: str)
             "digest": run.start.digest(),
         },
         "encoder": result.metrics["encoder"],
-        "databases": [{"name": data.database.name, "records": len(data.splits["train"]), "digest": data.database.info.digest}],
+        "databases": [{"name": data.database.name, "records": len(data.splits["train"]), "digest": data.database.info.identity}],
         "labels": data.labels_digest(),
         "records_seen": result.records_seen,
         **_circumstances(hardware, result.seconds),
