@@ -174,7 +174,7 @@ class EcgJepaEmbeddings(nn.Module):
         self._check_input(input_values, patch_indices)
         dtype = self.patch_projection.weight.dtype
         # Under autocast the projection is bfloat16, but what layers add up stays in the weights' float32: content is small beside
-        # positions, and would be rounded away.
+        # positions, and bfloat16 is coarse.
         tokens = self.patch_projection(input_values.to(dtype)).transpose(1, 2).to(dtype)
         if self.config.position_encoding == "sinusoidal":
             tokens = tokens + self.position_embeddings[: tokens.shape[1]].to(tokens.dtype)
