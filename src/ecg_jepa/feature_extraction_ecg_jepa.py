@@ -161,10 +161,8 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             )
         signal = signal.astype(np.float32) * np.float32(factor)
         signal = select_leads(signal, lead_names or self.lead_names, self.lead_names)
-        return self.normalize_and_crop(self._condition(signal, sampling_rate))
-
-    def _condition(self, signal: np.ndarray, sampling_rate: float) -> np.ndarray:
-        return condition(signal, sampling_rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free)
+        signal = condition(signal, sampling_rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free)
+        return self.normalize_and_crop(signal)
 
     def normalize_and_crop(self, signal: np.ndarray) -> np.ndarray:
         """

@@ -124,6 +124,13 @@ def highpass(signal: np.ndarray, sampling_rate: float, cutoff: float = 0.5) -> n
     return filtfilt(numerator, denominator, signal, axis=1).astype(signal.dtype, copy=False)
 
 
+@lru_cache(maxsize=32)
+def _bandpass(sampling_rate: float) -> np.ndarray:
+    from scipy.signal import butter
+
+    return butter(4, AMPLITUDE_FREE_BAND, btype="bandpass", fs=sampling_rate, output="sos")
+
+
 def standardize(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
     """
     Make a signal amplitude-free: 4th-order Butterworth band-pass from 0.5 to 40 Hz, forward and backward, then every lead divided
@@ -132,7 +139,7 @@ def standardize(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
     Raises:
         ValueError: if a lead never changes, the record is too short for the filter, or the rate is too low for the band.
     """
-    from scipy.signal import butter, sosfiltfilt
+    from scipy.signal import sosfiltfilt
 
     flat = np.flatnonzero((signal == signal[:, :1]).all(axis=1))
     if len(flat):
@@ -141,11 +148,10 @@ def standardize(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
         raise ValueError(
             f"A band-pass to {AMPLITUDE_FREE_BAND[1]:g} Hz needs more than twice that rate, not {sampling_rate:g} Hz."
         )
-    sections = butter(4, AMPLITUDE_FREE_BAND, btype="bandpass", fs=sampling_rate, output="sos")
     padding = round(sampling_rate / AMPLITUDE_FREE_BAND[0])  # a period of the slowest wave that passes
     if signal.shape[1] <= padding:
         raise ValueError(f"A band-pass needs more than {padding} samples, but the record has {signal.shape[1]}.")
-    filtered = sosfiltfilt(sections, signal, axis=1, padlen=padding)
+    filtered = sosfiltfilt(_bandpass(sampling_rate), signal, axis=1, padlen=padding)
     return (filtered / filtered.std(axis=1, keepdims=True)).astype(signal.dtype, copy=False)
 
 

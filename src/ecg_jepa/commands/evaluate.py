@@ -29,7 +29,7 @@ def report_results(run_dirs: list[str], output_dir: Path, outdated: list[str]) -
     """The table of all runs, and AUROC over labels where runs differ in these."""
     table = gather(find_runs(run_dirs))
     print("Macro AUROC on test records: mean (standard deviation over seeds), or [95% bootstrap interval]\n")
-    write(table, "\n\n".join([as_markdown(table), *outdated]), output_dir, "results")
+    write(table, [as_markdown(table), *outdated], output_dir, "results")
     for row in table[table["classes_left_out"] != ""].to_dict("records"):
         place = f"{row['model']}, {row['database']}, {row['task']}, {row['protocol']}"
         print(f"{place}: left out of the mean: {row['classes_left_out']}")
@@ -43,11 +43,12 @@ def report_comparison(run_dirs: list[str], output_dir: Path, outdated: list[str]
     """The paired tests."""
     table = compare(*(find_runs([directory]) for directory in run_dirs))
     print(f"Macro AUROC of {run_dirs[0]} (first) and {run_dirs[1]} (second) on the same test records, paired bootstrap test\n")
-    write(table, "\n\n".join([comparison_as_markdown(table), *outdated]), output_dir, "comparison")
+    write(table, [comparison_as_markdown(table), *outdated], output_dir, "comparison")
 
 
-def write(table: pd.DataFrame, markdown: str, output_dir: Path, name: str) -> None:
-    """Print a table and save it."""
+def write(table: pd.DataFrame, paragraphs: list[str], output_dir: Path, name: str) -> None:
+    """Print a table, as Markdown with what is to be said of it, and save it."""
+    markdown = "\n\n".join(paragraphs)
     print(f"{markdown}\n")
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / f"{name}.md").write_text(markdown + "\n")

@@ -151,9 +151,8 @@ def _read(runs: Sequence[Path], unique: list[str], complaint: str, context: Sequ
     rows = []
     for path in runs:
         metrics = everything[path]
-        row = _row(path, metrics, names[_identity(metrics["encoder"])], settings)
-        row["database"] = databases[_database_identity(metrics["database"], metrics.get("database_digest"))]
-        rows.append(row)
+        database = databases[_database_identity(metrics["database"], metrics.get("database_digest"))]
+        rows.append(_row(path, metrics, names[_identity(metrics["encoder"])], database, settings))
     table = pd.DataFrame(rows)
     twice = table[table.duplicated(unique, keep=False)]
     if len(twice):
@@ -209,7 +208,7 @@ def _distinguishing_settings(everything: list[dict[str, Any]]) -> dict[str, set[
     }
 
 
-def _row(path: Path, metrics: dict[str, Any], model: str, differing: dict[str, set[str]]) -> dict[str, Any]:
+def _row(path: Path, metrics: dict[str, Any], model: str, database: str, differing: dict[str, set[str]]) -> dict[str, Any]:
     published = published_result(metrics)
     low, high = metrics["test_macro_auroc_interval"] or (None, None)
     settings = metrics.get("settings", {})
@@ -219,6 +218,7 @@ def _row(path: Path, metrics: dict[str, Any], model: str, differing: dict[str, s
         "model": model,
         "encoder": _identity(metrics["encoder"]),
         "path": metrics["encoder"]["path"],
+        "database": database,
         "database_digest": metrics.get("database_digest"),
         **{name: metrics[name] for name in ("task", "protocol", "label_fraction", "labels_per_class")},
         "settings": ", ".join(f"{name} {settings[name]}" for name in told),

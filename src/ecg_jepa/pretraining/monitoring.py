@@ -109,21 +109,23 @@ def signs_of_collapse(untrained: Mapping[str, float], now: Mapping[str, float]) 
     return signs
 
 
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def training_seconds(path: Path) -> float:
     """Of a whole run, from its `metrics.jsonl`: interruptions do not count."""
-    return sum(json.loads(line).get("seconds", 0.0) for line in path.read_text().splitlines())
+    return sum(line.get("seconds", 0.0) for line in _read_lines(path))
 
 
 def last_metrics(path: Path) -> dict[str, Any]:
     """The last log line of a run, from its `metrics.jsonl`; empty if there is none."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return next((line for line in reversed(lines) if "loss" in line), {})
+    return next((line for line in reversed(_read_lines(path)) if "loss" in line), {})
 
 
 def untrained_metrics(path: Path) -> dict[str, Any]:
     """What was measured before the first step, from a run's `metrics.jsonl`; empty if nothing was."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return {name: value for line in lines if line["step"] == 0 for name, value in line.items()}
+    return {name: value for line in _read_lines(path) if line["step"] == 0 for name, value in line.items()}
 
 
 class Monitor:
