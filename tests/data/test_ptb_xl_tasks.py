@@ -8,8 +8,9 @@ import pytest
 
 from ecg_jepa.data.folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
 from ecg_jepa.data.ptb_xl import PtbXl
-from ecg_jepa.data.ptb_xl_tasks import TASKS, describe_classes, make_task
+from ecg_jepa.data.ptb_xl_tasks import describe_classes, make_task
 from ecg_jepa.data.readers import read_csv
+from ecg_jepa.data.task_names import TASKS
 
 TABLE = pd.DataFrame.from_dict(
     {
@@ -19,6 +20,7 @@ TABLE = pd.DataFrame.from_dict(
         "NDT": (1.0, 1.0, None, "STTC", "STTC"),
         "PVC": (None, 1.0, None, None, None),
         "SR": (None, None, 1.0, None, None),
+        "AFIB": (None, None, 1.0, None, None),
     },
     orient="index",
     columns=["diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"],
@@ -52,6 +54,32 @@ def test_unknown_tasks_and_statements_raise():
         make_task("everything", STATEMENTS, TABLE)
     with pytest.raises(ValueError, match="does not know: XYZ"):
         make_task("all", [["XYZ"]], TABLE)
+
+
+def test_joined_tasks_have_the_classes_of_both():
+    statements = [["NORM", "SR"], ["IMI"], ["SR"], ["IMI", "AFIB"]]
+    task = make_task("superdiagnostic+rhythm", statements, TABLE)
+    assert task.name == "superdiagnostic+rhythm"
+    assert task.class_names == ["MI", "NORM", "AFIB", "SR"]
+    assert task.parts == {"superdiagnostic": ["MI", "NORM"], "rhythm": ["AFIB", "SR"]}
+    # A record that lacks a label in one of them is left out: it is no negative.
+    assert task.included.tolist() == [True, False, False, True]
+    assert task.labels[task.included].tolist() == [[0, 1, 0, 1], [1, 0, 1, 0]]
+
+
+def test_joined_tasks_take_a_shared_class_once():
+    table = TABLE.assign(form=TABLE["form"].where(TABLE.index != "IMI", 1.0))
+    task = make_task("form+diagnostic", [["IMI"], ["IMI", "NORM"]], table)
+    assert task.class_names == ["IMI", "NORM"]
+    assert task.labels.tolist() == [[1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("rhythm+no", "Unknown task 'no'"), ("form+form", "twice"), ("form+ST-MEM", "exclude each other")]
+)
+def test_tasks_that_cannot_be_joined(name, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(name, [["NORM"]], TABLE)
 
 
 @pytest.mark.real_data

@@ -35,6 +35,15 @@ def test_metrics_of_the_test_records():
     assert "test_accuracy" not in metrics
 
 
+def test_parts_of_a_joined_task_are_scored_alone():
+    joined = Task("u+v", NAMES, np.zeros((0, 3)), np.zeros(0, dtype=bool), False, {"u": ["c", "a"], "v": ["b"]})
+    validation, test = predictions(0), predictions(1)
+    parts = summarize(joined, validation, test, num_resamples=200)["test_parts"]
+    assert parts["u"]["macro_auroc"] == pytest.approx(roc_auc_score(test.labels[:, [0, 2]], test.logits[:, [0, 2]]))
+    assert parts["v"]["macro_auroc"] == pytest.approx(roc_auc_score(test.labels[:, 1], test.logits[:, 1]))
+    assert parts["v"]["interval"][0] < parts["v"]["macro_auroc"] < parts["v"]["interval"][1]
+
+
 def test_thresholds_come_from_validation():
     validation, test = predictions(0), predictions(1)
     metrics = summarize(task(), validation, test, num_resamples=20)

@@ -45,7 +45,7 @@ def test_settings_of_a_protocol_win_over_those_of_all():
     ("options", "message"),
     [
         ({"models": []}, "models is empty"),
-        ({"tasks": ["rythm"]}, "rythm unknown"),
+        ({"tasks": ["rythm"]}, "Unknown task .rythm."),
         ({"settings": ["max_step=3"]}, "'max_step=3' is neither KEY=VALUE"),
         ({"settings": ["max_steps"]}, "is neither KEY=VALUE"),
         ({"settings": ["lineal.max_steps=3"]}, "nor PROTOCOL.KEY=VALUE"),

@@ -16,7 +16,7 @@ from ecg_jepa.common.settings import parse_settings
 from ecg_jepa.data.challenge_2021 import Georgia
 from ecg_jepa.data.code_15 import Code15
 from ecg_jepa.data.records import PreparedDatabase, find_database
-from ecg_jepa.data.tasks import TASKS
+from ecg_jepa.data.task_names import TASKS
 from ecg_jepa.evaluation.metrics import auroc
 from ecg_jepa.finetuning.classifier import Scorer
 from ecg_jepa.finetuning.loop import FinetuningRun
@@ -61,6 +61,17 @@ def test_every_task(finetune, task, tmp_path, capsys):
     assert set(metrics["test_auroc"]) | set(result.left_out) == set(names)
     rows = predictions["probabilities"].sum(axis=1)
     assert np.allclose(rows, 1, atol=1e-5) == (task == "ST-MEM")
+
+
+def test_joined_tasks(finetune, tmp_path):
+    metrics = finetune("linear", tmp_path, "--task", "superdiagnostic+rhythm")
+    names = list(AutoModelForSequenceClassification.from_pretrained(tmp_path).config.id2label.values())
+    assert names[:5] == ["CD", "HYP", "MI", "NORM", "STTC"]
+    assert "AFIB" in names[5:]
+    assert set(metrics["test_parts"]) == {"superdiagnostic", "rhythm"}
+    card = (tmp_path / "README.md").read_text()
+    assert f"| macro AUROC of rhythm | {metrics['test_parts']['rhythm']['macro_auroc']:.4f} |" in card
+    assert "atrial fibrillation" in card.lower()
 
 
 @pytest.mark.parametrize("protocol", ["linear", "attentive", "finetune"])
@@ -175,7 +186,7 @@ def test_test_records_are_read_by_the_final_scoring_only(finetune, protocol, pre
 def test_mistakes_are_named(finetune, tmp_path, capsys):
     with pytest.raises(SystemExit):
         finetune("linear", tmp_path, "--task", "diagnosis")
-    assert "invalid task='diagnosis'" in capsys.readouterr().err
+    assert "Unknown task 'diagnosis'" in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"no directory with a config\.json"):
         finetune("linear", tmp_path, "--model_name_or_path", "nowhere")
 

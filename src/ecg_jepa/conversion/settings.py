@@ -1,8 +1,7 @@
 """What a conversion can be told."""
 
-from typing import Literal
-
 from ..common.settings import option, settings
+from ..data.task_names import TaskName
 
 
 @settings
@@ -11,8 +10,6 @@ class ConversionSettings:
 
     checkpoint: str = option(text="checkpoint of the reference implementation (.pt)", positional=True)
     output_dir: str = option(text="directory for model, feature extractor, code and card", positional=True)
-    task: Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM"] | None = option(
-        None, "of a classifier: gives its outputs names"
-    )
+    task: TaskName | None = option(None, "of a classifier: gives its outputs names")
     scp_statements: str | None = option(None, "PTB-XL's scp_statements.csv, for the names of most tasks")
     normalization: str | None = option(None, "normalise with the statistics of this database")

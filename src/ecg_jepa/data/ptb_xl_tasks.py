@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from .tasks import TASKS, Task
+from .task_names import SINGLE_LABEL, parts_of
+from .tasks import Task, join_tasks
 
 # The superclasses, which the table of statements does not describe (Wagner et al. 2020, table 5).
 _SUPERCLASSES = {
@@ -47,7 +48,7 @@ def make_task(name: str, statements: Sequence[Sequence[str]], table: pd.DataFram
     Label records for a task. Every statement counts, whatever its likelihood.
 
     Args:
-        name: one of `TASKS`.
+        name: one of `TASKS`, or several joined by "+": the classes of all, for records that have labels in each.
         statements: of each record.
         table: `scp_statements.csv`, indexed by statement, with columns `diagnostic`, `form`, `rhythm`, `diagnostic_class`,
             `diagnostic_subclass`.
@@ -55,14 +56,18 @@ def make_task(name: str, statements: Sequence[Sequence[str]], table: pd.DataFram
     Raises:
         ValueError: for an unknown task or a statement that the table does not know.
     """
-    if name not in TASKS:
-        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(TASKS)}.")
+    parts = parts_of(name)
     unknown = {statement for of_record in statements for statement in of_record} - set(table.index)
     if unknown:
         raise ValueError(f"Statements that scp_statements.csv does not know: {', '.join(sorted(unknown))}.")
+    tasks = [_make_one(part, statements, table) for part in parts]
+    return tasks[0] if len(tasks) == 1 else join_tasks(tasks)
+
+
+def _make_one(name: str, statements: Sequence[Sequence[str]], table: pd.DataFrame) -> Task:
     class_of = _class_of_statement(name, table)
     classes_of_records = [{class_of[s] for s in of_record if s in class_of} for of_record in statements]
-    single_label = name == "ST-MEM"
+    single_label = name in SINGLE_LABEL
     included = np.array([len(c) == 1 if single_label else len(c) > 0 for c in classes_of_records], dtype=bool)
     class_names = sorted({c for classes, kept in zip(classes_of_records, included, strict=True) if kept for c in classes})
     column = {class_name: index for index, class_name in enumerate(class_names)}
@@ -74,6 +79,10 @@ def make_task(name: str, statements: Sequence[Sequence[str]], table: pd.DataFram
 
 def describe_classes(name: str, table: pd.DataFrame) -> dict[str, str]:
     """What the classes of a task mean: class -> description, for a subclass those of all its statements. Arguments as above."""
+    return {key: text for part in parts_of(name) for key, text in _describe_one(part, table).items()}
+
+
+def _describe_one(name: str, table: pd.DataFrame) -> dict[str, str]:
     if name in ("superdiagnostic", "ST-MEM"):
         return dict(_SUPERCLASSES)
     if "description" not in table:

@@ -2,12 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-
-# Strodthoff et al. 2020; ST-MEM: Na et al. 2024. Other databases have one, "all".
-TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM")
 
 
 @dataclass
@@ -16,11 +13,12 @@ class Task:
     A task over the records of a database.
 
     Args:
-        name: such as one of `TASKS`.
-        class_names: sorted; only classes that some record has.
+        name: such as one of `task_names.TASKS`, or several of them joined.
+        class_names: sorted (of joined tasks, one after the other); only classes that some record has.
         labels: (records, classes) float32 zeros and ones.
         included: (records,) bool; records without a label of the task are left out, as are, for ST-MEM, those with several.
         single_label: True for ST-MEM (softmax over exclusive classes).
+        parts: of joined tasks, the name of each and its classes; empty for others.
     """
 
     name: str
@@ -28,6 +26,24 @@ class Task:
     labels: np.ndarray
     included: np.ndarray
     single_label: bool
+    parts: dict[str, list[str]] = field(default_factory=dict)
+
+
+def join_tasks(tasks: Sequence[Task]) -> Task:
+    """
+    One multi-label task with the classes of several. A record without a label in one of them is left out: nobody may have looked
+    for its classes. A class that two tasks share is taken once.
+    """
+    names, columns = [], []
+    for task in tasks:
+        for index, name in enumerate(task.class_names):
+            if name not in names:
+                names.append(name)
+                columns.append(task.labels[:, index])
+    included = np.logical_and.reduce([task.included for task in tasks])
+    labels = np.stack(columns, axis=1) * included[:, None]
+    parts = {task.name: task.class_names for task in tasks}
+    return Task("+".join(parts), names, labels, included, False, parts)
 
 
 def make_statement_task(statements: Sequence[Sequence[str]], label_names: Sequence[str] | None, min_records: int = 1) -> Task:

@@ -61,9 +61,19 @@ def summarize(task: Task, validation: Predictions, test: Predictions, num_resamp
         # A class without positives in validation has no threshold.
         "f1_thresholds": {n: float(t) for n, t in zip(names, thresholds, strict=True) if np.isfinite(t)},
     }
+    if task.parts:
+        metrics["test_parts"] = {name: _of_part(task, test, classes, num_resamples) for name, classes in task.parts.items()}
     if task.single_label:
         metrics |= _exclusive(test, num_resamples)
     return metrics
+
+
+def _of_part(task: Task, test: Predictions, class_names: list[str], num_resamples: int) -> dict[str, Any]:
+    """Macro AUROC of some classes alone, and its interval."""
+    columns = [task.class_names.index(name) for name in class_names]
+    part = Predictions(test.labels[:, columns], test.logits[:, columns])
+    value = measure(MacroAuroc, part.labels, part.logits, class_names=class_names)["macro_auroc"]
+    return {"macro_auroc": value, "interval": _auroc_bounds(part, num_resamples)}
 
 
 def _auroc_bounds(test: Predictions, num_resamples: int) -> list[float] | None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from ..common.schedules import warmup_cosine_schedule
 from ..common.settings import check_at_least, check_share, option, settings, shipped_configuration
+from ..data.task_names import TASKS, parts_of
 
 PROTOCOLS = ("linear", "attentive", "finetune", "finetune_after_probe")
 
@@ -34,8 +35,10 @@ class ProtocolSettings:
         "linear: frozen encoder, mean token -> Linear; attentive: frozen, learned query over all tokens; finetune: all "
         "weights, register -> Linear; finetune_after_probe: all weights, from the directory of a probe",
     )
-    task: Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM"] = option(
-        "all", "PTB-XL task; 'all' takes the statements of any other database as they are"
+    task: str = option(
+        "all",
+        f"PTB-XL task ({', '.join(TASKS)}), or several joined (superdiagnostic+rhythm); 'all' takes the statements of any other "
+        "database as they are",
     )
     data_dir: str = option("data/prepared", "prepared database, or a folder of several")
     database: str | None = option(None, "which one, if data_dir has several")
@@ -74,6 +77,7 @@ class ProtocolSettings:
     report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...")
 
     def __post_init__(self) -> None:
+        parts_of(self.task)
         check_at_least(self, 1, "max_steps", "batch_size", "eval_steps", "patience", "min_class_records", "readout_layers")
         rates = ("learning_rate", "final_learning_rate", "weight_decay", "max_grad_norm")
         check_at_least(self, 0, "warmup_steps", "seed", "split_seed", *rates)

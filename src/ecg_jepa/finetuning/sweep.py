@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..common.files import RANDOM_PREFIX, shipped
 from ..common.settings import field_names, make_settings, option, read_yaml, settings
-from ..data.tasks import TASKS
+from ..data.task_names import TASKS, parts_of
 from .protocols import PROTOCOLS, ProtocolSettings
 
 # Settings that the sweep gives its runs itself.
@@ -23,7 +23,7 @@ class SweepSettings:
 
     models: list[str] = option([], "pre-trained directories, Hub repositories, random:xs|s|b, random:DIRECTORY")
     protocols: list[str] = option(list(PROTOCOLS), "finetune_after_probe starts from the sweep's own attentive probe")
-    tasks: list[str] = option(list(TASKS), "tasks")
+    tasks: list[str] = option(list(TASKS), "tasks, or several joined: superdiagnostic+rhythm")
     label_fractions: list[float] = option([1.0], "shares of the training labels")
     seeds: list[int] = option([0], "seeds")
     data_dir: str = option("data/prepared", "prepared database, or a folder of several")
@@ -33,10 +33,11 @@ class SweepSettings:
     settings: list[str] = option([], "KEY=VALUE of finetune for all runs, or PROTOCOL.KEY=VALUE for one's")
 
     def __post_init__(self) -> None:
-        for name, values, known in (("protocols", self.protocols, PROTOCOLS), ("tasks", self.tasks, TASKS)):
-            unknown = [value for value in values if value not in known]
-            if unknown:
-                raise ValueError(f"{name}: {', '.join(unknown)} unknown; choose among {', '.join(known)}.")
+        unknown = [value for value in self.protocols if value not in PROTOCOLS]
+        if unknown:
+            raise ValueError(f"protocols: {', '.join(unknown)} unknown; choose among {', '.join(PROTOCOLS)}.")
+        for task in self.tasks:
+            parts_of(task)
         for name in ("models", "protocols", "tasks", "label_fractions", "seeds"):
             if not getattr(self, name):
                 hint = ": name pre-trained directories or random:xs, random:s, random:b" if name == "models" else ""

@@ -11,13 +11,12 @@ from typing import Literal
 
 from ..common.schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
 from ..common.settings import check_at_least, check_share, option, settings, shipped_configuration
+from ..data.task_names import TaskName
 
 if typing.TYPE_CHECKING:
     from ..configuration_ecg_jepa import EcgJepaConfig
 
 logger = logging.getLogger(__name__)
-
-PtbXlTask = Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM"]
 
 # Settings that say where a run lies and what it tells, not what it trains.
 RUN_ONLY = frozenset(
@@ -84,7 +83,7 @@ class PretrainingRecipe:
     eval_steps: int = option(0, "optimiser steps between losses on records of the validation folds; 0 for none")
     eval_batches: int = option(4, "batches of the validation folds, always the same")
     report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...")
-    probe_task: PtbXlTask | None = option(
+    probe_task: TaskName | None = option(
         None, "linear-probe this PTB-XL task at every evaluation, and after training beside untrained encoders"
     )
     probe_records: int = option(3000, "training records of a linear probe during training, at most")

@@ -60,11 +60,19 @@ def classifier_results(metrics: dict[str, Any]) -> list[CardResult]:
         "accuracy": ("accuracy", "test_accuracy"),
         "macro F1 of the likeliest class": ("f1", "test_exclusive_macro_f1"),
     }
-    return [
-        CardResult(name, metric_type, metrics[key], tuple(interval) if (interval := metrics.get(f"{key}_interval")) else None)
+    parts = [
+        CardResult(f"macro AUROC of {name}", "roc_auc", part["macro_auroc"], _as_pair(part["interval"]))
+        for name, part in metrics.get("test_parts", {}).items()
+    ]
+    return parts + [
+        CardResult(name, metric_type, metrics[key], _as_pair(metrics.get(f"{key}_interval")))
         for name, (metric_type, key) in kinds.items()
         if metrics.get(key) is not None and math.isfinite(metrics[key])
     ]
+
+
+def _as_pair(bounds: Sequence[float] | None) -> tuple[float, float] | None:
+    return (bounds[0], bounds[1]) if bounds else None
 
 
 def as_eval_results(results: Sequence[CardResult], task: str, database: str) -> list[EvalResult]:
