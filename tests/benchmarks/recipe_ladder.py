@@ -5,6 +5,11 @@ What each change of the pre-training recipe is worth: one at a time, at equal fl
     python tests/benchmarks/recipe_ladder.py run --data_dir PREPARED --output_dir LADDER [--rungs ...] [--seeds 0 1 2]
     python tests/benchmarks/recipe_ladder.py table --data_dir PREPARED --output_dir LADDER
 
+The same at a larger scale, where the paper's recipe collapses, and the course of these runs side by side:
+
+    python tests/benchmarks/recipe_ladder.py run --scale long --rungs paper plus --data_dir PREPARED --output_dir LONG
+    python tests/benchmarks/recipe_ladder.py curves --rungs paper plus --output_dir LONG
+
 Runs that are finished are not run again; several processes may share a folder, each takes the runs that no other has begun. Every
 encoder is scored by logistic regression on mean tokens and by an attentive probe, on three tasks; nothing is chosen on what is
 scored, and test records are read by `--split test` alone.
@@ -19,12 +24,14 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
+from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ecg_jepa.commands import run_command
+from ecg_jepa.common.figures import COLORS, new_figure, save
 from ecg_jepa.common.settings import make_settings, option, parse_settings, settings
 from ecg_jepa.configuration_ecg_jepa import EcgJepaConfig
 from ecg_jepa.data.records import find_database
@@ -33,21 +40,32 @@ from ecg_jepa.evaluation.metrics import macro_auroc
 from ecg_jepa.finetuning.task_data import TaskData
 from ecg_jepa.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
 from ecg_jepa.pretraining.flops import jepa_flops
+from ecg_jepa.pretraining.plots import PANELS
 from ecg_jepa.pretraining.recipe import JepaRecipe
 
 TASKS = ("superdiagnostic", "form", "rhythm")
 DATABASE = "ptb-xl"
 
-# The budget, declared before the first run: so many records in the paper's recipe. ViT-XS at 100 Hz, patches of 100 ms, crops of
-# 5 s: 0.92 GFLOP each, 3 to 5 minutes on one core.
-BUDGET_RECORDS = 25_600
+# The budgets, declared before the first run: so many records in the paper's recipe. Of the ladder: ViT-XS at 100 Hz, patches of
+# 100 ms, crops of 5 s: 0.92 GFLOP each, 4 minutes on one core. Of the long runs, patches of 50 ms, crops of 10 s: 4.0 GFLOP, 45.
+BUDGET_RECORDS = {"ladder": 25_600, "long": 76_800}
 COMMON: dict[str, Any] = {
-    **{"size": "xs", "patch_size": 10, "crop_duration": 5.0, "batch_size": 64, "warmup_start_learning_rate": 1e-6},
-    **{"databases": f"{DATABASE}=1.0", "save_steps": 100_000, "logging_steps": 20, "mixed_precision": "bf16"},
+    **{"size": "xs", "databases": f"{DATABASE}=1.0", "mixed_precision": "bf16"},
+    **{"learning_rate": 1e-3, "warmup_start_learning_rate": 1e-6, "logging_steps": 20},
 }
-# Shortest block: the paper's 10 patches of 50 ms are 5 of these.
-PAPER: dict[str, Any] = {"min_block_size": 5, "learning_rate": 1e-3, "ema_momentum": 0.9995, "final_ema_momentum": 0.9995}
 FAST: dict[str, Any] = {"ema_momentum": 0.99, "final_ema_momentum": 0.999}
+PAPER: dict[str, dict[str, Any]] = {
+    "ladder": {
+        **{"patch_size": 10, "crop_duration": 5.0, "batch_size": 64, "save_steps": 100_000},
+        **{"ema_momentum": 0.9995, "final_ema_momentum": 0.9995},
+    },
+    "long": {
+        **{"patch_size": 5, "crop_duration": 10.0, "batch_size": 128, "save_steps": 50},
+        **{"eval_steps": 100, "probe_task": "superdiagnostic", "probe_seeds": 0, **FAST},
+    },
+}
+# Shortest hidden block of the paper: 10 patches of 50 ms.
+BLOCK_MS = 500
 ROTARY: dict[str, Any] = {"position_encoding": "rotary"}
 CENTRED: dict[str, Any] = {"center_targets": True, "normalize_targets": True}
 SPREAD: dict[str, Any] = {"variance_weight": 1.0, "variance_floor": 0.5, "covariance_weight": 0.5, "spread_of": "records"}
@@ -71,8 +89,8 @@ RUNGS: dict[str, dict[str, Any]] = {
     "layers4": {"target_layers": 4},
     "masks4": {"masks_per_record": 4},
     "uniform": {"uniform_mask_positions": True},
-    "block2": {"min_block_size": 2},
-    "block10": {"min_block_size": 10},
+    "block200": {"block_ms": 200},
+    "block1000": {"block_ms": 1000},
     "context": {"context_loss_weight": 0.5},
     "constant": {"final_learning_rate": "constant"},
     "readout4": {"readout_layers": 4},
@@ -84,7 +102,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "middle+masks2": {**MIDDLE, "masks_per_record": 2},
     "middle+masks4": {**MIDDLE, "masks_per_record": 4},
     "middle+uniform": {**MIDDLE, "uniform_mask_positions": True},
-    "middle+block2": {**MIDDLE, "min_block_size": 2},
+    "middle+block200": {**MIDDLE, "block_ms": 200},
     "middle+visible": {**MIDDLE, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4},
     "middle+context": {**MIDDLE, "context_loss_weight": 0.5},
     "middle+ema.9-.99": {**MIDDLE, "ema_momentum": 0.9, "final_ema_momentum": 0.99},
@@ -92,7 +110,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "middle+constant": {**MIDDLE, "final_learning_rate": "constant"},
     "middle+readout4": {**MIDDLE, "readout_layers": 4},
     # What helped, together.
-    "plus": {**MIDDLE, "min_block_size": 2, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4, "masks_per_record": 2},
+    "plus": {**MIDDLE, "block_ms": 200, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4, "masks_per_record": 2},
 }
 # Untrained encoders are rungs, too: what of a gain is the architecture's, and what was learnt.
 UNTRAINED: dict[str, dict[str, Any]] = {"random": {}, "random-rotary": ROTARY}
@@ -104,7 +122,8 @@ HEAD_STEPS, HEAD_BATCH, HEAD_LEARNING_RATE, HEAD_WEIGHT_DECAY = 300, 128, 1e-3, 
 class Arguments:
     """Arguments of this script."""
 
-    action: Literal["run", "table"] = option(text="run or table", positional=True)
+    action: Literal["run", "table", "curves"] = option(text="run, table or curves", positional=True)
+    scale: Literal["ladder", "long"] = option("ladder", "of the runs")
     data_dir: str = option("data/prepared", "with the prepared database")
     output_dir: str = option("runs/ladder", "of all runs")
     rungs: list[str] = option([], "names of RUNGS; default: all")
@@ -115,19 +134,17 @@ class Arguments:
 
 def recipe_of(rung: str, seed: int, arguments: Arguments) -> JepaRecipe:
     """The recipe of a rung, with as many steps as its operations allow."""
-    base = {
-        **COMMON,
-        **PAPER,
-        "data_dir": arguments.data_dir,
-        "seed": seed,
-        "output_dir": f"{arguments.output_dir}/{rung}-{seed}",
-    }
+    base = {**COMMON, **PAPER[arguments.scale], "data_dir": arguments.data_dir, "seed": seed}
+    base |= {"output_dir": f"{arguments.output_dir}/{rung}-{seed}", "resume_from_checkpoint": "latest"}
+    base["min_block_size"] = BLOCK_MS // (10 * base["patch_size"])  # of 10 ms each
     paper = make_settings(JepaRecipe, base)
     changed = {name: value for name, value in {**RUNGS, **UNTRAINED}[rung].items() if name != "readout_layers"}
+    if block_ms := changed.pop("block_ms", None):
+        changed["min_block_size"] = block_ms // (10 * paper.patch_size)
     if changed.get("final_learning_rate") == "constant":
         changed["final_learning_rate"] = paper.learning_rate
     recipe = make_settings(JepaRecipe, {**base, **changed})
-    steps = round(BUDGET_RECORDS * flops(paper) / flops(recipe) / recipe.batch_size)
+    steps = round(BUDGET_RECORDS[arguments.scale] * flops(paper) / flops(recipe) / recipe.batch_size)
     changed = {"warmup_steps": round(0.1 * steps), **changed, "max_steps": steps}
     return make_settings(JepaRecipe, {**base, **changed})
 
@@ -229,6 +246,12 @@ def run_one(rung: str, seed: int, arguments: Arguments) -> None:
         return
 
 
+def encoder_of(rung: str) -> str:
+    """The rung whose encoder is scored: a change of the head alone is no other training."""
+    training = {name: value for name, value in RUNGS[rung].items() if name != "readout_layers"}
+    return next(name for name, changed in RUNGS.items() if changed == training)
+
+
 def train_and_score(rung: str, seed: int, arguments: Arguments, directory: Path, scores_file: Path) -> None:
     """Pre-train unless that is done, and write scores."""
     num_layers = 1
@@ -237,10 +260,12 @@ def train_and_score(rung: str, seed: int, arguments: Arguments, directory: Path,
         encoder = EcgJepaModel(recipe_of(rung, seed, arguments).model_config(100, True))
     else:
         num_layers = RUNGS[rung].get("readout_layers", 1)
-        recipe = recipe_of(rung, seed, arguments)
-        if not (directory / "model.safetensors").is_file():
-            run_command("pretrain", flags(recipe), "pretrain")
-        encoder = EcgJepaModel.from_pretrained(directory)
+        trained = encoder_of(rung)
+        recipe = recipe_of(trained, seed, arguments)
+        with FileLock(Path(arguments.output_dir, f".{trained}-{seed}.lock")):
+            if not Path(recipe.output_dir, "model.safetensors").is_file():
+                run_command("pretrain", flags(recipe), "pretrain")
+        encoder = EcgJepaModel.from_pretrained(recipe.output_dir)
     scores = score(encoder, arguments, num_layers, seed)
     np.savez_compressed(scores_file, **scores)
     print(rung, seed, {k: round(macro_auroc(scores[f"labels/{k.split('/')[1]}"], v, list(map(str, range(v.shape[1])))), 4)
@@ -294,6 +319,43 @@ def table(arguments: Arguments) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def plot_courses(arguments: Arguments) -> Figure:
+    """What was measured during runs: a colour per rung, a line per seed, dashes for what it was before training."""
+    logs = {
+        rung: [
+            pd.read_json(path, lines=True)
+            for seed in arguments.seeds
+            if (path := Path(arguments.output_dir, f"{rung}-{seed}", "metrics.jsonl")).is_file()
+        ]
+        for rung in arguments.rungs or RUNGS
+    }
+    found = set().union(*(log.columns for of_rung in logs.values() for log in of_rung))
+    columns = {
+        column: label for column, label in PANELS.items() if {column, f"eval_{column}"} & found and column != "learning_rate"
+    }
+    figure, axes = new_figure(11, 8, nrows=-(-len(columns) // 3), ncols=3, squeeze=False)
+    for axis in axes.ravel()[len(columns) :]:
+        axis.set_axis_off()
+    for axis, (column, label) in zip(axes.ravel(), columns.items(), strict=False):
+        for (rung, of_rung), color in zip(logs.items(), COLORS, strict=False):
+            for number, log in enumerate(of_rung):
+                source = column if column in log else f"eval_{column}"
+                points = log[["step", source]].dropna()
+                # Rungs differ in steps at equal cost.
+                share = points["step"] / log["step"].max()
+                axis.plot(share, points[source], color=color, label=None if number else rung, linewidth=1, linestyle="-")
+                if (before := points[points["step"] == 0]).size:
+                    axis.axhline(before[source].iloc[0], color=color, linestyle="--", linewidth=0.5)
+        axis.set_ylabel(label)
+        axis.grid(color="0.9")
+        if column != "probe_auroc":
+            axis.set_ylim(bottom=0)
+    axes[0, 0].legend(fontsize=8)
+    for axis in axes.ravel()[max(0, len(columns) - 3) : len(columns)]:
+        axis.set_xlabel("share of the run")
+    return figure
+
+
 def main() -> None:
     """Run what is asked for, or print the table."""
     arguments = parse_settings(Arguments)
@@ -301,6 +363,9 @@ def main() -> None:
         found = table(arguments)
         found.to_csv(Path(arguments.output_dir, f"{arguments.split}.csv"), index=False)
         print(found[[c for c in found if not c.endswith((" low", " high"))]].to_string(float_format=lambda v: f"{v:.3f}"))
+        return
+    if arguments.action == "curves":
+        print(save(plot_courses(arguments), Path(arguments.output_dir, "courses.png")))
         return
     find_database(arguments.data_dir, DATABASE)
     for seed in arguments.seeds:

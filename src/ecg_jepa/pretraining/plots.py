@@ -6,6 +6,19 @@ from matplotlib.figure import Figure
 
 from ..common.figures import COLORS, new_figure
 
+# Columns of `metrics.jsonl`, and what they are called.
+PANELS = {
+    "loss": "loss",
+    "target_std": "standard deviation\nof tokens",
+    "content_std": "deviation over records\nat the same position",
+    "embedding_std": "standard deviation\nof embeddings",
+    "position_share": "share of variance\nthat is position",
+    "target_effective_rank": "effective rank of tokens\n(dimensions)",
+    "content_effective_rank": "effective rank over records\nat the same position",
+    "probe_auroc": "AUROC of the linear probe",
+    "learning_rate": "learning rate",
+}
+
 
 def plot_pretraining(log: pd.DataFrame) -> Figure:
     """
@@ -15,18 +28,7 @@ def plot_pretraining(log: pd.DataFrame) -> Figure:
         log: `metrics.jsonl` as a table: `loss`, `learning_rate` and what `collapse_measures` returns over `step`; where held-out
             records were evaluated, the same with `eval_` before them, and `eval_probe_auroc` if there was a probe.
     """
-    panels = {
-        "loss": "loss",
-        "target_std": "standard deviation\nof tokens",
-        "content_std": "deviation over records\nat the same position",
-        "embedding_std": "standard deviation\nof embeddings",
-        "position_share": "share of variance\nthat is position",
-        "target_effective_rank": "effective rank of tokens\n(dimensions)",
-        "content_effective_rank": "effective rank over records\nat the same position",
-        "probe_auroc": "AUROC of the linear probe",
-        "learning_rate": "learning rate",
-    }
-    panels = {column: label for column, label in panels.items() if {column, f"eval_{column}"} & set(log.columns)}
+    panels = {column: label for column, label in PANELS.items() if {column, f"eval_{column}"} & set(log.columns)}
     rows = -(-len(panels) // 3)
     figure, axes = new_figure(11, 2.6 * rows, nrows=rows, ncols=3, sharex=True, squeeze=False)
     for axis in axes.ravel()[len(panels) :]:
