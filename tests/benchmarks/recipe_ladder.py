@@ -25,10 +25,6 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
-from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ecg_jepa.commands import run_command
 from ecg_jepa.common.figures import COLORS, new_figure, save
@@ -36,6 +32,7 @@ from ecg_jepa.common.settings import make_settings, option, parse_settings, sett
 from ecg_jepa.configuration_ecg_jepa import EcgJepaConfig
 from ecg_jepa.data.records import find_database
 from ecg_jepa.evaluation.bootstrap import interval, macro, resample_counts, resampled_auroc
+from ecg_jepa.evaluation.linear_probe import probe_scores
 from ecg_jepa.evaluation.metrics import macro_auroc
 from ecg_jepa.finetuning.task_data import TaskData
 from ecg_jepa.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
@@ -176,15 +173,6 @@ def encode(encoder: EcgJepaModel, data: TaskData, rows: np.ndarray, num_layers: 
     return tokens.view(len(rows), -1, *tokens.shape[1:])
 
 
-def logistic_regression(features: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """Scores of the second features by a regression on the first."""
-    learnable = labels.any(axis=0)
-    probe = make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=1000)))
-    scores = np.zeros((len(features[1]), labels.shape[1]))
-    scores[:, learnable] = probe.fit(features[0], labels[:, learnable]).predict_proba(features[1])
-    return scores
-
-
 def attentive_probe(config: EcgJepaConfig, tokens: list[torch.Tensor], labels: np.ndarray, seed: int) -> np.ndarray:
     """Scores of the second records by a head on tokens of the first; the head of the last step."""
     torch.manual_seed(seed)
@@ -226,7 +214,7 @@ def score(encoder: EcgJepaModel, arguments: Arguments, num_layers: int, seed: in
         places = {split: np.searchsorted(rows[split], data.splits[split]) for split in rows}
         labels = data.task.labels[data.splits["train"]]
         pair = [means[split][places[split]] for split in rows]
-        found[f"logistic/{task}"] = logistic_regression(pair, labels)
+        found[f"logistic/{task}"] = np.nan_to_num(probe_scores(pair[0], labels, pair[1]))
         found[f"attentive/{task}"] = attentive_probe(encoder.config, [tokens[s][places[s]] for s in rows], labels, seed)
         found[f"labels/{task}"] = data.task.labels[data.splits[arguments.split]]
     return found

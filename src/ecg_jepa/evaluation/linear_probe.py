@@ -19,6 +19,19 @@ class ProbeResult:
     left_out: list[str]
 
 
+def probe_scores(features: np.ndarray, labels: np.ndarray, held_out_features: np.ndarray) -> np.ndarray:
+    """
+    Probabilities of held-out records by a logistic regression per class, (records, classes). A class that all or none of the
+    training records have is NaN.
+    """
+    learnable = labels.any(axis=0) & ~labels.all(axis=0)
+    regression = OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=1000))
+    probe = make_pipeline(StandardScaler(), regression).fit(features, labels[:, learnable])
+    scores = np.full((len(held_out_features), labels.shape[1]), np.nan)
+    scores[:, learnable] = probe.predict_proba(held_out_features).reshape(len(held_out_features), -1)
+    return scores
+
+
 def linear_probe(
     features: np.ndarray,
     labels: np.ndarray,
@@ -36,9 +49,7 @@ def linear_probe(
         class_names: of the columns of the labels.
     """
     learnable = labels.any(axis=0) & ~labels.all(axis=0)
-    regression = OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=1000))
-    probe = make_pipeline(StandardScaler(), regression).fit(features, labels[:, learnable])
-    scores = probe.predict_proba(held_out_features).reshape(len(held_out_features), -1)
+    scores = probe_scores(features, labels, held_out_features)[:, learnable]
     names = np.array(class_names)
     result = measure(MacroAuroc, held_out_labels[:, learnable], scores, class_names=names[learnable].tolist())
     return ProbeResult(result["macro_auroc"], result["auroc_left_out"] + names[~learnable].tolist())
