@@ -3,8 +3,8 @@ The figures on the cards of the checkpoints that ship, from the records that the
 
     python tests/benchmarks/checkpoint_figures.py --raw_dir RAW
 
-RAW holds PTB-XL's files at 100 Hz. Prepares them, embeds training and test records with the encoder and with untrained ones of the
-same architecture, fits the same probes on each, and scores the classifier; prints Markdown and saves it. Minutes on two cores.
+RAW holds PTB-XL's files at 100 Hz. Prepares them, embeds training and test records with the encoder and with untrained ones, fits
+the same probes on each, and scores the classifier; prints Markdown and saves it. Minutes on two cores.
 """
 
 from pathlib import Path
