@@ -15,8 +15,8 @@ encoder is scored by logistic regression on mean tokens and by an attentive prob
 scored, and test records are read by `--split test` alone.
 """
 
+import itertools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from ecg_jepa.common.figures import COLORS, new_figure, save
 from ecg_jepa.common.settings import make_settings, option, parse_settings, settings
 from ecg_jepa.configuration_ecg_jepa import EcgJepaConfig
 from ecg_jepa.data.records import find_database
-from ecg_jepa.evaluation.bootstrap import interval, macro, resample_counts, resampled_auroc
+from ecg_jepa.evaluation.bootstrap import Interval, interval, macro, resample_counts, resampled_auroc
 from ecg_jepa.evaluation.linear_probe import probe_scores
 from ecg_jepa.evaluation.metrics import macro_auroc
 from ecg_jepa.finetuning.task_data import TaskData
@@ -41,6 +41,7 @@ from ecg_jepa.pretraining.plots import PANELS
 from ecg_jepa.pretraining.recipe import JepaRecipe
 
 TASKS = ("superdiagnostic", "form", "rhythm")
+PROBES = ("logistic", "attentive")
 DATABASE = "ptb-xl"
 
 # The budgets, declared before the first run: so many records in the paper's recipe. Of the ladder: ViT-XS at 100 Hz, patches of
@@ -260,13 +261,15 @@ def train_and_score(rung: str, seed: int, arguments: Arguments, directory: Path,
                        for k, v in scores.items() if not k.startswith("labels")}, flush=True)  # fmt: skip
 
 
-def finished(arguments: Arguments, rung: str) -> Iterator[dict[str, np.ndarray]]:
+def finished(arguments: Arguments, rung: str) -> dict[int, dict[str, np.ndarray]]:
     """Scores of the seeds of a rung that are there."""
+    found = {}
     for seed in arguments.seeds:
         path = Path(arguments.output_dir, f"{rung}-{seed}", f"{arguments.split}.npz")
         if path.is_file():
             with np.load(path) as content:
-                yield dict(content)
+                found[seed] = dict(content)
+    return found
 
 
 def aurocs(runs: list[dict[str, np.ndarray]], measure: str, counts: np.ndarray) -> np.ndarray:
@@ -275,34 +278,48 @@ def aurocs(runs: list[dict[str, np.ndarray]], measure: str, counts: np.ndarray) 
     return np.stack([macro(resampled_auroc(labels, run[measure], counts)) for run in runs])
 
 
+def gains_over(base: list[dict[str, np.ndarray]], runs: list[dict[str, np.ndarray]], task: str) -> tuple[Interval, np.ndarray]:
+    """What runs gain over others of the same seeds in a task, mean of both probes: paired over records, and of each seed."""
+    records = len(base[0][f"labels/{task}"])
+
+    def difference(counts: np.ndarray) -> np.ndarray:
+        of_probes = [aurocs(runs, f"{p}/{task}", counts) - aurocs(base, f"{p}/{task}", counts) for p in PROBES]
+        return np.mean(of_probes, axis=0)
+
+    by_seed = difference(np.ones((1, records), dtype=np.int32))[:, 0]
+    resampled = difference(resample_counts(records, 1000, 0)).mean(axis=0)
+    return interval(float(by_seed.mean()), resampled), by_seed
+
+
 def table(arguments: Arguments) -> pd.DataFrame:
-    """A row per rung: means over seeds, gains over the base with paired intervals, and the spread of the mean gain over seeds."""
-    base = list(finished(arguments, arguments.base))
-    measures = [f"{probe}/{task}" for probe in ("logistic", "attentive") for task in TASKS]
+    """
+    A row per rung: what it costs, its figures (mean over seeds), and what it gains over the base with the same seeds.
+
+    A change is kept if the paired interval of its gain is above zero in two tasks, or its mean gain over tasks exceeds the spread
+    (standard deviation) of that over seeds.
+    """
+    base = finished(arguments, arguments.base)
     rows = []
     for rung in arguments.rungs or [*UNTRAINED, *RUNGS]:
-        runs = list(finished(arguments, rung))
+        runs = finished(arguments, rung)
         if not runs:
             continue
+        recipe = recipe_of(rung, 0, arguments)
         row: dict[str, Any] = {"rung": rung, "seeds": len(runs)}
-        gains = []
-        for measure in measures:
-            records = len(base[0][f"labels/{measure.split('/')[1]}"])
-            ones, counts = np.ones((1, records), dtype=np.int32), resample_counts(records, 1000, 0)
-            value = aurocs(runs, measure, ones).mean()
-            pairs = min(len(runs), len(base))
-            gain = aurocs(runs[:pairs], measure, ones) - aurocs(base[:pairs], measure, ones)
-            resampled = aurocs(runs[:pairs], measure, counts) - aurocs(base[:pairs], measure, counts)
-            bounds = interval(float(gain.mean()), resampled.mean(axis=0))
-            row |= {measure: value, f"{measure} gain": gain.mean(), f"{measure} low": bounds.low, f"{measure} high": bounds.high}
-            gains.append(gain[:, 0])
-        by_seed = np.stack(gains).mean(axis=0)
-        excludes = sum(row[f"{m} low"] > 0 for m in measures)
-        row |= {
-            "mean gain": by_seed.mean(),
-            "spread": by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan,
-            "above zero": excludes,
-        }
+        if rung in RUNGS:
+            row |= {"steps": recipe.max_steps, "GFLOP a record": flops(recipe) / 1e9}
+        for probe, task in itertools.product(PROBES, TASKS):
+            ones = np.ones((1, len(runs[min(runs)][f"labels/{task}"])), dtype=np.int32)
+            row[f"{probe} {task}"] = aurocs(list(runs.values()), f"{probe}/{task}", ones).mean()
+        shared = sorted(runs.keys() & base.keys())
+        if rung != arguments.base and shared:
+            gains = {task: gains_over([base[s] for s in shared], [runs[s] for s in shared], task) for task in TASKS}
+            row |= {f"gain {task}": f"{b.value:+.3f} ({b.low:+.3f} to {b.high:+.3f})" for task, (b, _) in gains.items()}
+            by_seed = np.mean([each for _, each in gains.values()], axis=0)
+            row["mean gain"] = by_seed.mean()
+            if len(shared) > 1:
+                row["spread"] = spread = by_seed.std(ddof=1)
+                row["kept"] = "yes" if sum(b.low > 0 for b, _ in gains.values()) >= 2 or by_seed.mean() > spread else "no"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -349,8 +366,11 @@ def main() -> None:
     arguments = parse_settings(Arguments)
     if arguments.action == "table":
         found = table(arguments)
-        found.to_csv(Path(arguments.output_dir, f"{arguments.split}.csv"), index=False)
-        print(found[[c for c in found if not c.endswith((" low", " high"))]].to_string(float_format=lambda v: f"{v:.3f}"))
+        name = f"{arguments.split}-over-{arguments.base}"
+        found.to_csv(Path(arguments.output_dir, f"{name}.csv"), index=False)
+        markdown = found.to_markdown(index=False, floatfmt=".3f", missingval="")
+        Path(arguments.output_dir, f"{name}.md").write_text(markdown + "\n")
+        print(markdown)
         return
     if arguments.action == "curves":
         print(save(plot_courses(arguments), Path(arguments.output_dir, "courses.png")))
