@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
 from ecg_jepa import EcgJepaForPreTraining, EcgJepaModel
+from ecg_jepa.commands import run_command
 from ecg_jepa.common.models import weights_digest
+from ecg_jepa.common.run_directory import own_directory
 from ecg_jepa.data.challenge_2021 import Georgia
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
 from ecg_jepa.data.records import find_database
@@ -56,15 +58,24 @@ def assert_same_tensors(one, other):
         assert torch.equal(tensor, second[name]), name
 
 
+def leave_as_if_killed(whole, directory, steps):
+    """Copy a run as it would be, had it been killed with `checkpoint-<steps>` as its last one, a step or two later."""
+    shutil.copytree(whole, directory, ignore=shutil.ignore_patterns("*.safetensors", "training_info.json", "README.md", "plots"))
+    for path in directory.glob("checkpoint-*"):
+        if int(path.name.split("-")[1]) > steps:
+            shutil.rmtree(path)
+    for path in whole.glob("checkpoint-*/*.safetensors"):
+        if (directory / path.parent.name).is_dir():
+            shutil.copy(path, directory / path.parent.name)
+
+
 @pytest.mark.parametrize(
     "flags", [(), ("--gradient_accumulation_steps", 2, "--mixed_precision", "bf16")], ids=["fp32", "bf16-accumulated"]
 )
 def test_resume_is_exact(pretrain, tmp_path, flags):
     precision = () if flags else ("--mixed_precision", "no")
     pretrain(tmp_path / "whole", *flags, *precision)
-    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-    for step in (4, 6):  # as if killed after step 3: metrics are ahead of the last checkpoint
-        shutil.rmtree(tmp_path / "resumed" / f"checkpoint-{step}")
+    leave_as_if_killed(tmp_path / "whole", tmp_path / "resumed", 2)
     (tmp_path / "resumed/unfinished-checkpoint-4").mkdir()
     pretrain(tmp_path / "resumed", *flags, *precision, "--resume_from_checkpoint", "latest")
     whole, resumed = metrics(tmp_path / "whole"), metrics(tmp_path / "resumed")
@@ -117,7 +128,7 @@ def test_export(pretrain, prepared_dir, tmp_path):
     names = {path.name for path in tmp_path.iterdir() if path.suffix != ".py"}
     assert names == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_config.yaml"),
-        *("training_info.json", "metrics.jsonl", "pretraining", "checkpoint-6", "plots"),
+        *("training_info.json", "metrics.jsonl", "pretraining", "checkpoint-6", "plots", ".lock"),
     }
     pictures = {path.name: path.read_bytes()[:4] for path in (tmp_path / "plots").iterdir()}
     assert pictures == {"pretraining.png": b"\x89PNG", "masks.png": b"\x89PNG"}
@@ -158,10 +169,108 @@ def test_mistakes_are_named(pretrain, tmp_path, flags, error, message):
         pretrain(tmp_path, *flags)
 
 
-def test_a_checkpoint_of_another_model_is_named_in_a_line(pretrain, tmp_path):
+def test_a_used_directory_is_refused(pretrain, tmp_path):
     pretrain(tmp_path / "run", "--max_steps", 2)
-    with pytest.raises(SystemExit, match="does not fit this run, whose model or optimiser is another"):
-        pretrain(tmp_path / "run", "--hidden_size", 64, "--resume_from_checkpoint", "latest")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit, match=r"holds a run .* --resume_from_checkpoint latest"):
+        pretrain(tmp_path / "run", "--max_steps", 2, "--seed", 1)
+    shutil.copytree(tmp_path / "run" / "checkpoint-2", tmp_path / "other" / "checkpoint-2")
+    with pytest.raises(SystemExit, match="holds a run"):  # another run's checkpoint does not make it this run's folder
+        pretrain(tmp_path / "run", "--max_steps", 2, "--resume_from_checkpoint", tmp_path / "other" / "checkpoint-2")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    pretrain(tmp_path / "run", "--max_steps", 2, "--seed", 1, "--save_steps", 1, "--overwrite_output_dir")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() != before
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    assert {path.name for path in (tmp_path / "run").glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+    assert "overwrite" not in (tmp_path / "run" / "training_config.yaml").read_text()  # not for whoever runs it again
+
+
+def test_two_runs_do_not_share_a_directory(pretrain, tmp_path):
+    with own_directory(tmp_path), pytest.raises(SystemExit, match="Another run is writing to"):
+        pretrain(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+CHANGES = {
+    **{"learning_rate": 0.02, "final_learning_rate": 1e-5, "warmup_steps": 1, "weight_decay": 0.2, "final_weight_decay": 0.3},
+    **{"adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-07, "max_grad_norm": 2.0, "batch_size": 16, "seed": 1},
+    **{"num_attention_heads": 2, "hidden_size": 64, "ema_momentum": 0.6, "final_ema_momentum": 0.9, "min_keep_ratio": 0.2},
+    **{"max_steps": 8, "gradient_accumulation_steps": 2, "mixed_precision": "no", "min_block_size": 4, "patch_size": 50},
+}
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, prepared_dir):
+    """A run of six steps with checkpoints of each second."""
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    data = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", "--output_dir", directory)
+    run_command("pretrain", [str(word) for word in (*data, *SIZES, *RECIPE)], "pretrain")
+    return directory
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_training_is_not_gone_on_with(pretrain, finished_run, tmp_path, name):
+    leave_as_if_killed(finished_run, tmp_path / "run", 4)
+    config = (tmp_path / "run" / "training_config.yaml").read_text()
+    with pytest.raises(SystemExit, match=rf"is of another training: recipe\.{name} was .*, is {CHANGES[name]}\. Set"):
+        pretrain(tmp_path / "run", f"--{name}", CHANGES[name], "--resume_from_checkpoint", "latest")
+    assert (tmp_path / "run" / "training_config.yaml").read_text() == config
+
+
+def test_allowed_changes_are_recorded(pretrain, finished_run, tmp_path):
+    leave_as_if_killed(finished_run, tmp_path / "run", 4)
+    changed = ("--max_steps", 8, "--learning_rate", 0.02)
+    pretrain(tmp_path / "run", *changed, "--resume_from_checkpoint", "latest", "--allow_changes")
+    info = json.loads((tmp_path / "run" / "training_info.json").read_text())
+    assert info["changes"] == [
+        {
+            "after_steps": 4,
+            "changed": {"recipe.max_steps": {"was": 6, "is": 8}, "recipe.learning_rate": {"was": 0.01, "is": 0.02}},
+        }
+    ]
+    # Killed again, the run remembers them, and is the one with the new settings.
+    leave_as_if_killed(tmp_path / "run", tmp_path / "again", 6)
+    pretrain(tmp_path / "again", *changed, "--resume_from_checkpoint", "latest")
+    assert json.loads((tmp_path / "again" / "training_info.json").read_text())["changes"] == info["changes"]
+    assert_same_tensors(tmp_path / "run" / "model.safetensors", tmp_path / "again" / "model.safetensors")
+
+
+def test_other_records_are_not_gone_on_with(pretrain, finished_run, prepared_dir, tmp_path):
+    leave_as_if_killed(finished_run, tmp_path / "run", 4)
+    shutil.copytree(find_database(prepared_dir, "synthetic").directory, tmp_path / "data" / "synthetic")
+    info_file = tmp_path / "data" / "synthetic" / "database.json"
+    info = json.loads(info_file.read_text())
+    info_file.write_text(json.dumps(info | {"content_digest": "f" * 64}))
+    with pytest.raises(SystemExit, match=r"databases\.synthetic\.digest was .*, is ffff"):
+        pretrain(tmp_path / "run", "--data_dir", tmp_path / "data", "--resume_from_checkpoint", "latest")
+
+
+@pytest.mark.parametrize("kept", [(), ("model.safetensors",), ("model.safetensors", "README.md", "training_info.json")])
+def test_a_run_killed_while_it_is_exported_is_finished(pretrain, finished_run, tmp_path, kept):
+    leave_as_if_killed(finished_run, tmp_path / "run", 6)
+    for name in kept:
+        (tmp_path / "run" / name).write_bytes((finished_run / name).read_bytes()[:100])
+    if "training_info.json" in kept:  # whole, but of other weights
+        shutil.copy(finished_run / "training_info.json", tmp_path / "run")
+    pretrain(tmp_path / "run", "--resume_from_checkpoint", "latest")
+    assert_same_tensors(finished_run / "model.safetensors", tmp_path / "run" / "model.safetensors")
+    assert (tmp_path / "run" / "training_info.json").is_file()
+    assert "loss" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_a_finished_run_that_is_started_again_says_so(pretrain, finished_run, tmp_path, capsys):
+    shutil.copytree(finished_run, tmp_path / "run")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.name != ".lock"}
+    pretrain(tmp_path / "run", "--resume_from_checkpoint", "latest")
+    assert "is finished: there is nothing to resume" in capsys.readouterr().err
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_fewer_steps_than_the_checkpoint_are_refused(pretrain, finished_run, tmp_path):
+    leave_as_if_killed(finished_run, tmp_path / "run", 4)
+    with pytest.raises(SystemExit, match="is 4 steps far, more than max_steps=3"):
+        pretrain(tmp_path / "run", "--max_steps", 3, "--resume_from_checkpoint", "latest", "--allow_changes")
 
 
 def test_latest_without_a_checkpoint_starts_anew(pretrain, tmp_path, capsys):
@@ -235,8 +344,7 @@ def test_the_switches_of_the_recipe_train_resume_and_export(pretrain, tmp_path):
     switches = ("--position_encoding", "rotary", "--normalize_targets", "--center_targets", "--target_layers", 2)
     switches += ("--masks_per_record", 2, "--context_loss_weight", 0.5, "--variance_weight", 1, "--covariance_weight", 0.1)
     pretrain(tmp_path / "whole", *switches)
-    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-    shutil.rmtree(tmp_path / "resumed" / "checkpoint-6")
+    leave_as_if_killed(tmp_path / "whole", tmp_path / "resumed", 4)
     pretrain(tmp_path / "resumed", *switches, "--resume_from_checkpoint", "latest")
     assert_same_tensors(tmp_path / "whole" / "model.safetensors", tmp_path / "resumed" / "model.safetensors")
     assert {"context_loss", "variance_loss", "covariance_loss"} <= metrics(tmp_path / "whole")[-1].keys()

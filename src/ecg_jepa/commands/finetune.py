@@ -5,8 +5,9 @@ from typing import Any
 from accelerate import Accelerator
 
 from ..common.hardware import describe_hardware, use_all_cores
+from ..common.run_directory import clear, own_directory
 from ..finetuning.protocols import ProtocolSettings
-from ..finetuning.run import claim_directory, clear_directory, open_run, run_protocol
+from ..finetuning.run import WRITTEN, check_directory, open_run, run_protocol
 from ..publishing.classifier import export_classifier
 
 
@@ -27,17 +28,18 @@ def run(settings: ProtocolSettings) -> None:
 
 def train_and_export(settings: ProtocolSettings, accelerator: Accelerator) -> dict[str, Any] | None:
     """One run, from its data to its folder; the content of `metrics.json` on the main process, `None` on others."""
-    with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            claim_directory(settings)
-    opened = open_run(settings, accelerator)
-    if accelerator.is_main_process and settings.overwrite_output_dir:
-        clear_directory(settings.output_dir)  # only now: records, labels and weights are known to fit
-    result = run_protocol(opened)
-    if result is None:
-        return None
-    export_classifier(opened, result, describe_hardware(accelerator))
-    return result.metrics
+    with own_directory(settings.output_dir, accelerator.is_main_process):
+        with accelerator.main_process_first():
+            if accelerator.is_main_process:
+                check_directory(settings)
+        opened = open_run(settings, accelerator)
+        if accelerator.is_main_process and settings.overwrite_output_dir:
+            clear(settings.output_dir, WRITTEN)  # only now: records, labels and weights are known to fit
+        result = run_protocol(opened)
+        if result is None:
+            return None
+        export_classifier(opened, result, describe_hardware(accelerator))
+        return result.metrics
 
 
 def report(settings: ProtocolSettings, metrics: dict[str, Any]) -> None:

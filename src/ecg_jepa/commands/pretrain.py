@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 
 from ..common.figures import save
+from ..common.files import TRAINING_INFO_FILE, read_json
 from ..common.hardware import describe_hardware, use_all_cores
 from ..common.logs import progress_bar
-from ..common.settings import write_yaml
+from ..common.models import weights_digest
+from ..common.run_directory import MODEL_FILES, clear, left_in, own_directory
 from ..data.corpus import Corpus
 from ..data.records import find_database
 from ..data.synthetic import Synthetic, generate_if_absent
@@ -21,7 +23,7 @@ from ..embedding import embed
 from ..evaluation.linear_probe import ProbeResult, linear_probe
 from ..finetuning.task_data import TaskData
 from ..modeling_ecg_jepa import EcgJepaModel
-from ..pretraining.loop import PretrainingRun, train
+from ..pretraining.loop import WRITTEN, PretrainingRun, train
 from ..pretraining.objective import BatchKey
 from ..pretraining.objectives import objective_class
 from ..pretraining.plots import plot_pretraining
@@ -34,10 +36,52 @@ _RECORDS_IN_PICTURES = 16
 
 
 def run(recipe: PretrainingRecipe) -> None:
-    """Open the corpus, train, export, draw, and probe if asked to."""
+    """Train in a folder of its own, unless that is done."""
     accelerator = Accelerator(
         mixed_precision=recipe.mixed_precision, log_with=recipe.report_to or None, project_dir=recipe.output_dir
     )
+    with own_directory(recipe.output_dir, accelerator.is_main_process):
+        finished = [False]
+        if accelerator.is_main_process:
+            check_directory(recipe)
+            finished = [is_finished(recipe)]
+        if broadcast_object_list(finished)[0]:
+            logger.info(f"The run in {recipe.output_dir} is finished: there is nothing to resume.")
+        else:
+            pretrain(recipe, accelerator)
+    accelerator.end_training()
+
+
+def check_directory(recipe: PretrainingRecipe) -> None:
+    """
+    See whether the folder of a run may be used; nothing in it is touched yet.
+
+    Raises:
+        FileExistsError: if it holds another run, unless this one goes on from it or replaces it.
+    """
+    directory, resumed = Path(recipe.output_dir), recipe.resume_from_checkpoint
+    goes_on = resumed == "latest" or (resumed is not None and Path(resumed).resolve().parent == directory.resolve())
+    left = left_in(directory, (*MODEL_FILES, "metrics.jsonl", "checkpoint-*"))
+    if left and not goes_on and not recipe.overwrite_output_dir:
+        names = ", ".join(path.name for path in left[:3])
+        raise FileExistsError(
+            f"{directory} holds a run ({names}{', ...' if len(left) > 3 else ''}): go on with --resume_from_checkpoint latest, "
+            "replace it with --overwrite_output_dir, or choose another --output_dir."
+        )
+
+
+def is_finished(recipe: PretrainingRecipe) -> bool:
+    """Whether the folder holds this very run, exported: what a cluster starts again may have come to its end."""
+    path = Path(recipe.output_dir, TRAINING_INFO_FILE)
+    if recipe.resume_from_checkpoint != "latest" or not path.is_file():
+        return False
+    info = read_json(path)
+    same = all(info.get("settings", {}).get(name) == value for name, value in recipe.what_trains().items())
+    return same and info.get("weights") == weights_digest(recipe.output_dir)
+
+
+def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
+    """Open the corpus, train, draw, export, and probe if asked to."""
     set_seed(recipe.seed)
     use_all_cores(accelerator)
     with accelerator.main_process_first():
@@ -47,9 +91,8 @@ def run(recipe: PretrainingRecipe) -> None:
     config = recipe.model_config(records.sampling_rate, records.amplitude_free)
     objective = objective_class(recipe.objective)(config, recipe).to(accelerator.device)
     output_dir = Path(recipe.output_dir)
-    if accelerator.is_main_process:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        write_yaml(recipe, output_dir / "training_config.yaml")
+    if accelerator.is_main_process and recipe.overwrite_output_dir:
+        clear(output_dir, WRITTEN)  # only now: records and model are known to fit
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(recipe).items()})
 
     logger.info(
@@ -63,12 +106,11 @@ def run(recipe: PretrainingRecipe) -> None:
     train(training)
 
     if accelerator.is_main_process:
-        export_pretraining(training, describe_hardware(accelerator))
         draw_pictures(training)
+        export_pretraining(training, describe_hardware(accelerator))
         logger.info(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")
         if probe is not None:
             compare_with_untrained(recipe, objective.encoder, probe)
-    accelerator.end_training()
 
 
 def make_synthetic_database(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:

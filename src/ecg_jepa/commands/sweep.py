@@ -6,6 +6,7 @@ from accelerate import Accelerator
 
 from ..common.hardware import use_all_cores
 from ..common.logs import progress_bar
+from ..common.run_directory import own_directory
 from ..finetuning.sweep import SweepSettings, plan
 from ..finetuning.sweep_folder import SweepFolder, check_sources, write_failure
 from .finetune import train_and_export
@@ -18,6 +19,12 @@ def run(sweep: SweepSettings) -> None:
     accelerator = Accelerator()
     use_all_cores(accelerator)
     check_sources(sweep)
+    with own_directory(sweep.output_dir, accelerator.is_main_process):
+        run_all(sweep, accelerator)
+
+
+def run_all(sweep: SweepSettings, accelerator: Accelerator) -> None:
+    """What is not finished, one after the other."""
     runs = plan(sweep)
     count = sum(placed.finished for placed in map(SweepFolder().place, runs))
     logger.info(f"{len(runs)} runs, of which {count} are finished, in {sweep.output_dir}")

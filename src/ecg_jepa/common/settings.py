@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn, TypeVar, dataclass_transform
 import pydantic
 import yaml
 
-from .files import shipped
+from .files import replace_file, shipped
 
 T = TypeVar("T")
 
@@ -187,10 +187,10 @@ def shipped_configuration(settings: Any, apart_from: Collection[str]) -> str | N
     return None
 
 
-def write_yaml(settings: Any, path: str | Path) -> None:
-    """Write settings so that `--config` reads them back; `None` values are left out."""
-    values = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
-    Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
+def write_yaml(settings: Any, path: str | Path, leave_out: Collection[str] = ()) -> None:
+    """Write settings so that `--config` reads them back; `None` values are left out, as are those named."""
+    values = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None and key not in leave_out}
+    replace_file(path, yaml.safe_dump(values, sort_keys=False))
 
 
 class _Parser(argparse.ArgumentParser):

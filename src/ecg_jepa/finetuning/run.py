@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from ..common.run_directory import MODEL_FILES
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Predictions, summarize
 from .classifier import build_classifier
 from .encoders import find_start
@@ -18,11 +19,7 @@ from .task_data import LabelBudget, TaskData
 PLOTS_DIR = "plots"
 
 # What a run writes, in patterns; a folder may hold other files, which are none of its business.
-WRITTEN = (
-    *(METRICS_FILE, PREDICTIONS_FILE, "training_config.yaml", "training_info.json", "not_scored.json", "README.md"),
-    *("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json", "*_ecg_jepa.py"),
-    f"{PLOTS_DIR}/*.png",
-)
+WRITTEN = (*MODEL_FILES, METRICS_FILE, PREDICTIONS_FILE, "not_scored.json", f"{PLOTS_DIR}/*.png")
 
 
 @dataclass
@@ -41,13 +38,12 @@ class FinetuningResult:
     seconds: float
 
 
-def claim_directory(settings: ProtocolSettings) -> None:
+def check_directory(settings: ProtocolSettings) -> None:
     """
-    Make the run's folder; nothing in it is touched yet.
+    See whether the folder of a run may be used; nothing in it is touched yet.
 
     Raises:
         FileExistsError: if it holds a finished run, unless `overwrite_output_dir`, or a model that is no classifier.
-        OSError: if it cannot be written to.
     """
     directory = Path(settings.output_dir)
     if (directory / METRICS_FILE).is_file() and not settings.overwrite_output_dir:
@@ -59,17 +55,6 @@ def claim_directory(settings: ProtocolSettings) -> None:
         raise FileExistsError(f"{directory} holds a model that is no classifier: choose another --output_dir.")
     if Path(settings.model_name_or_path).is_dir() and Path(settings.model_name_or_path).resolve() == directory.resolve():
         raise FileExistsError(f"{directory} holds the weights to start from: choose another --output_dir.")
-    directory.mkdir(parents=True, exist_ok=True)
-    probe = directory / ".writable"
-    probe.touch()
-    probe.unlink()
-
-
-def clear_directory(directory: str | Path) -> None:
-    """Remove what a run has left in its folder, and nothing else."""
-    for pattern in WRITTEN:
-        for path in Path(directory).glob(pattern):
-            path.unlink()
 
 
 def load_task(settings: ProtocolSettings) -> TaskData:

@@ -1,83 +1,240 @@
-"""Resumable state of a run: `checkpoint-<step>` folders that are complete or absent."""
+"""Resumable state of a run: `checkpoint-<step>` folders that are whole or passed over."""
 
-import json
 import logging
+import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
+
+from ..common.files import digest_files, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _PROGRESS_FILE = "progress.json"
 
+# What writing raises when a disk is full: from Python, from safetensors, and from torch (whose writer raises nothing better).
+_CANNOT_WRITE = (OSError, SafetensorError, RuntimeError)
+
 
 class Checkpoints:
     """
     Saves and restores what was given to `accelerator.prepare`, random states and the number of steps done.
 
+    Beside them, `progress.json` holds what is trained, what of it was changed on the way, and size and SHA-256 of every file.
+
     Args:
         accelerator: of the run.
         output_dir: where the `checkpoint-<step>` folders are.
         keep: how many to keep.
+        training: what decides what comes out, as plain values: a checkpoint of another training is refused.
+        allow_changes: go on from it all the same, and record what was changed.
     """
 
-    def __init__(self, accelerator: Accelerator, output_dir: Path, keep: int):
+    def __init__(
+        self, accelerator: Accelerator, output_dir: Path, keep: int, training: Mapping[str, Any], allow_changes: bool = False
+    ):
         self.accelerator = accelerator
         self.output_dir = output_dir
         self.keep = keep
+        self.training = dict(training)
+        self.allow_changes = allow_changes
+        self.changes: list[dict[str, Any]] = []
 
-    def save(self, steps_done: int) -> None:
-        """Write `checkpoint-<steps_done>`; it gets its name only when it is complete, so a kill leaves no half of one."""
+    def save(self, steps_done: int) -> bool:
+        """
+        Write `checkpoint-<steps_done>`, which gets its name only when it is whole and on disk. Returns whether it was written: a
+        full disk costs the checkpoint, not the run, and says so.
+
+        Raises:
+            FloatingPointError: if a weight is not finite; the checkpoints before stay.
+        """
+        self._check_weights(steps_done)
         unfinished = self.output_dir / f"unfinished-checkpoint-{steps_done}"
         if self.accelerator.is_main_process:
             shutil.rmtree(unfinished, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(unfinished))
-        self.accelerator.wait_for_everyone()
+        fault = ""
+        try:
+            self.accelerator.save_state(str(unfinished))
+        except _CANNOT_WRITE as error:
+            fault = str(error)
+        failures = self.accelerator.reduce(torch.tensor(int(bool(fault)), device=self.accelerator.device)).item()
         if self.accelerator.is_main_process:
-            (unfinished / _PROGRESS_FILE).write_text(json.dumps({"steps_done": steps_done}) + "\n")
-            final = self.output_dir / f"checkpoint-{steps_done}"
-            shutil.rmtree(final, ignore_errors=True)
-            unfinished.rename(final)
-            for outdated in self.existing()[: -self.keep]:
-                shutil.rmtree(outdated)
+            try:
+                if failures:
+                    raise OSError(fault or "another process could not write its part")
+                self._finish(unfinished, steps_done)
+            except _CANNOT_WRITE as error:
+                failures = 1
+                shutil.rmtree(unfinished, ignore_errors=True)
+                logger.warning(f"checkpoint-{steps_done} could not be written, training goes on without it: {error}")
         self.accelerator.wait_for_everyone()
+        return not failures
+
+    def _check_weights(self, steps_done: int) -> None:
+        for model in self.accelerator._models:
+            broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+            if broken:
+                kept = ", ".join(path.name for path in self.existing()) or "none"
+                raise FloatingPointError(
+                    f"After {steps_done} steps, weights are not finite ({broken[0]} and {len(broken) - 1} more): nothing was "
+                    f"saved. Checkpoints before: {kept}."
+                )
+
+    def _finish(self, unfinished: Path, steps_done: int) -> None:
+        """Describe what was written, see that it is on disk, give it its name, and remove outdated ones."""
+        files = sorted(path for path in unfinished.rglob("*") if path.is_file())
+        contents = {
+            str(path.relative_to(unfinished)): {"size": path.stat().st_size, "sha256": digest_files([path])} for path in files
+        }
+        progress = {"steps_done": steps_done, "training": self.training, "changes": self.changes, "files": contents}
+        write_json(unfinished / _PROGRESS_FILE, progress)
+        for path in [*files, unfinished / _PROGRESS_FILE, unfinished]:
+            _flush(path)
+        final = self.output_dir / f"checkpoint-{steps_done}"
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
+        _flush(self.output_dir)
+        for outdated in self.existing()[: -self.keep]:
+            shutil.rmtree(outdated)
 
     def existing(self) -> list[Path]:
         """Checkpoint folders, from the fewest steps to the most."""
         found = [(int(match[1]), path) for path in self.output_dir.glob("*") if (match := _NAME.fullmatch(path.name))]
         return [path for _, path in sorted(found)]
 
-    def restore(self, name: str | None) -> int:
+    def restore(self, name: str | None, max_steps: int) -> int:
         """
-        Restore `"latest"` or the folder of that path, and return the number of steps done; 0 for `None`, and for `"latest"`
-        where there is none yet.
+        Restore `"latest"` (the newest that is whole; others are named) or the folder of that path, and return the number of steps
+        done; 0 for `None`, and for `"latest"` where there is none yet.
+
+        Args:
+            name: of the checkpoint.
+            max_steps: of the run.
 
         Raises:
-            FileNotFoundError: if the folder is no complete checkpoint.
-            ValueError: if it is of another model.
+            FileNotFoundError: if the folder is no checkpoint.
+            ValueError: if it is damaged, of another training (unless changes are allowed), or further than `max_steps`.
         """
-        if name is None:
+        found: list[Any] = [None, None]
+        if self.accelerator.is_main_process:
+            # Other processes must not wait for one that has found a fault.
+            try:
+                found = [self._find(name, max_steps), None]
+            except (FileNotFoundError, ValueError) as error:
+                found = [None, error]
+        path, fault = broadcast_object_list(found)
+        if fault is not None:
+            raise fault
+        if path is None:
             return 0
-        if name == "latest":
-            existing = self.existing()
-            if not existing:
-                logger.info(f"No checkpoint in {self.output_dir} yet: starting from the beginning.")
-                return 0
-            path = existing[-1]
-        else:
-            path = Path(name)
-        if not (path / _PROGRESS_FILE).is_file():
-            available = ", ".join(str(p) for p in self.existing()) or "none"
-            raise FileNotFoundError(f"{path} is no complete checkpoint (no {_PROGRESS_FILE}); available: {available}.")
+        progress = read_json(path / _PROGRESS_FILE)
         try:
             self.accelerator.load_state(str(path))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"{path} does not fit this run, whose model or optimiser is another: {reason}") from error
-        steps_done = int(json.loads((path / _PROGRESS_FILE).read_text())["steps_done"])
-        logger.info(f"Resumed from {path} after {steps_done} steps.")
-        return steps_done
+        self.changes = self._changes_since(progress)
+        logger.info(f"Resumed from {path} after {progress['steps_done']} steps.")
+        return int(progress["steps_done"])
+
+    def _find(self, name: str | None, max_steps: int) -> Path | None:
+        """The checkpoint to go on from, if there is one; it is whole, and of this training."""
+        if name is None:
+            return None
+        path = self._latest() if name == "latest" else Path(name)
+        if path is None:
+            return None
+        if fault := fault_of(path):
+            others = ", ".join(str(p) for p in self.existing() if p != path and not fault_of(p)) or "none"
+            kind = FileNotFoundError if not (path / _PROGRESS_FILE).is_file() else ValueError
+            raise kind(f"{path} is no complete checkpoint: {fault}. Whole ones: {others}.")
+        progress = read_json(path / _PROGRESS_FILE)
+        if progress["steps_done"] > max_steps:
+            raise ValueError(
+                f"{path} is {progress['steps_done']} steps far, more than max_steps={max_steps}: raise --max_steps, or resume "
+                "from an earlier checkpoint."
+            )
+        if "training" not in progress:
+            logger.warning(f"{path} was written by an older version: whether it is of the same training cannot be checked.")
+            return path
+        changed = differences(progress["training"], self.training)
+        if changed and not self.allow_changes:
+            listing = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in changed.items())
+            raise ValueError(
+                f"{path} is of another training: {listing}. Set these as they were, or go on with --allow_changes, which records "
+                "them; a new training needs another --output_dir."
+            )
+        return path
+
+    def _latest(self) -> Path | None:
+        """The newest whole checkpoint; `None` if there is none yet."""
+        existing = self.existing()
+        for path in reversed(existing):
+            if not (fault := fault_of(path)):
+                return path
+            logger.warning(f"{path} is passed over: {fault}.")
+        if existing:
+            raise ValueError(f"None of the checkpoints in {self.output_dir} is whole: start anew with --overwrite_output_dir.")
+        logger.info(f"No checkpoint in {self.output_dir} yet: starting from the beginning.")
+        return None
+
+    def _changes_since(self, progress: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What was changed on the way here, and what is changed now."""
+        before = list(progress.get("changes", []))
+        changed = differences(progress["training"], self.training) if "training" in progress else {}
+        if not changed:
+            return before
+        now = {key: {"was": old, "is": new} for key, (old, new) in changed.items()}
+        return [*before, {"after_steps": progress["steps_done"], "changed": now}]
+
+
+def fault_of(path: Path) -> str | None:
+    """What is wrong with a checkpoint folder, in words; `None` if it is whole. Those of before there were digests are trusted."""
+    progress_file = path / _PROGRESS_FILE
+    if not progress_file.is_file():
+        return f"it has no {_PROGRESS_FILE}"
+    try:
+        progress = read_json(progress_file)
+    except (OSError, ValueError) as error:
+        return str(error)
+    if not isinstance(progress, dict) or not isinstance(progress.get("steps_done"), int):
+        return f"{_PROGRESS_FILE} does not say how many steps were done"
+    for name, expected in progress.get("files", {}).items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != expected["size"]:
+            return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
+        if digest_files([file]) != expected["sha256"]:
+            return f"{name} is not what was written (SHA-256)"
+    return None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two nested mappings of plain values do not share: dotted key -> (old, new); `None` where one has no such key."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*old, *(key for key in new if key not in old)]:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found |= {f"{key}.{inner}": pair for inner, pair in differences(before, after).items()}
+        elif before != after:
+            found[key] = (before, after)
+    return found
+
+
+def _flush(path: Path) -> None:
+    """See a file, or the names in a folder, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

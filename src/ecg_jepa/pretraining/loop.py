@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,18 @@ import torch
 from accelerate import Accelerator
 
 from ..common.optimization import gradient_norm, parameter_groups, set_schedules
+from ..common.run_directory import MODEL_FILES, clear
+from ..common.settings import write_yaml
 from ..data.corpus import BatchNormalizer, Corpus, CorpusBatch
 from ..modeling_ecg_jepa import EcgJepaModel
 from .checkpointing import Checkpoints
 from .monitoring import Monitor, collapse_measures
 from .objective import BatchKey, Objective, StepOutput
-from .recipe import PretrainingRecipe
+from .recipe import OF_ONE_START, PretrainingRecipe
+
+# What a finished run leaves in its folder, in patterns, beside what it leaves on the way.
+EXPORTED = (*MODEL_FILES, "pretraining", "plots/*.png")
+WRITTEN = (*EXPORTED, "metrics.jsonl", "checkpoint-*", "unfinished-checkpoint-*")
 
 
 @dataclass
@@ -30,6 +36,7 @@ class PretrainingRun:
         objective: to learn; trained in place.
         output_dir: for checkpoints and `metrics.jsonl`.
         probe: what to measure of the encoder at evaluations beside loss and collapse, name -> value; it must not train it.
+        changes: of settings and records, since the run was begun; filled in when it is resumed.
     """
 
     recipe: PretrainingRecipe
@@ -38,6 +45,7 @@ class PretrainingRun:
     objective: Objective
     output_dir: Path
     probe: Callable[[EcgJepaModel], dict[str, float]] | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.normalize = BatchNormalizer(*self.corpus.lead_statistics()).to(self.accelerator.device)
@@ -48,6 +56,25 @@ class PretrainingRun:
     def metrics_file(self) -> Path:
         """The log."""
         return self.output_dir / "metrics.jsonl"
+
+    def training(self) -> dict[str, Any]:
+        """What decides what comes out of the run, as plain values: a checkpoint of another training is not gone on from."""
+        weights = self.corpus.weights.tolist()
+        return {
+            "recipe": self.recipe.what_trains(),
+            "databases": {
+                d.name: {"weight": weight, "records": len(records), "digest": d.info.identity}
+                for d, weight, records in zip(self.corpus.databases, weights, self.corpus.records, strict=True)
+            },
+            "num_processes": self.accelerator.num_processes,
+        }
+
+    def begin(self, changes: list[dict[str, Any]]) -> None:
+        """Now that the run is known to be possible: what it is goes into its folder, what was exported before goes out."""
+        self.changes = changes
+        if self.accelerator.is_main_process:
+            clear(self.output_dir, EXPORTED)
+            write_yaml(self.recipe, self.output_dir / "training_config.yaml", leave_out=OF_ONE_START)
 
     def inputs(self, batch: CorpusBatch, key: BatchKey) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """This process's part of a batch as the objective takes it: normalised records, and what is drawn for them."""
@@ -67,10 +94,11 @@ def train(run: PretrainingRun) -> None:
         eps=recipe.adam_epsilon,
     )
     network, optimizer = accelerator.prepare(_with_options(objective, recipe), optimizer)
-    checkpoints = Checkpoints(accelerator, run.output_dir, recipe.save_total_limit)
-    start = checkpoints.restore(recipe.resume_from_checkpoint)
-    monitor = Monitor(accelerator, run.metrics_file, start, recipe.max_steps)
     evaluate = HeldOut(run, network)
+    checkpoints = Checkpoints(accelerator, run.output_dir, recipe.save_total_limit, run.training(), recipe.allow_changes)
+    start = checkpoints.restore(recipe.resume_from_checkpoint, recipe.max_steps)
+    run.begin(checkpoints.changes)
+    monitor = Monitor(accelerator, run.metrics_file, start, recipe.max_steps)
     accumulation = recipe.gradient_accumulation_steps
     batches = run.corpus.batches(start * accumulation, accelerator.process_index, accelerator.num_processes)
 

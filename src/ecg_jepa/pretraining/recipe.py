@@ -5,9 +5,10 @@ Each objective has a recipe: the common settings and its own, all flat keys of o
 that `--help` is quick; the objectives are in `objectives/`.
 """
 
+import dataclasses
 import logging
 import typing
-from typing import Literal
+from typing import Any, Literal
 
 from ..common.schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
 from ..common.settings import check_at_least, check_share, option, settings, shipped_configuration
@@ -18,10 +19,14 @@ if typing.TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Settings that say how it is started this time, and are not for the next.
+OF_ONE_START = frozenset({"resume_from_checkpoint", "allow_changes", "overwrite_output_dir"})
+
 # Settings that say where a run lies and what it tells, not what it trains.
 RUN_ONLY = frozenset(
     {
-        *("data_dir", "output_dir", "resume_from_checkpoint", "seed", "save_steps", "save_total_limit", "logging_steps"),
+        *("data_dir", "output_dir", "seed", "save_steps", "save_total_limit", "logging_steps"),
+        *OF_ONE_START,
         *("eval_steps", "eval_batches", "report_to", "probe_task", "probe_records", "probe_seeds", "torch_compile"),
         "gradient_checkpointing",
     }
@@ -73,6 +78,8 @@ class PretrainingRecipe:
     # Run
     output_dir: str = option("runs/pretrain", "folder for checkpoints, logs and the exported encoder")
     resume_from_checkpoint: str | None = option(None, "'latest' or the path of a checkpoint-<step> folder")
+    allow_changes: bool = option(False, "resume with other settings or records than before, and record what was changed")
+    overwrite_output_dir: bool = option(False, "remove what another run left in output_dir")
     seed: int = option(0, "of initial weights, crops and masks")
     mixed_precision: Literal["no", "bf16"] = option("bf16", "compute in bfloat16; weights stay float32")
     torch_compile: bool = option(False, "compile the model")
@@ -101,6 +108,8 @@ class PretrainingRecipe:
         check_share(self, "adam_beta1", "adam_beta2")
         if self.crop_duration <= 0 or self.adam_epsilon <= 0:
             raise ValueError(f"crop_duration={self.crop_duration} and adam_epsilon={self.adam_epsilon} must be positive.")
+        if self.overwrite_output_dir and self.resume_from_checkpoint is not None:
+            raise ValueError("overwrite_output_dir removes what resume_from_checkpoint goes on from: choose one of them.")
         if self.warmup_steps >= self.max_steps:
             logger.warning(
                 f"The run ends within its warm-up (warmup_steps={self.warmup_steps}, max_steps={self.max_steps}), at a learning "
@@ -121,6 +130,11 @@ class PretrainingRecipe:
         if abs(sum(weights.values()) - 1.0) > 1e-6:
             raise ValueError(f"databases: the weights sum to {sum(weights.values()):g}, not to 1.")
         return weights
+
+    def what_trains(self) -> dict[str, Any]:
+        """The settings that decide what comes out; of the records, their digests do."""
+        names = [f.name for f in dataclasses.fields(self) if f.name not in RUN_ONLY or f.name == "seed"]
+        return {name: getattr(self, name) for name in names if name not in ("databases", "synthetic_records")}
 
     def model_config(self, sampling_rate: int, amplitude_free: bool = False) -> "EcgJepaConfig":
         """

@@ -33,7 +33,7 @@ def export_classifier(run: FinetuningRun, result: FinetuningResult, hardware: st
         highpass_cutoff=data.database.info.highpass_cutoff,
     )
     save_checkpoint(directory, run.model, extractor)
-    write_yaml(settings, directory / "training_config.yaml")
+    write_yaml(settings, directory / "training_config.yaml", leave_out=("overwrite_output_dir",))
     np.savez_compressed(
         directory / PREDICTIONS_FILE,
         record_id=data.database.column("record_id")[data.splits["test"]].astype(str),

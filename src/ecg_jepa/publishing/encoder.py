@@ -1,7 +1,6 @@
 """What a finished pre-training run leaves behind: an encoder that `AutoModel.from_pretrained` reads, complete by itself."""
 
 from ..common.files import TRAINING_INFO_FILE
-from ..common.settings import write_yaml
 from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..pretraining.loop import PretrainingRun
 from ..pretraining.monitoring import last_metrics, training_seconds, untrained_metrics
@@ -20,8 +19,7 @@ def export_pretraining(run: PretrainingRun, hardware: str) -> None:
     config = run.objective.config
     mean, std = corpus.mixture_statistics()
     extractor = EcgJepaFeatureExtractor.for_model(config, mean, std, highpass_cutoff=corpus.highpass_cutoff())
-    write_yaml(recipe, directory / "training_config.yaml")
-    info = pretraining_info(recipe, corpus, hardware, training_seconds(run.metrics_file))
+    info = pretraining_info(run, hardware, training_seconds(run.metrics_file))
     databases = [
         {
             "name": d.name,
@@ -37,9 +35,9 @@ def export_pretraining(run: PretrainingRun, hardware: str) -> None:
             corpus.databases, corpus.weights, corpus.records, *corpus.lead_statistics(), strict=True
         )
     ]
-    for folder, network in ((directory, run.objective.encoder), (directory / "pretraining", run.objective.model)):
+    # The encoder last, and last of it what says that the run is finished.
+    for folder, network in ((directory / "pretraining", run.objective.model), (directory, run.objective.encoder)):
         save_checkpoint(folder, network, extractor)
-        write_training_info(folder, info)
         write_model_card(
             folder / "README.md",
             "encoder.md.jinja",
@@ -55,3 +53,4 @@ def export_pretraining(run: PretrainingRun, hardware: str) -> None:
             info=info,
             info_file=TRAINING_INFO_FILE,
         )
+        write_training_info(folder, info)

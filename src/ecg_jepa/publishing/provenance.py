@@ -3,7 +3,8 @@
 
 Both kinds of runs record `settings` (all of them), `configuration` (the shipped one that they agree with, or null), `databases`
 (name, digest of the prepared records, how many of them were trained on), `records_seen`, `versions`, `commit`, `hardware`,
-`seconds`, `finished` (UTC) and `weights` (digest of what was saved). Pre-training adds `objective`, fine-tuning `protocol`,
+`seconds`, `finished` (UTC) and `weights` (digest of what was saved). Pre-training adds `objective`, `num_processes` and `changes`
+(of settings and records on the way: after how many steps, what it was and what it is), fine-tuning `protocol`,
 `task`, `start` (name, directory and digest of the weights that it started from), `encoder` (as `metrics.json` has it) and
 `labels` (a digest).
 """
@@ -18,26 +19,24 @@ from typing import Any
 
 from ..common.files import TRAINING_INFO_FILE, write_json
 from ..common.models import weights_digest
-from ..data.corpus import Corpus
 from ..finetuning.loop import FinetuningRun
 from ..finetuning.run import FinetuningResult
-from ..pretraining.recipe import PretrainingRecipe
+from ..pretraining.loop import PretrainingRun
 
 _PACKAGES = ("ecg_jepa", "torch", "transformers", "accelerate", "datasets", "safetensors", "numpy", "scipy", "wfdb")
 
 
-def pretraining_info(recipe: PretrainingRecipe, corpus: Corpus, hardware: str, seconds: float) -> dict[str, Any]:
+def pretraining_info(run: PretrainingRun, hardware: str, seconds: float) -> dict[str, Any]:
     """Of a finished pre-training run; `seconds` of training, interruptions not counted."""
-    weights = corpus.weights.tolist()
+    recipe, training = run.recipe, run.training()
     return {
         "kind": "pretraining",
         "objective": recipe.objective,
         "configuration": recipe.configuration(),
         "settings": dataclasses.asdict(recipe),
-        "databases": [
-            {"name": d.name, "weight": weight, "records": len(records), "digest": d.info.identity}
-            for d, weight, records in zip(corpus.databases, weights, corpus.records, strict=True)
-        ],
+        "databases": [{"name": name, **database} for name, database in training["databases"].items()],
+        "num_processes": training["num_processes"],
+        "changes": run.changes,
         "records_seen": recipe.max_steps * recipe.batch_size * recipe.gradient_accumulation_steps,
         **_circumstances(hardware, seconds),
     }

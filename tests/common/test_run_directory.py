@@ -1,0 +1,51 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ecg_jepa.common.run_directory import clear, left_in, own_directory
+
+HOLD = """
+import sys, time
+from ecg_jepa.common.run_directory import own_directory
+with own_directory(sys.argv[1]):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_run_at_a_time(tmp_path):
+    with (
+        own_directory(tmp_path / "a" / "run"),
+        pytest.raises(BlockingIOError, match="Another run"),
+        own_directory(tmp_path / "a/run"),
+    ):
+        pass
+    with own_directory(tmp_path / "a" / "run"):  # let go of
+        pass
+    with own_directory(tmp_path / "b", wanted=False):
+        assert not (tmp_path / "b").exists()
+
+
+def test_a_dead_run_does_not_hold_its_directory(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "mine\n"
+    with pytest.raises(BlockingIOError), own_directory(tmp_path):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with own_directory(tmp_path):
+        pass
+
+
+def test_only_what_fits_is_removed(tmp_path):
+    (tmp_path / "checkpoint-1").mkdir()
+    (tmp_path / "checkpoint-1" / "a").touch()
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "notes.txt").touch()
+    patterns = ("checkpoint-*", "*.safetensors", "nothing")
+    assert [path.name for path in left_in(tmp_path, patterns)] == ["checkpoint-1", "model.safetensors"]
+    clear(tmp_path, patterns)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
