@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 
 from ecg_jepa.commands import run_command
 from ecg_jepa.common.figures import COLORS, new_figure, save
+from ecg_jepa.common.json_lines import read_lines
 from ecg_jepa.common.settings import make_settings, option, parse_settings, settings
 from ecg_jepa.configuration_ecg_jepa import EcgJepaConfig
 from ecg_jepa.data.records import find_database
@@ -328,7 +329,7 @@ def plot_courses(arguments: Arguments) -> Figure:
     """What was measured during runs: a colour per rung, a line per seed, dashes for what it was before training."""
     logs = {
         rung: [
-            pd.read_json(path, lines=True)
+            pd.DataFrame(read_lines(path))
             for seed in arguments.seeds
             if (path := Path(arguments.output_dir, f"{rung}-{seed}", "metrics.jsonl")).is_file()
         ]

@@ -60,7 +60,7 @@ def test_the_list_of_commands_and_the_version(capsys):
         (["pretrain", "--learning_rate", "-1"], 2, "learning_rate=-1.0 must be at least 0"),
         (["finetune", "--protocol", "lineal"], 2, "invalid protocol='lineal': should be 'linear', 'attentive', 'finetune' or"),
         (["finetune", "--model_name_or_path", "random:xs", "--data_dir", "nowhere"], 1, "No prepared database in nowhere"),
-        (["sweep", "--models", "random:xs", "--tasks", "rythm"], 2, "tasks: rythm unknown; choose among all,"),
+        (["sweep", "--models", "random:xs", "--tasks", "rythm"], 2, "Unknown task 'rythm': choose one of all,"),
         (["evaluate", "nowhere"], 1, "There is no folder nowhere"),
         (["embed", "--model_name_or_path", "nowhere", "--records_dir", "x"], 1, "nowhere is no directory with a config.json"),
         (["push", "nowhere", "--repo_id", "a/b"], 1, "There is no directory nowhere"),

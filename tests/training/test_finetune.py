@@ -79,7 +79,7 @@ def test_the_directory_is_a_complete_classifier(finetune, protocol, prepared_dir
     finetune(protocol, tmp_path, "--task", "superdiagnostic")
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "README.md"),
-        *("metrics.json", "predictions.npz", "training_config.yaml", "training_info.json", "plots"),
+        *("metrics.json", "predictions.npz", "training_config.yaml", "training_info.json", "plots", ".lock"),
     }
     pictures = {path.name: path.read_bytes()[:4] for path in (tmp_path / "plots").iterdir()}
     examples = {"ecg_MI.png", "ecg_CD.png"} if protocol == "attentive" else set()  # the most frequent of the test records

@@ -343,11 +343,12 @@ def test_a_probe_watches_and_changes_nothing(pretrain, tmp_path, capsys):
 def test_the_switches_of_the_recipe_train_resume_and_export(pretrain, tmp_path):
     switches = ("--position_encoding", "rotary", "--normalize_targets", "--center_targets", "--target_layers", 2)
     switches += ("--masks_per_record", 2, "--context_loss_weight", 0.5, "--variance_weight", 1, "--covariance_weight", 0.1)
+    switches += ("--invariance_weight", 2)
     pretrain(tmp_path / "whole", *switches)
     leave_as_if_killed(tmp_path / "whole", tmp_path / "resumed", 4)
     pretrain(tmp_path / "resumed", *switches, "--resume_from_checkpoint", "latest")
     assert_same_tensors(tmp_path / "whole" / "model.safetensors", tmp_path / "resumed" / "model.safetensors")
-    assert {"context_loss", "variance_loss", "covariance_loss"} <= metrics(tmp_path / "whole")[-1].keys()
+    assert {"context_loss", "variance_loss", "covariance_loss", "invariance_loss"} <= metrics(tmp_path / "whole")[-1].keys()
     assert AutoModel.from_pretrained(tmp_path / "whole").config.position_encoding == "rotary"
 
 

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from ..common.figures import save
 from ..common.files import TRAINING_INFO_FILE, read_json
 from ..common.hardware import describe_hardware, use_all_cores
+from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.models import weights_digest
 from ..common.run_directory import MODEL_FILES, clear, left_in, own_directory
@@ -139,7 +140,7 @@ def open_corpus(recipe: PretrainingRecipe) -> Corpus:
 def draw_pictures(training: PretrainingRun) -> None:
     """The course of the run, and what the objective shows of some records of its last batch."""
     recipe, objective, plots = training.recipe, training.objective, training.output_dir / "plots"
-    save(plot_pretraining(pd.read_json(training.metrics_file, lines=True)), plots / "pretraining.png")
+    save(plot_pretraining(pd.DataFrame(read_lines(training.metrics_file))), plots / "pretraining.png")
     last = recipe.max_steps * recipe.gradient_accumulation_steps - 1
     batch = training.corpus.batch(last).first(_RECORDS_IN_PICTURES).to(training.accelerator.device)
     drawn = objective.draw(BatchKey(recipe.seed, last), len(batch.signal))

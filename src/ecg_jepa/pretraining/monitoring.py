@@ -1,7 +1,6 @@
 """Is the run healthy, and how fast is it? Loss alone does not show a collapse of the representations."""
 
 import contextlib
-import json
 import logging
 import math
 import time
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from ..common.json_lines import JsonLines, read_lines
 from ..common.logs import duration, progress_bar
 from .objective import StepOutput
 
@@ -109,23 +109,19 @@ def signs_of_collapse(untrained: Mapping[str, float], now: Mapping[str, float]) 
     return signs
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def training_seconds(path: Path) -> float:
     """Of a whole run, from its `metrics.jsonl`: interruptions do not count."""
-    return sum(line.get("seconds", 0.0) for line in _read_lines(path))
+    return sum(line.get("seconds", 0.0) for line in read_lines(path))
 
 
 def last_metrics(path: Path) -> dict[str, Any]:
     """The last log line of a run, from its `metrics.jsonl`; empty if there is none."""
-    return next((line for line in reversed(_read_lines(path)) if "loss" in line), {})
+    return next((line for line in reversed(read_lines(path)) if "loss" in line), {})
 
 
 def untrained_metrics(path: Path) -> dict[str, Any]:
     """What was measured before the first step, from a run's `metrics.jsonl`; empty if nothing was."""
-    return {name: value for line in _read_lines(path) if line["step"] == 0 for name, value in line.items()}
+    return {name: value for line in read_lines(path) if line["step"] == 0 for name, value in line.items()}
 
 
 class Monitor:
@@ -143,7 +139,6 @@ class Monitor:
 
     def __init__(self, accelerator: Accelerator, path: Path, start: int, max_steps: int):
         self.accelerator = accelerator
-        self.path = path
         self.max_steps = max_steps
         self.bar = progress_bar(total=max_steps, initial=start, unit="step")
         self.losses: list[torch.Tensor] = []
@@ -153,9 +148,7 @@ class Monitor:
         self.untrained: dict[str, Any] = {}
         self.signs: dict[str, dict[str, str]] = {"": {}, _EVAL: {}}  # that the last measurements showed, of either kind
         if accelerator.is_main_process:
-            lines = path.read_text().splitlines() if path.is_file() else []
-            kept = [line for line in lines if start > 0 and json.loads(line)["step"] <= start]
-            path.write_text("".join(line + "\n" for line in kept))
+            self.lines = JsonLines(path, lambda line: 0 <= line["step"] <= start and start > 0)
             self.untrained = untrained_metrics(path)
 
     def update(self, step: int, loss: torch.Tensor, num_records: int, latents: torch.Tensor) -> None:
@@ -230,8 +223,7 @@ class Monitor:
         if line["step"] == 0:
             self.untrained |= line
         if self.accelerator.is_main_process:
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            self.lines.append(line)
         self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
 
     def close(self) -> None:

@@ -218,6 +218,9 @@ class JepaRecipe(PretrainingRecipe):
     variance_floor: float = option(1.0, "standard deviation below which that penalty begins")
     covariance_weight: float = option(0.0, "of a penalty on what channels of the context encoder have in common (VICReg)")
     spread_of: Literal["tokens", "records"] = option("tokens", "what both penalties look at: visible tokens, or their mean")
+    invariance_weight: float = option(
+        0.0, "of the squared distance between the mean of visible tokens and that of all tokens of the target encoder"
+    )
 
     # Target encoder
     ema_momentum: float = option(0.998, "of the target encoder at step 0")
@@ -232,6 +235,7 @@ class JepaRecipe(PretrainingRecipe):
             )
         check_at_least(self, 1, "min_block_size", "masks_per_record", "target_layers")
         check_at_least(self, 0, "context_loss_weight", "variance_weight", "variance_floor", "covariance_weight")
+        check_at_least(self, 0, "invariance_weight")
         check_share(self, "ema_momentum", "final_ema_momentum")
         coupled = self.center_targets or self.variance_weight or self.covariance_weight
         if self.gradient_accumulation_steps > 1 and coupled:

@@ -134,6 +134,23 @@ def test_the_penalties_add_to_the_loss(objective, of):
     torch.testing.assert_close(output.loss, hidden + 2 * variance + 3 * covariance)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_mean_of_what_is_visible_is_drawn_to_the_mean_of_everything(objective, count):
+    jepa, signal = objective(invariance_weight=4.0, masks_per_record=count).eval(), torch.randn(2, 12, 5000)
+    drawn = jepa.draw(BatchKey(0, 0), 2)
+    output = jepa(signal, **drawn)
+    masks = drawn["context_mask"].view(2, count, -1)
+    whole = output.latents.mean(dim=1)
+    apart = [
+        jepa.model.context_encoder(signal, patch_indices=masks[:, i]).last_hidden_state[:, 1:].mean(dim=1) - whole
+        for i in range(count)
+    ]
+    torch.testing.assert_close(output.figures["invariance_loss"], torch.stack(apart).square().mean())
+    hidden = objective(masks_per_record=count)
+    hidden.load_state_dict(jepa.state_dict())
+    torch.testing.assert_close(output.loss, hidden.eval()(signal, **drawn).loss + 4 * output.figures["invariance_loss"])
+
+
 @pytest.mark.parametrize("setting", [{"center_targets": True}, {"variance_weight": 1.0}, {"covariance_weight": 1.0}])
 def test_what_couples_records_refuses_accumulation(setting):
     with pytest.raises(ValueError, match="use a larger batch_size"):
@@ -144,6 +161,7 @@ def test_all_switches_compile_as_one_graph(tiny_config):
     config = EcgJepaConfig(**{**tiny_config.to_dict(), "position_encoding": "rotary"})
     switches = {"normalize_targets": True, "center_targets": True, "target_layers": 2, "masks_per_record": 2}
     switches |= {"context_loss_weight": 0.5, "variance_weight": 1.0, "covariance_weight": 0.1, "min_block_size": 3}
+    switches |= {"invariance_weight": 2.0}
     jepa, signal = Jepa(config, JepaRecipe(**switches)), torch.randn(3, 12, 500)
     compiled = torch.compile(jepa.forward, fullgraph=True, backend="aot_eager", dynamic=True)
     for index in range(3):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch.nn.functional import l1_loss, layer_norm, relu
+from torch.nn.functional import l1_loss, layer_norm, mse_loss, relu
 
 from ...configuration_ecg_jepa import EcgJepaConfig
 from ...data.corpus import CorpusBatch
@@ -68,6 +68,10 @@ class Jepa(Objective[JepaRecipe]):
             figures["variance_loss"], figures["covariance_loss"] = spread_losses(rows, recipe.variance_floor)
             loss = loss + recipe.variance_weight * figures["variance_loss"]
             loss = loss + recipe.covariance_weight * figures["covariance_loss"]
+        if recipe.invariance_weight:
+            whole = latents.mean(dim=1).repeat_interleave(recipe.masks_per_record, dim=0)
+            figures["invariance_loss"] = mse_loss(context.float().mean(dim=1), whole)
+            loss = loss + recipe.invariance_weight * figures["invariance_loss"]
         return StepOutput(loss, latents, {name: figure.detach() for name, figure in figures.items()})
 
     @torch.no_grad()
