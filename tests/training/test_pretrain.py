@@ -1,5 +1,6 @@
 """The whole script on a tiny model: training, exact resume, export."""
 
+import itertools
 import json
 import os
 import shutil
@@ -265,6 +266,61 @@ def test_a_finished_run_that_is_started_again_says_so(pretrain, finished_run, tm
     pretrain(tmp_path / "run", "--resume_from_checkpoint", "latest")
     assert "is finished: there is nothing to resume" in capsys.readouterr().err
     assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Make the gradients of some forwards, counted from 0, not finite."""
+
+    def plant(forwards):
+        forward, calls = Jepa.forward, itertools.count()
+
+        def poisoned(self, *args, **drawn):
+            output = forward(self, *args, **drawn)
+            if next(calls) in forwards:
+                output.loss = output.loss * float("nan")
+            return output
+
+        monkeypatch.setattr(Jepa, "forward", poisoned)
+
+    return plant
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_told(pretrain, prepared_dir, poison, tmp_path, capsys):
+    poison({3})
+    pretrain(tmp_path, "--eval_steps", 0)
+    lines = metrics(tmp_path)
+    skipped = next(line for line in lines if "skipped" in line)
+    assert (skipped["step"], skipped["skipped"]) == (4, 1)
+    corpus = Corpus.from_weights(prepared_dir, {"synthetic": 1.0}, batch_size=8, crop_length=1250)
+    assert skipped["records"] == corpus.record_ids(3)
+    assert len(skipped["records"]) == 8
+    assert "gradients are not finite, the step is skipped. Its records: synthetic/" in capsys.readouterr().err
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 5, 6]
+    assert all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / "model.safetensors").values())
+
+
+def test_many_steps_that_are_not_finite_end_the_run(pretrain, poison, tmp_path):
+    poison(range(3, 100))
+    with pytest.raises(SystemExit, match="not finite in 10 steps in a row, to step 13: resume from the last checkpoint"):
+        pretrain(tmp_path, "--max_steps", 20, "--save_steps", 3)
+    assert not (tmp_path / "model.safetensors").exists()
+    weights = load_file(sorted(tmp_path.glob("checkpoint-*"))[-1] / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_a_collapse_can_stop_the_run(pretrain, monkeypatch, tmp_path):
+    signs = {"position_share": "All of it is position."}
+    monkeypatch.setattr("ecg_jepa.pretraining.monitoring.signs_of_collapse", lambda untrained, now: signs)
+    with pytest.raises(SystemExit, match="Stopped after 1 steps of 6, as --stop_on_collapse asks: a sign of collapse"):
+        pretrain(tmp_path, "--stop_on_collapse")
+
+
+def test_divergence_is_warned_of(pretrain, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("ecg_jepa.pretraining.monitoring._DIVERGED", 0.5)
+    pretrain(tmp_path)
+    assert capsys.readouterr().err.count("at first: lower the learning rate") == 1
 
 
 def test_fewer_steps_than_the_checkpoint_are_refused(pretrain, finished_run, tmp_path):

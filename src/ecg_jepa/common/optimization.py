@@ -47,13 +47,8 @@ def set_schedules(optimizer: torch.optim.Optimizer, learning_rate: float, weight
             group["weight_decay"] = weight_decay
 
 
-def gradient_norm(accelerator: Accelerator, network: Any, max_norm: float, wanted: bool) -> torch.Tensor | float:
-    """
-    Norm of all gradients before they are clipped to `max_norm`; 0 does not clip, and then the norm is only computed if it is
-    `wanted`, and NaN otherwise.
-    """
+def gradient_norm(accelerator: Accelerator, network: Any, max_norm: float) -> torch.Tensor:
+    """Norm of all gradients before they are clipped to `max_norm`; 0 does not clip. The same on all processes."""
     if max_norm > 0:
         return accelerator.clip_grad_norm_(network.parameters(), max_norm)
-    if not wanted:
-        return float("nan")
     return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])

@@ -213,25 +213,40 @@ class Corpus:
         if self.batch_size % num_processes:
             raise ValueError(f"batch_size={self.batch_size} cannot be shared by {num_processes} processes: use a multiple.")
         share = self.batch_size // num_processes
-        draws = np.random.Generator(np.random.Philox(key=[self.seed, index])).random((3, self.batch_size))
-        draws = draws[:, rank * share : (rank + 1) * share]
-        cumulative = np.cumsum(self.weights)
-        which = np.searchsorted(cumulative / cumulative[-1], draws[0], side="right")
+        which, draws = self._draw(index)
+        which, draws = which[rank * share : (rank + 1) * share], draws[:, rank * share : (rank + 1) * share]
         signal = self._buffers.take((share, len(self.databases[0].info.lead_names), self.crop_length), patience)
         rows = signal.numpy()
         per_thread = -(-share // self._num_threads)
         parts = [slice(begin, begin + per_thread) for begin in range(0, share, per_thread)]
         with ThreadPoolExecutor(self._num_threads) as threads:
-            list(threads.map(lambda part: self._read(rows[part], which[part], *draws[1:, part]), parts))
+            list(threads.map(lambda part: self._read(rows[part], which[part], *draws[:, part]), parts))
         return CorpusBatch(signal, torch.from_numpy(which))
+
+    def record_ids(self, index: int) -> list[str]:
+        """Which records batch `index` is made of, `database/record_id` each."""
+        which, (record_draws, _) = self._draw(index)
+        return [
+            f"{self.databases[d].name}/{self.databases[d].column('record_id')[self._record(d, draw)]}"
+            for d, draw in zip(which.tolist(), record_draws.tolist(), strict=True)
+        ]
+
+    def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The databases of a batch's records, (batch_size,), and draws in [0, 1) for record and crop, (2, batch_size)."""
+        draws = np.random.Generator(np.random.Philox(key=[self.seed, index])).random((3, self.batch_size))
+        cumulative = np.cumsum(self.weights)
+        return np.searchsorted(cumulative / cumulative[-1], draws[0], side="right"), draws[1:]
+
+    def _record(self, database_index: int, draw: float) -> int:
+        records = self.records[database_index]
+        return int(records[int(draw * len(records))])
 
     def _read(self, rows: np.ndarray, which: np.ndarray, record_draws: np.ndarray, crop_draws: np.ndarray) -> None:
         """Fill `rows` with the crops that the draws, uniform in [0, 1), stand for. Copying lets other threads run."""
         for row, database_index, record_draw, crop_draw in zip(
             rows, which.tolist(), record_draws.tolist(), crop_draws.tolist(), strict=True
         ):
-            database, records = self.databases[database_index], self.records[database_index]
-            record = int(records[int(record_draw * len(records))])
+            database, record = self.databases[database_index], self._record(database_index, record_draw)
             start = int(crop_draw * (int(database.num_samples[record]) - self.crop_length + 1))
             row[...] = database.signal(record, start, self.crop_length)
 

@@ -80,7 +80,7 @@ def train(run: FinetuningRun, validation: Scorer) -> dict[str, Any]:
         loss = network(crops.to(accelerator.device), labels=labels.to(accelerator.device)).loss
         accelerator.backward(loss)
         evaluation_due = settings.evaluation_due(step)
-        norm = gradient_norm(accelerator, network, settings.max_grad_norm, evaluation_due)
+        norm = gradient_norm(accelerator, network, settings.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         progress.update()

@@ -76,6 +76,11 @@ class PretrainingRun:
             clear(self.output_dir, EXPORTED)
             write_yaml(self.recipe, self.output_dir / "training_config.yaml", leave_out=OF_ONE_START)
 
+    def records_of(self, step: int) -> Callable[[], list[str]]:
+        """For when a step goes wrong: the records of its batches."""
+        parts = self.recipe.gradient_accumulation_steps
+        return lambda: [name for part in range(parts) for name in self.corpus.record_ids(step * parts + part)]
+
     def inputs(self, batch: CorpusBatch, key: BatchKey) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """This process's part of a batch as the objective takes it: normalised records, and what is drawn for them."""
         device = self.accelerator.device
@@ -98,7 +103,7 @@ def train(run: PretrainingRun) -> None:
     checkpoints = Checkpoints(accelerator, run.output_dir, recipe.save_total_limit, run.training(), recipe.allow_changes)
     start = checkpoints.restore(recipe.resume_from_checkpoint, recipe.max_steps)
     run.begin(checkpoints.changes)
-    monitor = Monitor(accelerator, run.metrics_file, start, recipe.max_steps)
+    monitor = Monitor(accelerator, run.metrics_file, start, recipe.max_steps, recipe.stop_on_collapse)
     accumulation = recipe.gradient_accumulation_steps
     batches = run.corpus.batches(start * accumulation, accelerator.process_index, accelerator.num_processes)
 
@@ -116,12 +121,14 @@ def train(run: PretrainingRun) -> None:
                 accelerator.backward(output.loss / accumulation)
             losses.append(output.loss.detach())
         log_due = recipe.log_due(step)
-        norm = gradient_norm(accelerator, network, recipe.max_grad_norm, log_due)
-        optimizer.step()
+        norm = gradient_norm(accelerator, network, recipe.max_grad_norm)
+        usable = monitor.is_usable(step, norm, run.records_of(step))
+        if usable:
+            optimizer.step()
+            objective.after_step(step)
         optimizer.zero_grad()
-        objective.after_step(step)
-        monitor.update(step, torch.stack(losses).mean(), recipe.batch_size * accumulation, output.latents)
-        if log_due:
+        monitor.update(step, torch.stack(losses).mean() if usable else None, recipe.batch_size * accumulation, output.latents)
+        if log_due and usable:
             monitor.log(step, output, grad_norm=norm, learning_rate=recipe.learning_rate_at(step))
         if recipe.evaluation_due(step):
             with monitor.paused():

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ _TOKENS_MEASURED = 4096
 _RECORDS_MEASURED = 512
 
 _EVAL = "eval_"  # before names of what was measured on held-out records
+
+# A loss that is so many times what it was at first does not come back by itself.
+_DIVERGED = 2.0
+
+# Steps in a row whose gradients are not finite: fewer may be the fault of a record or two.
+_SKIPPED_AT_MOST = 10
+_NAMES_SHOWN = 8
 
 # More of the variance than this is position: what is in a patch no longer shows in its token.
 _ONLY_POSITION = 0.999
@@ -135,13 +142,18 @@ class Monitor:
         accelerator: of the run.
         path: of `metrics.jsonl`; lines from `start` on, left by an interrupted run, are dropped.
         start, max_steps: optimiser steps.
+        stop_on_collapse: a sign of collapse or divergence raises `FloatingPointError` instead of being warned of.
     """
 
-    def __init__(self, accelerator: Accelerator, path: Path, start: int, max_steps: int):
+    def __init__(self, accelerator: Accelerator, path: Path, start: int, max_steps: int, stop_on_collapse: bool = False):
         self.accelerator = accelerator
         self.max_steps = max_steps
+        self.stop_on_collapse = stop_on_collapse
+        self.first_loss: float | None = None
         self.bar = progress_bar(total=max_steps, initial=start, unit="step")
         self.losses: list[torch.Tensor] = []
+        self.skipped = self.skipped_in_a_row = 0
+        self.diverged = False
         self.num_records = 0
         self.logged_step = start
         self.since = time.perf_counter()
@@ -150,12 +162,48 @@ class Monitor:
         if accelerator.is_main_process:
             self.lines = JsonLines(path, lambda line: 0 <= line["step"] <= start and start > 0)
             self.untrained = untrained_metrics(path)
+            self.first_loss = next((line["loss"] for line in read_lines(path) if "loss" in line), None)
 
-    def update(self, step: int, loss: torch.Tensor, num_records: int, latents: torch.Tensor) -> None:
-        """After optimiser step `step`: its loss (a scalar on the device), records over all processes, and the step's latents."""
+    def is_usable(self, step: int, norm: torch.Tensor, records: Callable[[], list[str]]) -> bool:
+        """
+        Whether gradients of that norm may change weights. A step whose are not finite is skipped, counted, and told with its
+        records; what it would have changed is lost for good.
+
+        Args:
+            step: of the optimiser.
+            norm: of the gradients, the same on all processes.
+            records: returns the names of the records of the step.
+
+        Raises:
+            FloatingPointError: after too many such steps in a row; weights are those of before the first of them.
+        """
+        if torch.isfinite(norm):
+            self.skipped_in_a_row = 0
+            return True
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        names = records()
+        shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+        logger.warning(f"step {step + 1}/{self.max_steps}: gradients are not finite, the step is skipped. Its records: {shown}")
+        if self.accelerator.is_main_process:
+            self.lines.append({"step": step + 1, "skipped": self.skipped, "records": names})
+        if self.skipped_in_a_row >= _SKIPPED_AT_MOST:
+            raise FloatingPointError(
+                f"Gradients were not finite in {self.skipped_in_a_row} steps in a row, to step {step + 1}: resume from the last "
+                "checkpoint with a lower learning rate, or with --mixed_precision no to see whether precision is the cause "
+                "(--allow_changes)."
+            )
+        return False
+
+    def update(self, step: int, loss: torch.Tensor | None, num_records: int, latents: torch.Tensor) -> None:
+        """
+        After optimiser step `step`: its loss (a scalar on the device; `None` if it was skipped), records over all processes, and
+        the step's latents.
+        """
         if step == 0:  # the latents are of before the step
             self._write({"step": 0, **collapse_measures(latents)})
-        self.losses.append(loss.detach())
+        if loss is not None:
+            self.losses.append(loss.detach())
         self.num_records += num_records
         self.bar.update(step + 1 - self.bar.n)
 
@@ -184,6 +232,7 @@ class Monitor:
         remaining = (self.max_steps - step - 1) * elapsed / (step + 1 - self.logged_step)
         self.losses, self.num_records, self.logged_step = [], 0, step + 1
         self._write(line)
+        self._look_for_divergence(line)
         self._look_for_collapse(line, "")
         shown = ", ".join(f"{label} {line[name]:{style}}" for name, (label, style) in _SHOWN.items() if name in line)
         logger.info(f"step {step + 1}/{self.max_steps}: {shown}, {duration(remaining)} to go")
@@ -215,9 +264,26 @@ class Monitor:
             return
         signs = signs_of_collapse(untrained, now)
         # Of the probe at the end only: representations often get worse before they get better.
-        for name in signs.keys() - self.signs[prefix].keys() - {"probe_auroc"}:
-            logger.warning(f"step {line['step']}/{self.max_steps}: a sign of collapse. {signs[name]}")
+        for name in sorted(signs.keys() - self.signs[prefix].keys() - {"probe_auroc"}):
+            self._warn(line["step"], f"a sign of collapse. {signs[name]}")
         self.signs[prefix] = signs
+
+    def _look_for_divergence(self, line: dict[str, Any]) -> None:
+        """Warn once of a loss far above what it was at first."""
+        if self.first_loss is None:
+            self.first_loss = line["loss"]
+        elif line["loss"] > _DIVERGED * self.first_loss:
+            if not self.diverged:
+                self._warn(
+                    line["step"],
+                    f"the loss is {line['loss']:.3g}, and was {self.first_loss:.3g} at first: lower the learning rate.",
+                )
+            self.diverged = True
+
+    def _warn(self, step: int, sentence: str) -> None:
+        if self.stop_on_collapse:
+            raise FloatingPointError(f"Stopped after {step} steps of {self.max_steps}, as --stop_on_collapse asks: {sentence}")
+        logger.warning(f"step {step}/{self.max_steps}: {sentence}")
 
     def _write(self, line: dict[str, Any]) -> None:
         if line["step"] == 0:

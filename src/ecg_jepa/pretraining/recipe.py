@@ -27,6 +27,7 @@ RUN_ONLY = frozenset(
     {
         *("data_dir", "output_dir", "seed", "save_steps", "save_total_limit", "logging_steps"),
         *OF_ONE_START,
+        "stop_on_collapse",
         *("eval_steps", "eval_batches", "report_to", "probe_task", "probe_records", "probe_seeds", "torch_compile"),
         "gradient_checkpointing",
     }
@@ -79,6 +80,7 @@ class PretrainingRecipe:
     output_dir: str = option("runs/pretrain", "folder for checkpoints, logs and the exported encoder")
     resume_from_checkpoint: str | None = option(None, "'latest' or the path of a checkpoint-<step> folder")
     allow_changes: bool = option(False, "resume with other settings or records than before, and record what was changed")
+    stop_on_collapse: bool = option(False, "end the run at a sign of collapse or divergence instead of warning of it")
     overwrite_output_dir: bool = option(False, "remove what another run left in output_dir")
     seed: int = option(0, "of initial weights, crops and masks")
     mixed_precision: Literal["no", "bf16"] = option("bf16", "compute in bfloat16; weights stay float32")
