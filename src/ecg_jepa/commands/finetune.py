@@ -6,6 +6,7 @@ from accelerate import Accelerator
 
 from ..common.hardware import describe_hardware, use_all_cores
 from ..common.run_directory import clear, own_directory
+from ..common.signals import end_with_launcher
 from ..finetuning.protocols import ProtocolSettings
 from ..finetuning.run import WRITTEN, check_directory, open_run, run_protocol
 from ..publishing.classifier import export_classifier
@@ -13,6 +14,7 @@ from ..publishing.classifier import export_classifier
 
 def run(settings: ProtocolSettings) -> None:
     """Run the protocol and say what came out."""
+    end_with_launcher()
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,
         log_with=settings.report_to or None,

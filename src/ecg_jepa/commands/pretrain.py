@@ -17,6 +17,7 @@ from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.models import weights_digest
 from ..common.run_directory import MODEL_FILES, clear, left_in, own_directory
+from ..common.signals import end_with_launcher
 from ..data.corpus import Corpus
 from ..data.records import find_database
 from ..data.synthetic import Synthetic, generate_if_absent
@@ -38,6 +39,7 @@ _RECORDS_IN_PICTURES = 16
 
 def run(recipe: PretrainingRecipe) -> None:
     """Train in a folder of its own, unless that is done."""
+    end_with_launcher()
     accelerator = Accelerator(
         mixed_precision=recipe.mixed_precision, log_with=recipe.report_to or None, project_dir=recipe.output_dir
     )

@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from ..common.hardware import use_all_cores
 from ..common.logs import progress_bar
 from ..common.run_directory import own_directory
+from ..common.signals import end_with_launcher
 from ..finetuning.sweep import SweepSettings, plan
 from ..finetuning.sweep_folder import SweepFolder, check_sources, write_failure
 from .finetune import train_and_export
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 def run(sweep: SweepSettings) -> None:
     """Run what is not finished; a run that cannot be scored ends nothing. Raises `ValueError` if none of them can."""
+    end_with_launcher()
     accelerator = Accelerator()
     use_all_cores(accelerator)
     check_sources(sweep)

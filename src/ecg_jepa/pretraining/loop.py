@@ -1,10 +1,12 @@
 """The pre-training loop. It names no objective: what it calls of one is in `objective.py`."""
 
 import contextlib
+import logging
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -12,12 +14,15 @@ from accelerate import Accelerator
 from ..common.optimization import gradient_norm, parameter_groups, set_schedules
 from ..common.run_directory import MODEL_FILES, clear
 from ..common.settings import write_yaml
+from ..common.signals import StopSignals, exit_code
 from ..data.corpus import BatchNormalizer, Corpus, CorpusBatch
 from ..modeling_ecg_jepa import EcgJepaModel
 from .checkpointing import Checkpoints
 from .monitoring import Monitor, collapse_measures
 from .objective import BatchKey, Objective, StepOutput
 from .recipe import OF_ONE_START, PretrainingRecipe
+
+logger = logging.getLogger(__name__)
 
 # What a finished run leaves in its folder, in patterns, beside what it leaves on the way.
 EXPORTED = (*MODEL_FILES, "pretraining", "plots/*.png")
@@ -110,32 +115,45 @@ def train(run: PretrainingRun) -> None:
     if start == 0 and recipe.evaluation_due(-1):
         monitor.log_evaluation(-1, evaluate())
     network.train()
-    for step in range(start, recipe.max_steps):
-        set_schedules(optimizer, recipe.learning_rate_at(step), recipe.weight_decay_at(step))
-        losses = []
-        for part in range(accumulation):
-            input_values, drawn = run.inputs(next(batches), BatchKey(recipe.seed, step * accumulation + part))
-            is_last = part + 1 == accumulation
-            with contextlib.nullcontext() if is_last else accelerator.no_sync(network):
-                output: StepOutput = network(input_values, **drawn)
-                accelerator.backward(output.loss / accumulation)
-            losses.append(output.loss.detach())
-        log_due = recipe.log_due(step)
-        norm = gradient_norm(accelerator, network, recipe.max_grad_norm)
-        usable = monitor.is_usable(step, norm, run.records_of(step))
-        if usable:
-            optimizer.step()
-            objective.after_step(step)
-        optimizer.zero_grad()
-        monitor.update(step, torch.stack(losses).mean() if usable else None, recipe.batch_size * accumulation, output.latents)
-        if log_due and usable:
-            monitor.log(step, output, grad_norm=norm, learning_rate=recipe.learning_rate_at(step))
-        if recipe.evaluation_due(step):
-            with monitor.paused():
-                monitor.log_evaluation(step, evaluate())
-        if recipe.checkpoint_due(step):
-            checkpoints.save(step + 1)
+    with StopSignals(accelerator) as signals:
+        for step in range(start, recipe.max_steps):
+            set_schedules(optimizer, recipe.learning_rate_at(step), recipe.weight_decay_at(step))
+            losses = []
+            for part in range(accumulation):
+                input_values, drawn = run.inputs(next(batches), BatchKey(recipe.seed, step * accumulation + part))
+                is_last = part + 1 == accumulation
+                with contextlib.nullcontext() if is_last else accelerator.no_sync(network):
+                    output: StepOutput = network(input_values, **drawn)
+                    accelerator.backward(output.loss / accumulation)
+                losses.append(output.loss.detach())
+            log_due = recipe.log_due(step)
+            norm = gradient_norm(accelerator, network, recipe.max_grad_norm)
+            usable = monitor.is_usable(step, norm, run.records_of(step))
+            if usable:
+                optimizer.step()
+                objective.after_step(step)
+            optimizer.zero_grad()
+            monitor.update(step, torch.stack(losses).mean() if usable else None, recipe.batch_size * accumulation, output.latents)
+            if log_due and usable:
+                monitor.log(step, output, grad_norm=norm, learning_rate=recipe.learning_rate_at(step))
+            if recipe.evaluation_due(step):
+                with monitor.paused():
+                    monitor.log_evaluation(step, evaluate())
+            asked = signals.agreed()
+            if asked or recipe.checkpoint_due(step):
+                written = checkpoints.save(step + 1)
+            if asked and step + 1 < recipe.max_steps:
+                end_early(asked, step + 1, written)
     monitor.close()
+
+
+def end_early(number: int, steps_done: int, written: bool) -> NoReturn:
+    """End a run that was asked to stop, after its checkpoint."""
+    kept = "its checkpoint is written" if written else "its checkpoint could not be written"
+    logger.warning(
+        f"Stopped by {signal.Signals(number).name} after {steps_done} steps, {kept}: go on with --resume_from_checkpoint latest."
+    )
+    raise SystemExit(exit_code(number))
 
 
 def _with_options(objective: Objective, recipe: PretrainingRecipe) -> Objective:
