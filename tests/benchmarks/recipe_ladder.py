@@ -69,6 +69,8 @@ ROTARY: dict[str, Any] = {"position_encoding": "rotary"}
 CENTRED: dict[str, Any] = {"center_targets": True, "normalize_targets": True}
 SPREAD: dict[str, Any] = {"variance_weight": 1.0, "variance_floor": 0.5, "covariance_weight": 0.5, "spread_of": "records"}
 OF_TOKENS: dict[str, Any] = {"variance_weight": 1.0, "variance_floor": 1.0, "covariance_weight": 0.1, "spread_of": "tokens"}
+# All three terms of VICReg, on the mean token, ten times as heavy as the JEPA's own loss.
+INVARIANT: dict[str, Any] = {**SPREAD, "invariance_weight": 10.0, "variance_weight": 10.0, "covariance_weight": 2.0}
 # The middle of the ladder: two changes that need each other, because rotary positions alone collapse with a fast EMA.
 MIDDLE: dict[str, Any] = {**ROTARY, **SPREAD, **FAST}
 
@@ -83,6 +85,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "rotary": ROTARY,
     "rotary-fast": {**ROTARY, **FAST},
     "spread": {**SPREAD, **FAST},
+    "invariant": {**INVARIANT, **FAST},
     "normalized": {"normalize_targets": True},
     "centred": CENTRED,
     "layers4": {"target_layers": 4},
@@ -95,6 +98,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "readout4": {"readout_layers": 4},
     # One change of the middle at a time.
     "middle": MIDDLE,
+    "middle+invariant": {**MIDDLE, **INVARIANT},
     "middle+tokens": {**MIDDLE, **OF_TOKENS},
     "middle+centred": {**MIDDLE, **CENTRED},
     "middle+layers4": {**MIDDLE, "target_layers": 4},
@@ -109,7 +113,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "middle+constant": {**MIDDLE, "final_learning_rate": "constant"},
     "middle+readout4": {**MIDDLE, "readout_layers": 4},
     # What helped, together.
-    "plus": {**MIDDLE, "block_ms": 200, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4, "masks_per_record": 2},
+    "plus": {**MIDDLE, **INVARIANT, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4},
 }
 # Untrained encoders are rungs, too: what of a gain is the architecture's, and what was learnt.
 UNTRAINED: dict[str, dict[str, Any]] = {"random": {}, "random-rotary": ROTARY}
