@@ -7,6 +7,7 @@ that to wfdb; the tests hold the two against each other.
 """
 
 import re
+import stat
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -36,6 +37,9 @@ _SAMPLE_BYTES = {"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4}
 
 _MISSING_SAMPLE = np.iinfo(np.int16).min  # WFDB's code for "not recorded" in format 16
 _DEFAULT_GAIN = 200.0  # units per physical unit, where a header says 0 (WFDB's header(5))
+
+
+_HEADER_AT_MOST = 1 << 20  # bytes; real ones have some thousand
 
 
 class RecordError(ValueError):
@@ -154,10 +158,9 @@ def read_wfdb(path: str | Path) -> EcgRecord:
     """
     path = Path(path)
     path = path.with_suffix("") if path.suffix == ".hea" else path
-    try:
-        content = (path.parent / f"{path.name}.hea").read_bytes()
-    except FileNotFoundError:
-        raise RecordError(path, "missing header", f"no file {path.name}.hea") from None
+    header_file = path.parent / f"{path.name}.hea"
+    plain_file_size(path, header_file, "missing header", _HEADER_AT_MOST)
+    content = header_file.read_bytes()
     # wfdb drops what is not ASCII, so that a gain in uV with a Greek letter would be read as V.
     for line in content.split(b"\n"):
         if not line.isascii() and not line.lstrip().startswith(b"#"):
@@ -200,14 +203,38 @@ def voltage_factor(path: Path, unit: str) -> float:
         raise RecordError(path, "unknown unit", str(error)) from error
 
 
-def _read_signal_file(path: Path, name: str, expected: int) -> bytes:
-    file = path.parent / name
+def plain_file_size(path: Path, file: Path, missing: str, at_most: int | None = None) -> int:
+    """
+    Bytes of a file of the record `path`, before any of it is read.
+
+    Raises:
+        RecordError: with reason `missing` if it is not there, and if it is no plain file (a folder, pipe or device, which could
+            be read for ever), cannot be looked at, or has more than `at_most` bytes.
+    """
     try:
-        content = file.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise RecordError(path, "missing signal file", f"no file {name}") from None
-    _check_size(path, name, len(content), expected)
-    return content
+        found = file.stat()
+    except FileNotFoundError:
+        raise RecordError(path, missing, f"no file {file.name}") from None
+    except (OSError, ValueError) as error:  # no permission, links in a circle, too long a name; NUL in a name
+        raise RecordError(path, "unreadable file", str(error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise RecordError(path, "no plain file", f"{file.name} is a folder, pipe or device")
+    if at_most is not None and found.st_size > at_most:
+        raise RecordError(path, "too large", f"{file.name} has {found.st_size:,} bytes, at most {at_most:,} are expected")
+    return found.st_size
+
+
+def _signal_file(path: Path, name: str) -> Path:
+    """Where a signal file is that a header names: beside it."""
+    if Path(name).name != name:
+        raise RecordError(path, "signal file elsewhere", f"the header names {name}, expected a file in its own folder")
+    return path.parent / name
+
+
+def _read_signal_file(path: Path, name: str, expected: int) -> bytes:
+    file = _signal_file(path, name)
+    _check_size(path, name, plain_file_size(path, file, "missing signal file"), expected)
+    return file.read_bytes()
 
 
 def _check_size(path: Path, name: str, actual: int, expected: int) -> None:
@@ -253,14 +280,12 @@ def _check_signal_files(path: Path, header: Any) -> None:
     Signal files must be there and as long as the header says; wfdb reads the beginning of a longer one in silence.
     """
     for name in dict.fromkeys(header.file_name):
-        file = path.parent / name
-        if not file.is_file():
-            raise RecordError(path, "missing signal file", f"no file {name}")
+        size = plain_file_size(path, _signal_file(path, name), "missing signal file")
         signals = [index for index, other in enumerate(header.file_name) if other == name]
         if header.sig_len is None or any(header.fmt[index] not in _SAMPLE_BYTES for index in signals):
             continue  # a length that is not stated, and packed formats: left to wfdb
         frame = sum(_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
-        _check_size(path, name, file.stat().st_size, (header.byte_offset[signals[0]] or 0) + frame * header.sig_len)
+        _check_size(path, name, size, (header.byte_offset[signals[0]] or 0) + frame * header.sig_len)
 
 
-__all__ = ["EcgRecord", "RecordError", "parse_header", "read_wfdb", "voltage_factor"]
+__all__ = ["EcgRecord", "RecordError", "parse_header", "plain_file_size", "read_wfdb", "voltage_factor"]

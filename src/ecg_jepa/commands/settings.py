@@ -19,6 +19,7 @@ class PreparationSettings:
     amplitude_free: bool = option(
         False, "band-pass each record (0.5 to 40 Hz) and divide each lead by its own standard deviation, for want of a known gain"
     )
+    allow_outside_paths: bool = option(False, "also read files outside data_dir, which tables name or links lead to")
     num_proc: int = option(1, "processes")
     strict: bool = option(False, "a record that cannot be used is an error, not left out")
     download: bool = option(False, "first fetch what is missing in data_dir from the database's original host")

@@ -2,11 +2,12 @@
 
 import dataclasses
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,13 @@ class EcgDatabaseConfig(datasets.BuilderConfig):
         amplitude_free: band-pass each record and divide each lead by its own standard deviation: for sources whose gain is not
             known. "1 mV" in the prepared records is then one standard deviation.
         min_duration: shorter records are rejected, in seconds; the paper leaves out what is shorter than its crops of 10 s.
+        allow_outside_paths: also read files outside the database's folder, which tables name or links lead to.
     """
 
     sampling_rate: int = 500
     min_duration: float = 10.0
     amplitude_free: bool = False
+    allow_outside_paths: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
         """The files that a record is read from, for the digest of its shard; as text, which for a million of them is faster."""
-        return [f"{self.config.data_dir}/{record.path}{suffix}" for suffix in (".hea", ".dat")]
+        path = os.path.join(self.config.data_dir, record.path)
+        return [f"{path}{suffix}" for suffix in (".hea", ".dat")]
 
     def read_record(self, info: RecordInfo) -> EcgRecord:
         """Read one record. Raises `RecordError`."""
@@ -162,6 +166,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         """One row of the prepared table; adds to the sums of `summary`. Raises `RecordError` if the record cannot be used."""
         if info.problem is not None:
             raise RecordError(info.path, *info.problem)
+        if not self.config.allow_outside_paths:
+            self._check_inside(info)
         record = self.read_record(info)
         info = self.describe(info, record)
         duration = record.signal.shape[1] / record.sampling_rate
@@ -196,6 +202,18 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             "signal": signal.ravel(),
         }
 
+    def _check_inside(self, info: RecordInfo) -> None:
+        """Raise `RecordError` if a table names, or a link leads to, a file outside the database's folder."""
+        root = _real_folder(str(self.data_dir))
+        for file in self.source_files(info):
+            folder, name = os.path.split(file)
+            real = os.path.join(_real_folder(folder), name)
+            if name in ("", ".", "..") or os.path.islink(real):
+                real = os.path.realpath(real)
+            if not real.startswith(root + os.sep):
+                detail = f"{file} is {real}: if that is meant, prepare with --allow_outside_paths"
+                raise RecordError(info.path, "outside the folder", detail)
+
     def prepare_records(self, records: Iterable[RecordInfo], summary: ShardSummary) -> Iterator[pa.Table]:
         """The rows of `records` as tables of bounded size; adds rejections and sums to `summary`."""
         rows: list[dict[str, Any]] = []
@@ -205,6 +223,10 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
                 rows.append(self.prepare_record(info, summary))
             except RecordError as error:
                 summary.rejections.append({"record": info.path, "reason": error.reason, "detail": error.detail})
+                continue
+            except Exception as error:  # whatever a reader did not foresee is one record's, and must not end the others
+                detail = f"{type(error).__name__}: {error}"
+                summary.rejections.append({"record": info.path, "reason": "unforeseen error", "detail": detail})
                 continue
             num_values += len(rows[-1]["signal"])
             if num_values >= _VALUES_PER_TABLE:
@@ -288,6 +310,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         config = self.config
         settings: tuple[Any, ...] = (self.database, PREPARATION_VERSION, config.sampling_rate, config.min_duration)
         settings += ("amplitude-free",) if config.amplitude_free else (self.highpass_cutoff,)
+        settings += ("outside paths",) if config.allow_outside_paths else ()
         files = (file for record in shard.records for file in self.source_files(record))
         return files_digest(files, repr((settings, shard.records)))
 
@@ -350,6 +373,12 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         write_json(directory / QUALITY_FILE, quality)
         write_database_info(directory, info)
         return info
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(path: str) -> str:
+    """Where a folder is when all links are followed; the records of a folder ask one after the other."""
+    return os.path.realpath(path)
 
 
 def _to_table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -8,6 +8,7 @@ their names, so a folder that mixes databases will do, too. Published means and 
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,7 +45,7 @@ class Challenge2021(EcgDatabaseBuilder):
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
         """The header and the signal."""
-        return [f"{self.config.data_dir}/{record.path}{suffix}" for suffix in (".hea", ".mat")]
+        return [os.path.join(self.config.data_dir, record.path + suffix) for suffix in (".hea", ".mat")]
 
     def describe(self, info: RecordInfo, record: EcgRecord) -> RecordInfo:
         """Age, sex and statements, from the comments of the header."""
@@ -170,7 +171,7 @@ class Ptb(Challenge2021):
     def source_files(self, record: RecordInfo) -> Iterable[str]:
         """The header and the signals of either layout."""
         suffixes = (".hea", ".mat") if record.record_id.startswith("S") else (".hea", ".dat", ".xyz")
-        return [f"{self.config.data_dir}/{record.path}{suffix}" for suffix in suffixes]
+        return [os.path.join(self.config.data_dir, record.path + suffix) for suffix in suffixes]
 
     def describe(self, info: RecordInfo, record: EcgRecord) -> RecordInfo:
         """As for all; the original layout has a folder per patient."""

@@ -1,5 +1,6 @@
 """CODE-15% as downloaded from Zenodo (record 4916206), archives unpacked."""
 
+import os
 from collections.abc import Hashable, Iterable
 from typing import Any
 
@@ -79,7 +80,7 @@ class Code15(EcgDatabaseBuilder):
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
         """The HDF5 file."""
-        return [f"{self.config.data_dir}/{record.path.partition('#')[0]}"]
+        return [os.path.join(self.config.data_dir, record.path.partition("#")[0])]
 
     def read_record(self, info: RecordInfo) -> EcgRecord:
         """Read a tracing. Raises `RecordError`, also for one that is padded with zeros."""

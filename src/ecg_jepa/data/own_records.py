@@ -1,5 +1,6 @@
 """A user's own records: a table `records.csv` and WFDB or NumPy files beside it."""
 
+import os
 import re
 from collections.abc import Hashable, Iterable
 from typing import Any
@@ -47,7 +48,7 @@ class OwnRecords(EcgDatabaseBuilder):
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
         """The array, or header and signal."""
-        path = f"{self.config.data_dir}/{record.path}"
+        path = os.path.join(self.config.data_dir, record.path)
         return [path] if path.endswith(".npy") else [f"{path}{suffix}" for suffix in (".hea", ".dat", ".mat")]
 
     def read_record(self, info: RecordInfo) -> EcgRecord:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..signal_processing_ecg_jepa import STANDARD_LEADS
-from ..wfdb_ecg_jepa import EcgRecord, RecordError, voltage_factor
+from ..wfdb_ecg_jepa import EcgRecord, RecordError, plain_file_size, voltage_factor
 
 # CODE-15's HDF5 files (Ribeiro et al. 2021): float32 (exams, 4096 samples at 400 Hz, leads in the standard order).
 CODE_15_RATE = 400.0
@@ -85,12 +85,12 @@ def read_npy(path: str | Path, sampling_rate: float, unit: str, lead_names: Sequ
         RecordError: if the file is missing, holds no such array, or rate or unit make no sense.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RecordError(path, "missing signal file", f"no file {path.name}")
+    plain_file_size(path, path, "missing signal file")
     if not (math.isfinite(sampling_rate) and sampling_rate > 0):
         raise RecordError(path, "unusable row", f"sampling_rate is {sampling_rate}, expected Hz")
     try:
-        values = np.load(path, allow_pickle=False)
+        # Mapped, so that no memory is taken for what the header says, but the file does not hold.
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise RecordError(path, "unreadable signal", f"{type(error).__name__}: {error}") from error
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
@@ -164,6 +164,6 @@ def files_digest(paths: Iterable[str | Path], salt: str) -> str:
         try:
             stat = os.stat(path)
             digest.update(f"{os.path.basename(path)}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
-        except (FileNotFoundError, NotADirectoryError):
-            digest.update(f"{os.path.basename(path)}:missing\n".encode())
+        except (OSError, ValueError):  # ValueError: a NUL in its name
+            digest.update(f"{os.path.basename(path)}:missing\n".encode(errors="backslashreplace"))
     return digest.hexdigest()
