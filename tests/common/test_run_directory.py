@@ -4,39 +4,42 @@ import subprocess
 import sys
 
 import pytest
+from accelerate import Accelerator
 
 from ecg_jepa.common.run_directory import clear, left_in, own_directory
 
 HOLD = """
 import sys, time
+from accelerate import Accelerator
 from ecg_jepa.common.run_directory import own_directory
-with own_directory(sys.argv[1]):
+with own_directory(sys.argv[1], Accelerator(cpu=True)):
     print("mine", flush=True)
     time.sleep(60)
 """
 
 
-def test_one_run_at_a_time(tmp_path):
-    with (
-        own_directory(tmp_path / "a" / "run"),
-        pytest.raises(BlockingIOError, match="Another run"),
-        own_directory(tmp_path / "a/run"),
-    ):
-        pass
-    with own_directory(tmp_path / "a" / "run"):  # let go of
-        pass
-    with own_directory(tmp_path / "b", wanted=False):
-        assert not (tmp_path / "b").exists()
+@pytest.fixture
+def alone():
+    return Accelerator(cpu=True)
 
 
-def test_a_dead_run_does_not_hold_its_directory(tmp_path):
+def test_one_run_at_a_time(alone, tmp_path):
+    run = tmp_path / "a" / "run"
+    with own_directory(run, alone), pytest.raises(BlockingIOError, match="Another run"), own_directory(run, alone):
+        pass
+    with own_directory(run, alone):  # let go of
+        pass
+
+
+def test_a_dead_run_does_not_hold_its_directory(alone, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "mine\n"
-    with pytest.raises(BlockingIOError), own_directory(tmp_path):
+    with pytest.raises(BlockingIOError), own_directory(tmp_path, alone):
         pass
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    with own_directory(tmp_path):
+    process.stdout.close()
+    with own_directory(tmp_path, alone):
         pass
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 from raw_databases import ecg, write_challenge
 from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
@@ -187,8 +189,55 @@ def test_a_used_directory_is_refused(pretrain, tmp_path):
     assert "overwrite" not in (tmp_path / "run" / "training_config.yaml").read_text()  # not for whoever runs it again
 
 
+def test_what_is_not_a_runs_own_is_left_alone(pretrain, finished_run, tmp_path):
+    other = tmp_path / "run" / "pretraining" / "other" / "model.safetensors"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"of somebody else")
+    pretrain(tmp_path / "run", "--max_steps", 2)
+    assert other.read_bytes() == b"of somebody else"
+    # A model without checkpoints is nothing to go on from, and is not replaced by a run from the beginning.
+    shutil.copytree(finished_run, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
+    with pytest.raises(SystemExit, match="no checkpoint to go on from"):
+        pretrain(tmp_path / "model", "--seed", 1, "--resume_from_checkpoint", "latest")
+    assert (tmp_path / "model" / "training_info.json").is_file()
+
+
+def test_what_a_run_does_not_go_on_from_is_set_aside(pretrain, finished_run, tmp_path):
+    leave_as_if_killed(finished_run, tmp_path / "run", 6)
+    named = tmp_path / "run" / "checkpoint-2"
+    pretrain(tmp_path / "run", "--resume_from_checkpoint", named, "--learning_rate", 0.02, "--allow_changes", "--save_steps", 3)
+    names = {path.name for path in (tmp_path / "run").glob("*checkpoint*")}
+    assert names == {"checkpoint-2", "checkpoint-3", "checkpoint-6", "abandoned-checkpoint-4", "abandoned-checkpoint-6"}
+
+
+def test_settings_that_there_were_not_yet_are_no_change(pretrain, finished_run, tmp_path):
+    leave_as_if_killed(finished_run, tmp_path / "run", 4)
+    for path in (tmp_path / "run").glob("checkpoint-*/progress.json"):
+        progress = json.loads(path.read_text())
+        del progress["training"]["recipe"]["invariance_weight"]
+        path.write_text(json.dumps(progress))
+    pretrain(tmp_path / "run", "--resume_from_checkpoint", "latest")
+    assert_same_tensors(finished_run / "model.safetensors", tmp_path / "run" / "model.safetensors")
+
+
+def test_a_finished_run_on_other_records_is_not_this_one(pretrain, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    info = json.loads((tmp_path / "run" / "training_info.json").read_text())
+    info["databases"][0]["digest"] = "f" * 64
+    (tmp_path / "run" / "training_info.json").write_text(json.dumps(info))
+    pretrain(tmp_path / "run", "--resume_from_checkpoint", "latest")  # exports anew, from the last checkpoint
+    assert json.loads((tmp_path / "run" / "training_info.json").read_text())["databases"][0]["digest"] != "f" * 64
+
+
+def test_a_log_that_was_removed_ends_nothing(pretrain, finished_run, tmp_path):
+    leave_as_if_killed(finished_run, tmp_path / "run", 6)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    pretrain(tmp_path / "run", "--resume_from_checkpoint", "latest")
+    assert (tmp_path / "run" / "training_info.json").is_file()
+
+
 def test_two_runs_do_not_share_a_directory(pretrain, tmp_path):
-    with own_directory(tmp_path), pytest.raises(SystemExit, match="Another run is writing to"):
+    with own_directory(tmp_path, Accelerator(cpu=True)), pytest.raises(SystemExit, match="Another run is writing to"):
         pretrain(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
@@ -206,6 +255,8 @@ def finished_run(tmp_path_factory, prepared_dir):
     """A run of six steps with checkpoints of each second."""
     directory = tmp_path_factory.mktemp("finished") / "run"
     data = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", "--output_dir", directory)
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
     run_command("pretrain", [str(word) for word in (*data, *SIZES, *RECIPE)], "pretrain")
     return directory
 

@@ -1,10 +1,12 @@
 """`ecg-jepa finetune`: an encoder and labelled records -> a classifier and its results."""
 
+from functools import partial
 from typing import Any
 
 from accelerate import Accelerator
 
 from ..common.hardware import describe_hardware, use_all_cores
+from ..common.processes import on_main_process
 from ..common.run_directory import clear, own_directory
 from ..common.signals import end_with_launcher
 from ..finetuning.protocols import ProtocolSettings
@@ -30,10 +32,8 @@ def run(settings: ProtocolSettings) -> None:
 
 def train_and_export(settings: ProtocolSettings, accelerator: Accelerator) -> dict[str, Any] | None:
     """One run, from its data to its folder; the content of `metrics.json` on the main process, `None` on others."""
-    with own_directory(settings.output_dir, accelerator.is_main_process):
-        with accelerator.main_process_first():
-            if accelerator.is_main_process:
-                check_directory(settings)
+    with own_directory(settings.output_dir, accelerator):
+        on_main_process(accelerator, partial(check_directory, settings))
         opened = open_run(settings, accelerator)
         if accelerator.is_main_process and settings.overwrite_output_dir:
             clear(settings.output_dir, WRITTEN)  # only now: records, labels and weights are known to fit

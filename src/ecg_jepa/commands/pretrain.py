@@ -1,6 +1,7 @@
 """`ecg-jepa pretrain`: prepared databases -> an encoder."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 
 from ..common.figures import save
 from ..common.files import TRAINING_INFO_FILE, read_json
@@ -16,7 +17,8 @@ from ..common.hardware import describe_hardware, use_all_cores
 from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.models import weights_digest
-from ..common.run_directory import MODEL_FILES, clear, left_in, own_directory
+from ..common.processes import on_main_process
+from ..common.run_directory import left_in, own_directory
 from ..common.signals import end_with_launcher
 from ..data.corpus import Corpus
 from ..data.records import find_database
@@ -43,16 +45,31 @@ def run(recipe: PretrainingRecipe) -> None:
     accelerator = Accelerator(
         mixed_precision=recipe.mixed_precision, log_with=recipe.report_to or None, project_dir=recipe.output_dir
     )
-    with own_directory(recipe.output_dir, accelerator.is_main_process):
-        finished = [False]
-        if accelerator.is_main_process:
-            check_directory(recipe)
-            finished = [is_finished(recipe)]
-        if broadcast_object_list(finished)[0]:
+    with own_directory(recipe.output_dir, accelerator):
+        if on_main_process(accelerator, partial(is_finished, recipe)):
             logger.info(f"The run in {recipe.output_dir} is finished: there is nothing to resume.")
         else:
+            on_main_process(accelerator, partial(check_directory, recipe))
             pretrain(recipe, accelerator)
     accelerator.end_training()
+
+
+def is_finished(recipe: PretrainingRecipe) -> bool:
+    """Whether the folder holds this very run, exported: what a cluster starts again may have come to its end."""
+    path = Path(recipe.output_dir, TRAINING_INFO_FILE)
+    if recipe.resume_from_checkpoint != "latest" or not path.is_file():
+        return False
+    info = read_json(path)
+    settings = {**recipe.trained_by_default(), **info.get("settings", {})}
+    if any(settings[name] != value for name, value in recipe.what_trains().items()):
+        return False
+    try:
+        weights = recipe.database_weights()
+        records = {name: (weight, find_database(recipe.data_dir, name).info.identity) for name, weight in weights.items()}
+        trained_on = {d.get("name"): (d.get("weight"), d.get("digest")) for d in info.get("databases", [])}
+        return records == trained_on and info.get("weights") == weights_digest(recipe.output_dir)
+    except FileNotFoundError:  # records or weights are not there: whoever needs them will say so
+        return False
 
 
 def check_directory(recipe: PretrainingRecipe) -> None:
@@ -63,24 +80,22 @@ def check_directory(recipe: PretrainingRecipe) -> None:
         FileExistsError: if it holds another run, unless this one goes on from it or replaces it.
     """
     directory, resumed = Path(recipe.output_dir), recipe.resume_from_checkpoint
-    goes_on = resumed == "latest" or (resumed is not None and Path(resumed).resolve().parent == directory.resolve())
-    left = left_in(directory, (*MODEL_FILES, "metrics.jsonl", "checkpoint-*"))
-    if left and not goes_on and not recipe.overwrite_output_dir:
-        names = ", ".join(path.name for path in left[:3])
+    if recipe.overwrite_output_dir:
+        return
+    if resumed == "latest":
+        # What is left of a run that was killed before its first checkpoint is gone on with from the beginning; a model is not.
+        model = left_in(directory, ("*.safetensors", TRAINING_INFO_FILE, "config.json"))
+        left = [] if list(directory.glob("checkpoint-*")) else model
+        remedy = "it has no checkpoint to go on from: "
+    else:
+        goes_on = resumed is not None and Path(resumed).resolve().parent == directory.resolve()
+        left = [] if goes_on else left_in(directory, WRITTEN)
+        remedy = "go on with --resume_from_checkpoint latest, "
+    if left:
+        names = ", ".join(path.name for path in left[:3]) + (", ..." if len(left) > 3 else "")
         raise FileExistsError(
-            f"{directory} holds a run ({names}{', ...' if len(left) > 3 else ''}): go on with --resume_from_checkpoint latest, "
-            "replace it with --overwrite_output_dir, or choose another --output_dir."
+            f"{directory} holds a run ({names}): {remedy}replace it with --overwrite_output_dir, or choose another --output_dir."
         )
-
-
-def is_finished(recipe: PretrainingRecipe) -> bool:
-    """Whether the folder holds this very run, exported: what a cluster starts again may have come to its end."""
-    path = Path(recipe.output_dir, TRAINING_INFO_FILE)
-    if recipe.resume_from_checkpoint != "latest" or not path.is_file():
-        return False
-    info = read_json(path)
-    same = all(info.get("settings", {}).get(name) == value for name, value in recipe.what_trains().items())
-    return same and info.get("weights") == weights_digest(recipe.output_dir)
 
 
 def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
@@ -94,8 +109,6 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
     config = recipe.model_config(records.sampling_rate, records.amplitude_free)
     objective = objective_class(recipe.objective)(config, recipe).to(accelerator.device)
     output_dir = Path(recipe.output_dir)
-    if accelerator.is_main_process and recipe.overwrite_output_dir:
-        clear(output_dir, WRITTEN)  # only now: records and model are known to fit
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(recipe).items()})
 
     logger.info(
@@ -103,7 +116,7 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
         f"{config.patch_size} samples at {config.sampling_rate} Hz; {sum(map(len, corpus.records)):,} records of "
         f"{', '.join(database.name for database in corpus.databases)}; {describe_hardware(accelerator)}; into {output_dir}"
     )
-    probe = Probe.of(recipe) if recipe.probe_task and accelerator.is_main_process else None
+    probe = Probe.of(recipe) if recipe.probe_task else None
     online = probe if recipe.eval_steps else None
     training = PretrainingRun(recipe, accelerator, corpus, objective, output_dir, online)
     train(training)
@@ -142,7 +155,9 @@ def open_corpus(recipe: PretrainingRecipe) -> Corpus:
 def draw_pictures(training: PretrainingRun) -> None:
     """The course of the run, and what the objective shows of some records of its last batch."""
     recipe, objective, plots = training.recipe, training.objective, training.output_dir / "plots"
-    save(plot_pretraining(pd.DataFrame(read_lines(training.metrics_file))), plots / "pretraining.png")
+    lines = read_lines(training.metrics_file)
+    if any("loss" in line for line in lines):  # somebody may have removed them
+        save(plot_pretraining(pd.DataFrame(lines)), plots / "pretraining.png")
     last = recipe.max_steps * recipe.gradient_accumulation_steps - 1
     batch = training.corpus.batch(last).first(_RECORDS_IN_PICTURES).to(training.accelerator.device)
     drawn = objective.draw(BatchKey(recipe.seed, last), len(batch.signal))

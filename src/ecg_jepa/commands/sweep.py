@@ -21,7 +21,7 @@ def run(sweep: SweepSettings) -> None:
     accelerator = Accelerator()
     use_all_cores(accelerator)
     check_sources(sweep)
-    with own_directory(sweep.output_dir, accelerator.is_main_process):
+    with own_directory(sweep.output_dir, accelerator):
         run_all(sweep, accelerator)
 
 
@@ -40,7 +40,7 @@ def run_all(sweep: SweepSettings, accelerator: Accelerator) -> None:
         accelerator.wait_for_everyone()  # all have looked before one writes
         try:
             metrics = train_and_export(placed.settings, accelerator)
-        except (ValueError, FileNotFoundError) as error:  # a task that cannot be scored must not end the others
+        except (ValueError, OSError) as error:  # a task that cannot be scored must not end the others
             failures += 1
             if accelerator.is_main_process:
                 write_failure(placed.settings, error)

@@ -52,6 +52,9 @@ class JsonLines:
         waited = bool(self._waiting)
         self._waiting += json.dumps(line).encode() + b"\n"
         try:
+            if not self.path.is_file():  # somebody removed it
+                self.path.touch()
+                self._size = 0
             with self.path.open("r+b") as file:
                 # What a full disk left of a line is written over.
                 file.seek(self._size)

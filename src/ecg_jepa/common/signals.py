@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 # SIGTERM: of kill, systemd, Kubernetes, SLURM; SIGUSR1: SLURM's usual warning before the time is over; SIGINT: Ctrl-C.
 _ASK_TO_STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
+OWN_REASON = 1 << 16  # larger than any signal
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -50,11 +52,15 @@ class StopSignals:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def agreed(self) -> int:
-        """The signal that this or another process has received, the same on all of them; 0 for none."""
+    def agreed(self, also: bool = False) -> int:
+        """
+        The signal that this or another process has received, the same on all of them; 0 for none, and `OWN_REASON` if one of
+        them has `also` a reason of its own to stop.
+        """
+        own = OWN_REASON if also else self.received
         if self._group is None:
-            return self.received
-        number = torch.tensor(self.received)
+            return own
+        number = torch.tensor(own)
         torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, group=self._group)
         return int(number.item())
 

@@ -2,18 +2,20 @@
 
 import logging
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from ..common.files import digest_files, read_json, write_json
+from ..common.processes import on_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +38,24 @@ class Checkpoints:
         keep: how many to keep.
         training: what decides what comes out, as plain values: a checkpoint of another training is refused.
         allow_changes: go on from it all the same, and record what was changed.
+        defaults: of the settings under `recipe` in `training`, for checkpoints of before there were all of them.
     """
 
     def __init__(
-        self, accelerator: Accelerator, output_dir: Path, keep: int, training: Mapping[str, Any], allow_changes: bool = False
+        self,
+        accelerator: Accelerator,
+        output_dir: Path,
+        keep: int,
+        training: Mapping[str, Any],
+        allow_changes: bool = False,
+        defaults: Mapping[str, Any] | None = None,
     ):
         self.accelerator = accelerator
         self.output_dir = output_dir
         self.keep = keep
         self.training = dict(training)
         self.allow_changes = allow_changes
+        self.defaults = dict(defaults or {})
         self.changes: list[dict[str, Any]] = []
 
     def save(self, steps_done: int) -> bool:
@@ -124,24 +134,17 @@ class Checkpoints:
             FileNotFoundError: if the folder is no checkpoint.
             ValueError: if it is damaged, of another training (unless changes are allowed), or further than `max_steps`.
         """
-        found: list[Any] = [None, None]
-        if self.accelerator.is_main_process:
-            # Other processes must not wait for one that has found a fault.
-            try:
-                found = [self._find(name, max_steps), None]
-            except (FileNotFoundError, ValueError) as error:
-                found = [None, error]
-        path, fault = broadcast_object_list(found)
-        if fault is not None:
-            raise fault
+        path = on_main_process(self.accelerator, partial(self._find, name, max_steps))
         if path is None:
             return 0
         progress = read_json(path / _PROGRESS_FILE)
         try:
             self.accelerator.load_state(str(path))
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"{path} does not fit this run, whose model or optimiser is another: {reason}") from error
+            raise ValueError(
+                f"{path} does not fit this run, whose model or optimiser is another, or is damaged: {reason}"
+            ) from error
         self.changes = self._changes_since(progress)
         logger.info(f"Resumed from {path} after {progress['steps_done']} steps.")
         return int(progress["steps_done"])
@@ -166,7 +169,7 @@ class Checkpoints:
         if "training" not in progress:
             logger.warning(f"{path} was written by an older version: whether it is of the same training cannot be checked.")
             return path
-        changed = differences(progress["training"], self.training)
+        changed = differences(self._as_of_today(progress["training"]), self.training)
         if changed and not self.allow_changes:
             listing = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in changed.items())
             raise ValueError(
@@ -187,10 +190,25 @@ class Checkpoints:
         logger.info(f"No checkpoint in {self.output_dir} yet: starting from the beginning.")
         return None
 
+    def _as_of_today(self, training: Mapping[str, Any]) -> dict[str, Any]:
+        """What was trained, in today's settings: those that there were not yet were what is their default now."""
+        return {**training, "recipe": {**self.defaults, **training.get("recipe", {})}}
+
+    def leave_behind(self, steps_done: int) -> None:
+        """Set aside checkpoints that are further than where the run goes on from, and remove what was never finished."""
+        for path in self.output_dir.glob("unfinished-checkpoint-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.existing():
+            if int(path.name.rpartition("-")[2]) > steps_done:
+                aside = path.with_name(f"abandoned-{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+                logger.warning(f"{path} is further than where this run goes on from: it is now {aside.name}.")
+
     def _changes_since(self, progress: Mapping[str, Any]) -> list[dict[str, Any]]:
         """What was changed on the way here, and what is changed now."""
         before = list(progress.get("changes", []))
-        changed = differences(progress["training"], self.training) if "training" in progress else {}
+        changed = differences(self._as_of_today(progress["training"]), self.training) if "training" in progress else {}
         if not changed:
             return before
         now = {key: {"was": old, "is": new} for key, (old, new) in changed.items()}
@@ -199,23 +217,22 @@ class Checkpoints:
 
 def fault_of(path: Path) -> str | None:
     """What is wrong with a checkpoint folder, in words; `None` if it is whole. Those of before there were digests are trusted."""
-    progress_file = path / _PROGRESS_FILE
-    if not progress_file.is_file():
+    if not (path / _PROGRESS_FILE).is_file():
         return f"it has no {_PROGRESS_FILE}"
     try:
-        progress = read_json(progress_file)
-    except (OSError, ValueError) as error:
-        return str(error)
-    if not isinstance(progress, dict) or not isinstance(progress.get("steps_done"), int):
-        return f"{_PROGRESS_FILE} does not say how many steps were done"
-    for name, expected in progress.get("files", {}).items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != expected["size"]:
-            return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
-        if digest_files([file]) != expected["sha256"]:
-            return f"{name} is not what was written (SHA-256)"
+        progress = read_json(path / _PROGRESS_FILE)
+        if not isinstance(progress["steps_done"], int):
+            return f"{_PROGRESS_FILE} does not say how many steps were done"
+        for name, expected in progress.get("files", {}).items():
+            file = path / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != expected["size"]:
+                return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
+            if digest_files([file]) != expected["sha256"]:
+                return f"{name} is not what was written (SHA-256)"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # of a disk, or a damaged file
+        return f"it cannot be read ({type(error).__name__}: {error})"
     return None
 
 

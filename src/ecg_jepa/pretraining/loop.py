@@ -12,9 +12,10 @@ import torch
 from accelerate import Accelerator
 
 from ..common.optimization import gradient_norm, parameter_groups, set_schedules
+from ..common.processes import on_main_process
 from ..common.run_directory import MODEL_FILES, clear
 from ..common.settings import write_yaml
-from ..common.signals import StopSignals, exit_code
+from ..common.signals import OWN_REASON, StopSignals, exit_code
 from ..data.corpus import BatchNormalizer, Corpus, CorpusBatch
 from ..modeling_ecg_jepa import EcgJepaModel
 from .checkpointing import Checkpoints
@@ -25,8 +26,8 @@ from .recipe import OF_ONE_START, PretrainingRecipe
 logger = logging.getLogger(__name__)
 
 # What a finished run leaves in its folder, in patterns, beside what it leaves on the way.
-EXPORTED = (*MODEL_FILES, "pretraining", "plots/*.png")
-WRITTEN = (*EXPORTED, "metrics.jsonl", "checkpoint-*", "unfinished-checkpoint-*")
+EXPORTED = (*MODEL_FILES, *(f"pretraining/{name}" for name in MODEL_FILES), "plots/*.png")
+WRITTEN = (*EXPORTED, "metrics.jsonl", "checkpoint-*", "unfinished-checkpoint-*", "abandoned-checkpoint-*")
 
 
 @dataclass
@@ -54,6 +55,11 @@ class PretrainingRun:
 
     def __post_init__(self) -> None:
         self.normalize = BatchNormalizer(*self.corpus.lead_statistics()).to(self.accelerator.device)
+        if self.recipe.batch_size % self.accelerator.num_processes:
+            raise ValueError(
+                f"batch_size={self.recipe.batch_size} cannot be shared by {self.accelerator.num_processes} processes: use a "
+                "multiple."
+            )
         rank, share = self.accelerator.process_index, self.recipe.batch_size // self.accelerator.num_processes
         self.own_rows = slice(rank * share, (rank + 1) * share)
 
@@ -74,12 +80,16 @@ class PretrainingRun:
             "num_processes": self.accelerator.num_processes,
         }
 
-    def begin(self, changes: list[dict[str, Any]]) -> None:
-        """Now that the run is known to be possible: what it is goes into its folder, what was exported before goes out."""
-        self.changes = changes
-        if self.accelerator.is_main_process:
-            clear(self.output_dir, EXPORTED)
+    def begin(self, checkpoints: Checkpoints, start: int) -> None:
+        """Now that the run is known to be possible: what it is goes into its folder, what it does not go on from goes out."""
+        self.changes = checkpoints.changes
+
+        def prepare_folder() -> None:
+            clear(self.output_dir, WRITTEN if self.recipe.overwrite_output_dir else EXPORTED)
+            checkpoints.leave_behind(start)
             write_yaml(self.recipe, self.output_dir / "training_config.yaml", leave_out=OF_ONE_START)
+
+        on_main_process(self.accelerator, prepare_folder)
 
     def records_of(self, step: int) -> Callable[[], list[str]]:
         """For when a step goes wrong: the records of its batches."""
@@ -105,9 +115,16 @@ def train(run: PretrainingRun) -> None:
     )
     network, optimizer = accelerator.prepare(_with_options(objective, recipe), optimizer)
     evaluate = HeldOut(run, network)
-    checkpoints = Checkpoints(accelerator, run.output_dir, recipe.save_total_limit, run.training(), recipe.allow_changes)
+    checkpoints = Checkpoints(
+        accelerator,
+        run.output_dir,
+        recipe.save_total_limit,
+        run.training(),
+        recipe.allow_changes,
+        recipe.trained_by_default(),
+    )
     start = checkpoints.restore(recipe.resume_from_checkpoint, recipe.max_steps)
-    run.begin(checkpoints.changes)
+    run.begin(checkpoints, start)
     monitor = Monitor(accelerator, run.metrics_file, start, recipe.max_steps, recipe.stop_on_collapse)
     accumulation = recipe.gradient_accumulation_steps
     batches = run.corpus.batches(start * accumulation, accelerator.process_index, accelerator.num_processes)
@@ -136,23 +153,26 @@ def train(run: PretrainingRun) -> None:
             monitor.update(step, torch.stack(losses).mean() if usable else None, recipe.batch_size * accumulation, output.latents)
             if log_due and usable:
                 monitor.log(step, output, grad_norm=norm, learning_rate=recipe.learning_rate_at(step))
-            if recipe.evaluation_due(step):
+            asked = signals.agreed(also=bool(monitor.reason_to_stop))
+            if asked == OWN_REASON:
+                raise FloatingPointError(monitor.reason_to_stop or "Stopped, as --stop_on_collapse asks.")
+            if recipe.evaluation_due(step) and not asked:  # who is asked to stop may have little time
                 with monitor.paused():
                     monitor.log_evaluation(step, evaluate())
-            asked = signals.agreed()
             if asked or recipe.checkpoint_due(step):
                 written = checkpoints.save(step + 1)
             if asked and step + 1 < recipe.max_steps:
-                end_early(asked, step + 1, written)
+                end_early(accelerator, asked, step + 1, written)
     monitor.close()
 
 
-def end_early(number: int, steps_done: int, written: bool) -> NoReturn:
+def end_early(accelerator: Accelerator, number: int, steps_done: int, written: bool) -> NoReturn:
     """End a run that was asked to stop, after its checkpoint."""
     kept = "its checkpoint is written" if written else "its checkpoint could not be written"
     logger.warning(
         f"Stopped by {signal.Signals(number).name} after {steps_done} steps, {kept}: go on with --resume_from_checkpoint latest."
     )
+    accelerator.end_training()
     raise SystemExit(exit_code(number))
 
 

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from ..common.json_lines import JsonLines, read_lines
 from ..common.logs import duration, progress_bar
+from ..common.processes import on_main_process
 from .objective import StepOutput
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,11 @@ _TOKENS_MEASURED = 4096
 _RECORDS_MEASURED = 512
 
 _EVAL = "eval_"  # before names of what was measured on held-out records
+
+_MEASURES = (
+    *("target_std", "target_effective_rank", "position_share", "content_std", "content_effective_rank"),
+    *("embedding_std", "embedding_effective_rank"),
+)
 
 # A loss that is so many times what it was at first does not come back by itself.
 _DIVERGED = 2.0
@@ -54,6 +60,8 @@ def collapse_measures(latents: torch.Tensor) -> dict[str, float]:
     record, which is its embedding: `embedding_std` and `embedding_effective_rank`, over records.
     """
     latents = _thin_out(latents.detach(), _RECORDS_MEASURED).double()
+    if not torch.isfinite(latents).all():
+        return dict.fromkeys(_MEASURES, float("nan"))
     content = latents - latents.mean(dim=0)
     embeddings = latents.mean(dim=1)
     # One record less, because the mean of each position is that of the same records.
@@ -142,7 +150,7 @@ class Monitor:
         accelerator: of the run.
         path: of `metrics.jsonl`; lines from `start` on, left by an interrupted run, are dropped.
         start, max_steps: optimiser steps.
-        stop_on_collapse: a sign of collapse or divergence raises `FloatingPointError` instead of being warned of.
+        stop_on_collapse: a sign of collapse or divergence is a `reason_to_stop`, on the main process, beside a warning.
     """
 
     def __init__(self, accelerator: Accelerator, path: Path, start: int, max_steps: int, stop_on_collapse: bool = False):
@@ -150,6 +158,7 @@ class Monitor:
         self.max_steps = max_steps
         self.stop_on_collapse = stop_on_collapse
         self.first_loss: float | None = None
+        self.reason_to_stop = ""
         self.bar = progress_bar(total=max_steps, initial=start, unit="step")
         self.losses: list[torch.Tensor] = []
         self.skipped = self.skipped_in_a_row = 0
@@ -159,10 +168,13 @@ class Monitor:
         self.since = time.perf_counter()
         self.untrained: dict[str, Any] = {}
         self.signs: dict[str, dict[str, str]] = {"": {}, _EVAL: {}}  # that the last measurements showed, of either kind
-        if accelerator.is_main_process:
+
+        def open_log() -> None:
             self.lines = JsonLines(path, lambda line: 0 <= line["step"] <= start and start > 0)
             self.untrained = untrained_metrics(path)
             self.first_loss = next((line["loss"] for line in read_lines(path) if "loss" in line), None)
+
+        on_main_process(accelerator, open_log)
 
     def is_usable(self, step: int, norm: torch.Tensor, records: Callable[[], list[str]]) -> bool:
         """
@@ -270,6 +282,8 @@ class Monitor:
 
     def _look_for_divergence(self, line: dict[str, Any]) -> None:
         """Warn once of a loss far above what it was at first."""
+        if not self.accelerator.is_main_process:
+            return
         if self.first_loss is None:
             self.first_loss = line["loss"]
         elif line["loss"] > _DIVERGED * self.first_loss:
@@ -282,7 +296,7 @@ class Monitor:
 
     def _warn(self, step: int, sentence: str) -> None:
         if self.stop_on_collapse:
-            raise FloatingPointError(f"Stopped after {step} steps of {self.max_steps}, as --stop_on_collapse asks: {sentence}")
+            self.reason_to_stop = f"Stopped after {step} steps of {self.max_steps}, as --stop_on_collapse asks: {sentence}"
         logger.warning(f"step {step}/{self.max_steps}: {sentence}")
 
     def _write(self, line: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import typing
 from typing import Any, Literal
 
 from ..common.schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
-from ..common.settings import check_at_least, check_share, option, settings, shipped_configuration
+from ..common.settings import check_at_least, check_share, make_settings, option, settings, shipped_configuration
 from ..data.task_names import TaskName
 
 if typing.TYPE_CHECKING:
@@ -137,6 +137,11 @@ class PretrainingRecipe:
         """The settings that decide what comes out; of the records, their digests do."""
         names = [f.name for f in dataclasses.fields(self) if f.name not in RUN_ONLY or f.name == "seed"]
         return {name: getattr(self, name) for name in names if name not in ("databases", "synthetic_records")}
+
+    @classmethod
+    def trained_by_default(cls) -> dict[str, Any]:
+        """[`what_trains`] of the defaults."""
+        return make_settings(cls, {}).what_trains()
 
     def model_config(self, sampling_rate: int, amplitude_free: bool = False) -> "EcgJepaConfig":
         """
