@@ -99,6 +99,8 @@ RUNGS: dict[str, dict[str, Any]] = {
     # One change of the middle at a time.
     "middle": MIDDLE,
     "middle+invariant": {**MIDDLE, **INVARIANT},
+    "middle+invariant+visible": {**MIDDLE, **INVARIANT, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4},
+    "middle+invariant+context": {**MIDDLE, **INVARIANT, "context_loss_weight": 0.5},
     "middle+tokens": {**MIDDLE, **OF_TOKENS},
     "middle+centred": {**MIDDLE, **CENTRED},
     "middle+layers4": {**MIDDLE, "target_layers": 4},
@@ -113,7 +115,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "middle+constant": {**MIDDLE, "final_learning_rate": "constant"},
     "middle+readout4": {**MIDDLE, "readout_layers": 4},
     # What helped, together.
-    "plus": {**MIDDLE, **INVARIANT, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4},
+    "plus": {**MIDDLE, **INVARIANT, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4, "context_loss_weight": 0.5},
 }
 # Untrained encoders are rungs, too: what of a gain is the architecture's, and what was learnt.
 UNTRAINED: dict[str, dict[str, Any]] = {"random": {}, "random-rotary": ROTARY}
