@@ -169,7 +169,7 @@ class Checkpoints:
         if "training" not in progress:
             logger.warning(f"{path} was written by an older version: whether it is of the same training cannot be checked.")
             return path
-        changed = differences(self._as_of_today(progress["training"]), self.training)
+        changed = self._changed(progress)
         if changed and not self.allow_changes:
             listing = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in changed.items())
             raise ValueError(
@@ -190,9 +190,15 @@ class Checkpoints:
         logger.info(f"No checkpoint in {self.output_dir} yet: starting from the beginning.")
         return None
 
-    def _as_of_today(self, training: Mapping[str, Any]) -> dict[str, Any]:
-        """What was trained, in today's settings: those that there were not yet were what is their default now."""
-        return {**training, "recipe": {**self.defaults, **training.get("recipe", {})}}
+    def _changed(self, progress: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """
+        What is trained otherwise than a checkpoint says; nothing if it does not say. Settings that there were not yet were what
+        is their default now.
+        """
+        if "training" not in progress:
+            return {}
+        training = progress["training"]
+        return differences({**training, "recipe": {**self.defaults, **training.get("recipe", {})}}, self.training)
 
     def leave_behind(self, steps_done: int) -> None:
         """Set aside checkpoints that are further than where the run goes on from, and remove what was never finished."""
@@ -208,7 +214,7 @@ class Checkpoints:
     def _changes_since(self, progress: Mapping[str, Any]) -> list[dict[str, Any]]:
         """What was changed on the way here, and what is changed now."""
         before = list(progress.get("changes", []))
-        changed = differences(self._as_of_today(progress["training"]), self.training) if "training" in progress else {}
+        changed = self._changed(progress)
         if not changed:
             return before
         now = {key: {"was": old, "is": new} for key, (old, new) in changed.items()}

@@ -91,10 +91,10 @@ class PretrainingRun:
 
         on_main_process(self.accelerator, prepare_folder)
 
-    def records_of(self, step: int) -> Callable[[], list[str]]:
-        """For when a step goes wrong: the records of its batches."""
+    def records_of(self, step: int) -> list[str]:
+        """The records of a step's batches, for when it goes wrong."""
         parts = self.recipe.gradient_accumulation_steps
-        return lambda: [name for part in range(parts) for name in self.corpus.record_ids(step * parts + part)]
+        return [name for part in range(parts) for name in self.corpus.record_ids(step * parts + part)]
 
     def inputs(self, batch: CorpusBatch, key: BatchKey) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """This process's part of a batch as the objective takes it: normalised records, and what is drawn for them."""
@@ -145,7 +145,7 @@ def train(run: PretrainingRun) -> None:
                 losses.append(output.loss.detach())
             log_due = recipe.log_due(step)
             norm = gradient_norm(accelerator, network, recipe.max_grad_norm)
-            usable = monitor.is_usable(step, norm, run.records_of(step))
+            usable = monitor.is_usable(step, norm, run.records_of)
             if usable:
                 optimizer.step()
                 objective.after_step(step)

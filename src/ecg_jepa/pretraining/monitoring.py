@@ -176,7 +176,7 @@ class Monitor:
 
         on_main_process(accelerator, open_log)
 
-    def is_usable(self, step: int, norm: torch.Tensor, records: Callable[[], list[str]]) -> bool:
+    def is_usable(self, step: int, norm: torch.Tensor, records_of: Callable[[int], list[str]]) -> bool:
         """
         Whether gradients of that norm may change weights. A step whose are not finite is skipped, counted, and told with its
         records; what it would have changed is lost for good.
@@ -184,7 +184,7 @@ class Monitor:
         Args:
             step: of the optimiser.
             norm: of the gradients, the same on all processes.
-            records: returns the names of the records of the step.
+            records_of: a step -> the names of its records.
 
         Raises:
             FloatingPointError: after too many such steps in a row; weights are those of before the first of them.
@@ -194,7 +194,7 @@ class Monitor:
             return True
         self.skipped += 1
         self.skipped_in_a_row += 1
-        names = records()
+        names = records_of(step)
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
         logger.warning(f"step {step + 1}/{self.max_steps}: gradients are not finite, the step is skipped. Its records: {shown}")
         if self.accelerator.is_main_process:
