@@ -9,6 +9,13 @@ from accelerate.utils import broadcast_object_list
 T = TypeVar("T")
 
 
+def share_of_batch(batch_size: int, num_processes: int) -> int:
+    """How many records of a batch each process takes. Raises `ValueError` if they cannot all take the same number."""
+    if batch_size % num_processes:
+        raise ValueError(f"batch_size={batch_size} cannot be shared by {num_processes} processes: use a multiple.")
+    return batch_size // num_processes
+
+
 def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
     """
     What an action of the main process returns, on all processes. What it raises is raised on all of them: others would wait for

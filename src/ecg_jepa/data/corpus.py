@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..common.processes import share_of_batch
 from ..signal_processing_ecg_jepa import CLIP, normalize
 from .folds import in_training_folds, in_validation_fold
 from .records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
@@ -210,9 +211,7 @@ class Corpus:
 
     def batch(self, index: int, rank: int = 0, num_processes: int = 1, patience: float = 0.0) -> CorpusBatch:
         """Part `rank` of batch `index`: `batch_size / num_processes` crops. `patience`: as in [`BufferPool.take`]."""
-        if self.batch_size % num_processes:
-            raise ValueError(f"batch_size={self.batch_size} cannot be shared by {num_processes} processes: use a multiple.")
-        share = self.batch_size // num_processes
+        share = share_of_batch(self.batch_size, num_processes)
         which, draws = self._draw(index)
         which, draws = which[rank * share : (rank + 1) * share], draws[:, rank * share : (rank + 1) * share]
         signal = self._buffers.take((share, len(self.databases[0].info.lead_names), self.crop_length), patience)

@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from ..common.processes import share_of_batch
 from ..common.run_directory import MODEL_FILES
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Predictions, summarize
 from .classifier import build_classifier
@@ -76,8 +77,7 @@ def open_run(settings: ProtocolSettings, accelerator: Accelerator) -> Finetuning
     Raises:
         FileNotFoundError, ValueError: if model, records and task do not fit together.
     """
-    if settings.batch_size % accelerator.num_processes:
-        raise ValueError(f"batch_size={settings.batch_size} cannot be shared by {accelerator.num_processes} processes.")
+    share_of_batch(settings.batch_size, accelerator.num_processes)
     set_seed(settings.seed)
     data = load_task(settings)
     records = data.database.info

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from ..common.optimization import gradient_norm, parameter_groups, set_schedules
-from ..common.processes import on_main_process
+from ..common.processes import on_main_process, share_of_batch
 from ..common.run_directory import MODEL_FILES, clear
 from ..common.settings import write_yaml
 from ..common.signals import OWN_REASON, StopSignals, exit_code
@@ -55,12 +55,8 @@ class PretrainingRun:
 
     def __post_init__(self) -> None:
         self.normalize = BatchNormalizer(*self.corpus.lead_statistics()).to(self.accelerator.device)
-        if self.recipe.batch_size % self.accelerator.num_processes:
-            raise ValueError(
-                f"batch_size={self.recipe.batch_size} cannot be shared by {self.accelerator.num_processes} processes: use a "
-                "multiple."
-            )
-        rank, share = self.accelerator.process_index, self.recipe.batch_size // self.accelerator.num_processes
+        rank = self.accelerator.process_index
+        share = share_of_batch(self.recipe.batch_size, self.accelerator.num_processes)
         self.own_rows = slice(rank * share, (rank + 1) * share)
 
     @property
