@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor
 from ecg_jepa.configuration_ecg_jepa import STANDARD_LEADS
 from ecg_jepa.data.synthetic import Synthetic
 from ecg_jepa.finetuning.task_data import TaskData
+from ecg_jepa.plausibility_ecg_jepa import ImplausibleSignalError
 from ecg_jepa.wfdb_ecg_jepa import read_wfdb
 
 MEAN, STD = np.linspace(-0.1, 0.1, 12).tolist(), np.linspace(0.1, 0.4, 12).tolist()
@@ -126,3 +129,136 @@ def test_what_does_not_fit_raises(signal, arguments, message):
 def test_bad_settings_raise(arguments):
     with pytest.raises(ValueError, match=r"mean|std|crop_duration"):
         EcgJepaFeatureExtractor(**arguments)
+
+
+def microvolts(record):
+    return record * 1000
+
+
+def raw_numbers(record):
+    return (record * 200).astype(np.int16)
+
+
+def one_valid_sample(record):
+    record[6, 1:] = np.nan
+    return record
+
+
+def mostly_flat(record):
+    record[:4] = 0
+    return record
+
+
+def offset(record):
+    record[6] += 400
+    return record
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (microvolts, "looks like uV"),
+        (raw_numbers, "raw numbers"),
+        (one_valid_sample, r"lead V1 has no value \(NaN\)"),
+        (mostly_flat, "leads I, II, III, aVR never change"),
+        (offset, "100.0% of lead V1 lie beyond 5 standard deviations"),
+    ],
+)
+def test_what_cannot_be_an_ecg_raises_unless_it_is_let_pass(record, change, reason):
+    extractor = EcgJepaFeatureExtractor(mean=MEAN, std=STD)
+    implausible = change(record)
+    with pytest.raises(ImplausibleSignalError, match=reason):
+        extractor(implausible, sampling_rate=500)
+    with pytest.raises(ValueError, match=reason):
+        extractor([np.ones((12, 5000)) * np.sin(np.arange(5000)), implausible], sampling_rate=500)
+    values = extractor(implausible, sampling_rate=500, check_plausibility=False, return_tensors="pt").input_values
+    assert torch.isfinite(values).all()
+
+
+def test_a_flat_lead_is_named(record, caplog):
+    record[8] = 1.0
+    with caplog.at_level("WARNING", logger="ecg_jepa"):
+        EcgJepaFeatureExtractor()(record, sampling_rate=500)
+    assert "Leads V3 of a record never change" in caplog.text
+
+
+@pytest.mark.parametrize("rate", [10, 5000, float("nan"), float("inf"), "500", None, True, [500]])
+def test_bad_rates_raise(record, rate):
+    with pytest.raises(ValueError, match=r"implausible rate|sampling_rate"):
+        EcgJepaFeatureExtractor()(record, sampling_rate=rate)
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        None,
+        3.0,
+        "path",
+        object(),
+        {"signal": 1},
+        np.zeros((12, 500), complex),
+        np.zeros((12, 500), bool),
+        np.zeros((12, 500), "timedelta64[s]"),
+        np.zeros((12, 500), "datetime64[s]"),
+        np.zeros((12, 500), object),
+        np.zeros((12, 500), [("a", float)]),
+        np.zeros((2, 2, 12, 500)),
+        [[1.0, 2.0], [3.0]],
+        [np.zeros((12, 500)), "path"],
+        np.ma.masked_array(np.zeros((12, 500)), mask=True),
+        [np.ma.masked_array(np.zeros((12, 500)), mask=True)],
+    ],
+)
+def test_what_is_no_record_raises_in_words(signal):
+    with pytest.raises((ValueError, TypeError), match=r"record|mask"):
+        EcgJepaFeatureExtractor()(signal, sampling_rate=500)
+
+
+def test_tensors_of_every_kind(record):
+    expected = EcgJepaFeatureExtractor()(record, sampling_rate=500)["input_values"][0]
+    for tensor in (torch.tensor(record, requires_grad=True), torch.tensor(record, dtype=torch.bfloat16)):
+        np.testing.assert_allclose(EcgJepaFeatureExtractor()(tensor, 500)["input_values"][0], expected, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("std", float("nan")),
+        ("mean", [0.0] * 11 + [float("inf")]),
+        ("std", "large"),
+        ("clip", 0),
+        ("clip", -5.0),
+        ("clip", float("nan")),
+        ("highpass_cutoff", -0.5),
+        ("sampling_rate", 0),
+        ("sampling_rate", 500.5),
+        ("patch_size", 0),
+        ("signal_length", "long"),
+        ("lead_names", []),
+        ("lead_names", "I"),
+        ("lead_names", [1, 2]),
+    ],
+)
+def test_saved_values_are_checked(tmp_path, name, value):
+    EcgJepaFeatureExtractor(mean=MEAN, std=STD).save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(ValueError, match=name):
+        AutoFeatureExtractor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"sampling_rate": 250},
+        {"patch_size": 50},
+        {"signal_length": 5025},
+        {"lead_names": STANDARD_LEADS[::-1]},
+        {"amplitude_free": True},
+    ],
+)
+def test_another_models_extractor_is_refused(other):
+    config = EcgJepaConfig()
+    EcgJepaFeatureExtractor.for_model(config, 0, 1).check_model(config)
+    with pytest.raises(ValueError, match=f"does not fit the model: its {next(iter(other))}"):
+        EcgJepaFeatureExtractor(**other).check_model(config)

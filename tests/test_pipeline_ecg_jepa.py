@@ -124,6 +124,9 @@ def test_arrays_of_records_and_generators(classify, signal):
     assert classify([]) == []
 
 
+RECORD = np.random.default_rng(0).normal(scale=0.2, size=(12, 5000))
+
+
 @pytest.mark.parametrize(
     ("record", "declared", "message"),
     [
@@ -132,7 +135,7 @@ def test_arrays_of_records_and_generators(classify, signal):
         (np.zeros((12, 5000)), {}, "does not say its sampling_rate and unit"),
         ({"signal": np.zeros((12, 5000)), "unit": "mV"}, {}, "does not say its sampling_rate"),
         (np.zeros((12, 5000)), {"sampling_rate": 500, "unit": "furlong"}, "Unknown unit 'furlong'"),
-        (np.zeros((8, 5000)), {**DECLARED, "lead_names": ["I", "II", *STANDARD[6:]][:8]}, None),
+        (RECORD[:8], {**DECLARED, "lead_names": ["I", "II", *STANDARD[6:]][:8]}, None),
         (np.zeros((7, 5000)), {**DECLARED, "lead_names": ["I", "II", *STANDARD[6:11]]}, "Missing leads V6"),
         (np.zeros((8, 5000)), DECLARED, "has 8 leads of 5000 samples, expected"),
         (np.zeros((5000, 12)), DECLARED, "looks transposed"),
@@ -170,3 +173,15 @@ def test_the_task_is_registered(classify, signal, tmp_path):
     assert again(signal, **DECLARED) == classify(signal, **DECLARED)
     defaults = pipeline("ecg-classification", model=str(tmp_path), **DECLARED, top_k=2)
     assert defaults(signal) == classify(signal, **DECLARED)[:2]
+
+
+def test_implausible_records_are_refused_unless_they_are_let_pass(classify, signal):
+    with pytest.raises(ValueError, match="looks like uV"):
+        classify(signal * 1000, **DECLARED)
+    assert len(classify(signal * 1000, **DECLARED, check_plausibility=False)) == 3
+
+
+def test_the_extractor_of_another_model_is_refused(classify):
+    extractor = EcgJepaFeatureExtractor(sampling_rate=250)
+    with pytest.raises(ValueError, match="its sampling_rate is 250, the model's 500"):
+        EcgClassificationPipeline(model=classify.model, feature_extractor=extractor)

@@ -20,6 +20,7 @@ from .data.readers import record_files
 from .data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, write_rejections
 from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from .modeling_ecg_jepa import EcgJepaModel
+from .plausibility_ecg_jepa import ImplausibleSignalError
 from .wfdb_ecg_jepa import RecordError, read_wfdb
 
 _RECORDS_PER_ROW_GROUP = 4096
@@ -80,9 +81,10 @@ def find_extractor(
     encoder takes, without overlap. Durations in s.
 
     Raises:
-        ValueError: if crops are no whole patches.
+        ValueError: if crops are no whole patches, or the extractor is another encoder's.
     """
     extractor = EcgJepaFeatureExtractor.from_pretrained(directory)
+    extractor.check_model(config)
     duration = crop_duration or extractor.crop_duration or config.signal_length / config.sampling_rate
     own_stride = extractor.crop_stride if duration == extractor.crop_duration else None
     stride = crop_stride or own_stride or duration
@@ -100,8 +102,11 @@ def prepared_records(database: PreparedDatabase, extractor: EcgJepaFeatureExtrac
     return RecordSource(ids, read)
 
 
-def wfdb_records(directory: str | Path, extractor: EcgJepaFeatureExtractor) -> RecordSource:
-    """WFDB records in a folder and below; their ids are paths relative to it. Raises `FileNotFoundError` if there are none."""
+def wfdb_records(directory: str | Path, extractor: EcgJepaFeatureExtractor, allow_implausible: bool = False) -> RecordSource:
+    """
+    WFDB records in a folder and below; their ids are paths relative to it. Those that cannot be ECGs in the unit that they
+    declare are refused unless `allow_implausible`. Raises `FileNotFoundError` if there are none.
+    """
     ids = record_files(directory, directory)
     if not ids:
         raise FileNotFoundError(f"{directory} has no WFDB record (no .hea, .dat or .mat file in it or below).")
@@ -109,7 +114,12 @@ def wfdb_records(directory: str | Path, extractor: EcgJepaFeatureExtractor) -> R
     def read(index: int) -> np.ndarray:
         record = read_wfdb(Path(directory, ids[index]))
         try:
-            return extractor(record.signal, record.sampling_rate, record.lead_names)["input_values"][0]
+            values = extractor(
+                record.signal, record.sampling_rate, record.lead_names, "mV", check_plausibility=not allow_implausible
+            )
+            return values["input_values"][0]
+        except ImplausibleSignalError as error:
+            raise RecordError(ids[index], error.reason, error.detail) from error
         except ValueError as error:
             raise RecordError(ids[index], "unusable signal", str(error)) from error
 

@@ -32,6 +32,7 @@ class EcgClassificationPipeline(Pipeline):
 
     Args of a call (or of the pipeline, as defaults):
         sampling_rate, lead_names, unit: of arrays that do not say so themselves.
+        check_plausibility (`bool`, *optional*): whether records that cannot be ECGs in their unit raise; default: they do.
         top_k (`int`, *optional*): keep so many labels; default: all.
         threshold (`float`, *optional*): keep labels with at least this score.
         batch_size (`int`, *optional*): records that run through the model together; those of one length are.
@@ -46,6 +47,13 @@ class EcgClassificationPipeline(Pipeline):
     _load_feature_extractor = True
     _load_tokenizer = False
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # By name: the code of a checkpoint and the installed package each have a class of their own.
+        check_model = getattr(self.feature_extractor, "check_model", None)
+        if check_model is not None:
+            check_model(self.model.config)
+
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """See the class."""
         if (isinstance(inputs, (np.ndarray, torch.Tensor)) and inputs.ndim == 3) or isinstance(inputs, tuple):
@@ -59,17 +67,20 @@ class EcgClassificationPipeline(Pipeline):
         sampling_rate: float | None = None,
         lead_names: Iterable[str] | None = None,
         unit: str | None = None,
+        check_plausibility: bool | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
         **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if unknown:
             raise ValueError(
-                f"Unknown arguments {', '.join(unknown)}: expected sampling_rate, lead_names, unit, top_k, threshold, batch_size."
+                f"Unknown arguments {', '.join(unknown)}: expected sampling_rate, lead_names, unit, "
+                "check_plausibility, top_k, threshold, batch_size."
             )
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k={top_k} must be at least 1, or None for all labels.")
         preprocess = {"sampling_rate": sampling_rate, "lead_names": lead_names, "unit": unit}
+        preprocess["check_plausibility"] = check_plausibility
         postprocess = {"top_k": top_k, "threshold": threshold}
         return (
             {name: value for name, value in preprocess.items() if value is not None},
@@ -77,7 +88,7 @@ class EcgClassificationPipeline(Pipeline):
             {name: value for name, value in postprocess.items() if value is not None},
         )
 
-    def preprocess(self, input_: Any, **declared: Any) -> dict[str, torch.Tensor]:
+    def preprocess(self, input_: Any, check_plausibility: bool = True, **declared: Any) -> dict[str, torch.Tensor]:
         """A record -> `input_values` (1, leads, samples), or (1, crops, leads, samples) if the extractor crops."""
         if isinstance(input_, Mapping):
             input_, declared = self._unpack(input_, declared)
@@ -99,7 +110,7 @@ class EcgClassificationPipeline(Pipeline):
                 f"An array does not say its {' and '.join(missing)}: pass {', '.join(f'{name}=...' for name in missing)} "
                 '(Hz; "mV", "uV", "V" or "nV").'
             )
-        return dict(self.feature_extractor(input_, **declared, return_tensors="pt"))
+        return dict(self.feature_extractor(input_, **declared, return_tensors="pt", check_plausibility=check_plausibility))
 
     def _unpack(self, record: Mapping[str, Any], declared: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The path or array of a dict, and what it declares; its own declarations win."""

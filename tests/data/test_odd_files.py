@@ -40,7 +40,7 @@ def links_in_a_circle(directory):
 
 
 def link_to_outside(directory):
-    np.save(directory.parent / "outside.npy", ecg(5000, 0))
+    np.save(directory.parent / "outside.npy", ecg(5000, 0) / 200)
     (directory / "odd.npy").symlink_to(directory.parent / "outside.npy")
 
 
@@ -109,7 +109,7 @@ def raw(tmp_path):
     row = {"sampling_rate": 500, "unit": "mV", "lead_names": NAMES, "AF": 1}
     rows = []
     for number in range(GOOD):
-        np.save(directory / f"a{number}.npy", ecg(5000, number).astype(np.float32))
+        np.save(directory / f"a{number}.npy", ecg(5000, number).astype(np.float32) / 200)
         rows.append({"path": f"a{number}.npy", **row})
 
     def add(path):

@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -102,3 +103,45 @@ def test_arrays_of_another_kind_are_rejected(raw, tmp_path, values):
 def test_a_table_is_needed(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"records\.csv"):
         OwnRecords(data_dir=str(tmp_path)).prepare(tmp_path)
+
+
+def test_implausible_records_are_rejected_with_the_likely_cause(raw, tmp_path):
+    edit(raw, unit=(0, "mV"), sampling_rate=(2, 5))
+    dead = np.load(raw / "a4.npy")
+    dead[:5] = 0
+    np.save(raw / "a4.npy", dead)
+    np.save(raw / "a6.npy", np.load(raw / "a6.npy") + 200_000)
+    sparse = np.full((12, 5000), np.nan, dtype=np.float32)
+    sparse[:, 7] = 3.0
+    np.save(raw / "a8.npy", sparse)
+    info = OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    assert info.records == 25
+    lines = (tmp_path / "own" / "rejected.jsonl").read_text().splitlines()
+    rejections = {line["record"]: (line["reason"], line["detail"]) for line in map(json.loads, lines)}
+    assert {record: reason for record, (reason, _) in rejections.items()} == {
+        "a0.npy": "implausible amplitude",
+        "a2.npy": "implausible rate",
+        "a4.npy": "flat",
+        "a6.npy": "clipped",
+        "a8.npy": "mostly missing",
+    }
+    assert "looks like uV" in rejections["a0.npy"][1]
+    assert "leads V2, V3, V4, V5, V6 never change" in rejections["a4.npy"][1]
+    kept = OwnRecords(data_dir=str(raw), allow_implausible=True).prepare(tmp_path)
+    assert kept.rejected == {"flat": 2}  # of which nothing is left
+    assert kept.digest != info.digest
+
+
+def test_a_dead_lead_is_named_and_nothing_is_divided_by_its_standard_deviation(raw, tmp_path, caplog):
+    for path in raw.glob("*.npy"):
+        signal = np.load(path)
+        signal[0] = 0  # V6
+        np.save(path, signal)
+    table = pd.read_csv(raw / "records.csv")
+    table[table["path"].str.endswith("npy")].to_csv(raw / "records.csv", index=False)
+    with caplog.at_level("WARNING"):
+        OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    assert "own: leads V6 never change in any record" in caplog.text
+    assert json.loads((tmp_path / "own" / "quality.json").read_text())["dead_leads"] == ["V6"]
+    with pytest.raises(ValueError, match="Leads V6 never change in any of these own records: they cannot be normalised"):
+        find_database(tmp_path).lead_statistics()

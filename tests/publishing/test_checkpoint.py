@@ -21,7 +21,8 @@ from ecg_jepa.publishing.checkpoint import save_checkpoint
 
 LABELS = {0: "AF", 1: "LVH", 2: "NORM"}
 CODE = {
-    f"{name}_ecg_jepa.py" for name in ("configuration", "feature_extraction", "modeling", "pipeline", "signal_processing", "wfdb")
+    f"{name}_ecg_jepa.py"
+    for name in ("configuration", "feature_extraction", "modeling", "pipeline", "plausibility", "signal_processing", "wfdb")
 }
 
 
@@ -148,7 +149,12 @@ AutoModelForSequenceClassification.from_pretrained({str(tmp_path / "saved")!r}, 
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["3", "EcgJepaModel", "EcgJepaModel", "EcgJepaModel"]
     again, saved = ({path.name for path in (tmp_path / name).iterdir()} for name in ("again", "saved"))
-    assert again == saved - {"preprocessor_config.json", "feature_extraction_ecg_jepa.py", "training_args.bin"}
+    assert again == saved - {
+        "preprocessor_config.json",
+        "feature_extraction_ecg_jepa.py",
+        "plausibility_ecg_jepa.py",
+        "training_args.bin",
+    }
     configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("again", "saved")]
     assert configs[0]["auto_map"] == configs[1]["auto_map"]
     assert configs[0]["custom_pipelines"] == configs[1]["custom_pipelines"]

@@ -11,7 +11,8 @@ from ecg_jepa.publishing.checkpoint import save_checkpoint
 from ecg_jepa.publishing.hub import PushError, publishable_files, push
 
 CODE = [
-    f"{name}_ecg_jepa.py" for name in ("configuration", "feature_extraction", "modeling", "pipeline", "signal_processing", "wfdb")
+    f"{name}_ecg_jepa.py"
+    for name in ("configuration", "feature_extraction", "modeling", "pipeline", "plausibility", "signal_processing", "wfdb")
 ]
 
 

@@ -102,6 +102,27 @@ def test_mistakes_are_named(run_script, encoder_dir, prepared_dir, tmp_path, cap
     assert not list(tmp_path.glob("*vectors*"))
     with pytest.raises(SystemExit, match="whole number of patches"):
         run_script("embed", *flags, "--data_dir", prepared_dir, "--crop_duration", 0.03)
-    EcgJepaFeatureExtractor(sampling_rate=250).save_pretrained(encoder_dir)
+    config = EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, sampling_rate=250)
+    EcgJepaModel(config).save_pretrained(encoder_dir)
+    EcgJepaFeatureExtractor.for_model(config, 0, 1).save_pretrained(encoder_dir)
     with pytest.raises(SystemExit, match="prepare it to match"):
         run_script("embed", *flags, "--data_dir", prepared_dir)
+
+
+def test_implausible_records_are_left_out_unless_they_are_let_pass(run_script, encoder_dir, tmp_path):
+    for name, factor in (("E00001", 1), ("E00002", 200)):
+        write_challenge(tmp_path / "raw", "georgia", name, np.clip(ecg(5000, 1) * factor, -32767, 32767))
+    output = tmp_path / "vectors.parquet"
+    arguments = ("--model_name_or_path", encoder_dir, "--records_dir", tmp_path / "raw", "--output_file", output)
+    run_script("embed", *arguments)
+    assert len(pd.read_parquet(output)) == 1
+    (line,) = map(json.loads, (tmp_path / "vectors.rejected.jsonl").read_text().splitlines())
+    assert line["reason"] == "implausible amplitude"
+    run_script("embed", *arguments, "--allow_implausible")
+    assert len(pd.read_parquet(output)) == 2
+
+
+def test_the_extractor_of_another_encoder_is_refused(run_script, encoder_dir, prepared_dir, tmp_path):
+    EcgJepaFeatureExtractor(sampling_rate=250).save_pretrained(encoder_dir)
+    with pytest.raises(SystemExit, match="its sampling_rate is 250"):
+        run_script("embed", "--model_name_or_path", encoder_dir, "--data_dir", prepared_dir, "--output_file", tmp_path / "v")

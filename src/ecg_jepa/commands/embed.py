@@ -21,7 +21,7 @@ def run(settings: EmbeddingSettings) -> None:
     encoder = EcgJepaModel.from_pretrained(directory).to(accelerator.device)
     extractor = find_extractor(directory, encoder.config, settings.crop_duration, settings.crop_stride)
     if settings.records_dir is not None:
-        source = wfdb_records(settings.records_dir, extractor)
+        source = wfdb_records(settings.records_dir, extractor, settings.allow_implausible)
     else:
         source = prepared_records(find_database(settings.data_dir or "", settings.database), extractor)
     path = Path(settings.output_file)

@@ -15,6 +15,7 @@ def run(settings: PreparationSettings) -> None:
         sampling_rate=settings.sampling_rate,
         min_duration=settings.min_duration,
         amplitude_free=settings.amplitude_free,
+        allow_implausible=settings.allow_implausible,
         allow_outside_paths=settings.allow_outside_paths,
     )
     if settings.database == Synthetic.database:

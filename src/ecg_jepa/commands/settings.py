@@ -19,6 +19,7 @@ class PreparationSettings:
     amplitude_free: bool = option(
         False, "band-pass each record (0.5 to 40 Hz) and divide each lead by its own standard deviation, for want of a known gain"
     )
+    allow_implausible: bool = option(False, "keep records that cannot be ECGs in the unit that they declare")
     allow_outside_paths: bool = option(False, "also read files outside data_dir, which tables name or links lead to")
     num_proc: int = option(1, "processes")
     strict: bool = option(False, "a record that cannot be used is an error, not left out")
@@ -63,6 +64,7 @@ class EmbeddingSettings:
     crop_stride: float | None = option(
         None, "s between crops, over which vectors are averaged; default: the extractor's, or none overlap"
     )
+    allow_implausible: bool = option(False, "records_dir: also embed records that cannot be ECGs in the unit that they declare")
     batch_size: int = option(64, "crops that are encoded together")
     mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
 

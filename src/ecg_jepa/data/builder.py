@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ..common.files import digest_files, digest_of, write_json
 from ..common.logs import progress_bar
+from ..plausibility_ecg_jepa import ImplausibleSignalError, check_clipped, check_plausible, check_rate
 from ..signal_processing_ecg_jepa import STANDARD_LEADS, condition, select_leads
 from ..wfdb_ecg_jepa import EcgRecord, RecordError, read_wfdb
 from .download import PhysioNet, Zenodo, download
@@ -49,7 +50,7 @@ from .shards import (
 logger = logging.getLogger(__name__)
 
 # Part of the digest of a prepared database: raise it when preparation changes what it writes.
-PREPARATION_VERSION = 2
+PREPARATION_VERSION = 3
 
 _VALUES_PER_TABLE = 16_000_000  # samples: 32 MB, so that 30 minutes of 12 leads need no more memory than 10 seconds
 _INT16_LIMIT = np.iinfo(np.int16).max  # symmetric: +-32.767 mV
@@ -63,12 +64,14 @@ class EcgDatabaseConfig(datasets.BuilderConfig):
         amplitude_free: band-pass each record and divide each lead by its own standard deviation: for sources whose gain is not
             known. "1 mV" in the prepared records is then one standard deviation.
         min_duration: shorter records are rejected, in seconds; the paper leaves out what is shorter than its crops of 10 s.
+        allow_implausible: keep records that cannot be ECGs in the unit that their files declare.
         allow_outside_paths: also read files outside the database's folder, which tables name or links lead to.
     """
 
     sampling_rate: int = 500
     min_duration: float = 10.0
     amplitude_free: bool = False
+    allow_implausible: bool = False
     allow_outside_paths: bool = False
 
 
@@ -170,17 +173,26 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             self._check_inside(info)
         record = self.read_record(info)
         info = self.describe(info, record)
+        check = not self.config.allow_implausible
         duration = record.signal.shape[1] / record.sampling_rate
         if duration < self.config.min_duration:
             raise RecordError(info.path, "short", f"{duration:g} s, at least {self.config.min_duration:g} s are wanted")
         try:
+            if check:
+                check_rate(record.sampling_rate)
             selected = select_leads(record.signal, record.lead_names, STANDARD_LEADS)
             conditioned = condition(
                 selected, record.sampling_rate, self.config.sampling_rate, self.highpass_cutoff, self.config.amplitude_free
             )
+            if check:
+                check_plausible(selected, STANDARD_LEADS, self.config.amplitude_free)
+            signal, num_clipped = to_microvolts(conditioned)
+            if check and num_clipped:
+                check_clipped(np.abs(signal) == _INT16_LIMIT, STANDARD_LEADS, "the +-32.767 mV of prepared records")
+        except ImplausibleSignalError as error:
+            raise RecordError(info.path, error.reason, error.detail) from error
         except ValueError as error:
             raise RecordError(info.path, "unusable signal", str(error)) from error
-        signal, num_clipped = to_microvolts(conditioned)
         if (signal == signal[:, :1]).all():
             raise RecordError(info.path, "flat", "no lead ever changes")
         summary.samples_read += selected.size
@@ -310,6 +322,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         config = self.config
         settings: tuple[Any, ...] = (self.database, PREPARATION_VERSION, config.sampling_rate, config.min_duration)
         settings += ("amplitude-free",) if config.amplitude_free else (self.highpass_cutoff,)
+        settings += ("implausible",) if config.allow_implausible else ()
         settings += ("outside paths",) if config.allow_outside_paths else ()
         files = (file for record in shard.records for file in self.source_files(record))
         return files_digest(files, repr((settings, shard.records)))
@@ -370,6 +383,9 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         samples_read = sum(summary.samples_read for summary in summaries)
         # What was published is in mV.
         quality = measure_quality(info, dataset, samples_read, None if self.config.amplitude_free else self.published)
+        if quality["dead_leads"]:
+            leads = ", ".join(quality["dead_leads"])
+            logger.warning(f"{self.database}: leads {leads} never change in any record. Nothing can be trained on such records.")
         write_json(directory / QUALITY_FILE, quality)
         write_database_info(directory, info)
         return info

@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 
 from .folds import in_training_folds
-from .records import DatabaseInfo, lead_statistics
+from .records import DatabaseInfo, as_matrix, lead_statistics
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def measure_quality(
         samples_read: over all leads, at the rate of the files.
         published: figures to set beside the measured ones.
     """
+    flat = as_matrix(dataset.data.column("lead_std")) == 0
     fold = dataset.data.column("fold").to_pandas().to_numpy()
     training = np.flatnonzero(in_training_folds(fold))
     durations = dataset.data.column("num_samples").to_numpy() / info.sampling_rate
@@ -54,7 +55,8 @@ def measure_quality(
         "longest_seconds": float(durations.max()),
         "nan_share": info.interpolated_samples / samples_read,
         "clipped_samples": info.clipped_samples,
-        "records_with_flat_leads": _records_with_flat_leads(dataset),
+        "records_with_flat_leads": int(flat.any(axis=1).sum()),
+        "dead_leads": [name for name, is_dead in zip(info.lead_names, flat.all(axis=0), strict=True) if is_dead],
         "records_with_bad_checksums": info.bad_checksums,
         "lead_names": info.lead_names,
         "training_records": len(training),
@@ -69,8 +71,3 @@ def measure_quality(
             "published_std_mv": list(published.std),
         }
     return quality
-
-
-def _records_with_flat_leads(dataset: datasets.Dataset) -> int:
-    chunks = dataset.data.column("lead_std").chunks
-    return sum(int((chunk.flatten().to_numpy().reshape(len(chunk), -1) == 0).any(axis=1).sum()) for chunk in chunks)

@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecg_jepa.configuration_ecg_jepa import STANDARD_LEADS
+from ecg_jepa.data.readers import record_files
+from ecg_jepa.plausibility_ecg_jepa import ImplausibleSignalError, check_clipped, check_plausible, check_rate, flat_leads
+from ecg_jepa.wfdb_ecg_jepa import read_wfdb
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def signal() -> np.ndarray:
+    return np.random.default_rng(0).normal(scale=0.2, size=(12, 5000)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("factor", "cause"),
+    [
+        (1e3, "looks like uV (or a converter's raw numbers) declared as mV, or mV declared as V"),
+        (200.0, "looks like uV (or a converter's raw numbers) declared as mV"),
+        (1e6, "looks like nV declared as mV, or uV declared as V"),
+        (1e-3, "looks like mV declared as uV, or V declared as mV"),
+        (1e-6, "e-07 mV, expected 0.02 to 20 mV"),
+    ],
+)
+def test_units_taken_for_others(signal, factor, cause):
+    with pytest.raises(ImplausibleSignalError) as raised:
+        check_plausible(signal * factor, STANDARD_LEADS)
+    assert raised.value.reason == "implausible amplitude"
+    assert cause in str(raised.value)
+    check_plausible(signal * factor, STANDARD_LEADS, any_amplitude=True)
+
+
+def test_what_happens_to_real_records_passes(signal):
+    spikes = signal.copy()
+    spikes[:, ::500] = 40.0  # of a pacemaker
+    wandering = signal + 5 * np.sin(np.arange(5000) / 1000)
+    offset = signal + 300
+    low_voltage = signal / 5
+    gaps = signal.copy()
+    gaps[:, 1000:3000] = np.nan
+    flat = signal.copy()
+    flat[[7, 9, 11]] = 0.0  # as in Ningbo's JS20004
+    for ecg in (spikes, wandering, offset, low_voltage, gaps, flat, signal[:, :40]):
+        check_plausible(ecg, STANDARD_LEADS)
+    assert flat_leads(flat, STANDARD_LEADS) == ["V2", "V4", "V6"]
+
+
+def test_a_lead_in_another_unit(signal):
+    signal[3] *= 1000
+    with pytest.raises(ImplausibleSignalError, match=r"lead aVR span .* is it in another unit than the others"):
+        check_plausible(signal, STANDARD_LEADS)
+
+
+def test_flat_leads_and_the_names_of_them(signal):
+    signal[[0, 2, 4, 11]] = [[0.0], [1.0], [2.0], [np.nan]]
+    signal[11, 7] = 3.0
+    with pytest.raises(ImplausibleSignalError, match=r"mostly missing: lead V6 has no value \(NaN\) in 100.0% of its samples"):
+        check_plausible(signal, STANDARD_LEADS)
+    signal[11, :2600] = 3.0
+    with pytest.raises(ImplausibleSignalError, match="flat: leads I, III, aVL, V6 never change, at most 3"):
+        check_plausible(signal, STANDARD_LEADS)
+    with pytest.raises(ImplausibleSignalError, match="flat: no lead ever changes"):
+        check_plausible(np.zeros((12, 5000)), STANDARD_LEADS)
+
+
+@pytest.mark.parametrize("rate", [0.5, 49.9, 4000.1, 1e9, float("nan")])
+def test_rates(rate):
+    with pytest.raises(ImplausibleSignalError, match="implausible rate"):
+        check_rate(rate)
+    for plausible in (50, 100, 257, 1000, 4000):
+        check_rate(plausible)
+
+
+def test_clipped(signal):
+    clipped = np.zeros((12, 100), dtype=bool)
+    clipped[:, :45] = clipped[5, :90] = True
+    check_clipped(clipped, STANDARD_LEADS, "a limit")
+    clipped[5] = True
+    with pytest.raises(ImplausibleSignalError, match=r"100\.0% of lead aVF lie beyond a limit"):
+        check_clipped(clipped, STANDARD_LEADS, "a limit")
+    clipped[:, :52] = True
+    clipped[5, 52:] = False
+    with pytest.raises(ImplausibleSignalError, match=r"52\.0% of all samples"):
+        check_clipped(clipped, STANDARD_LEADS, "a limit")
+
+
+@pytest.mark.parametrize("database", ["ptb-xl-1732-mv", "ptb-xl-500", "cinc2021", "ptb"])
+def test_real_records_are_plausible(database):
+    directory = SHARED_DATA / database
+    if not directory.is_dir():
+        pytest.skip(f"no real records in {directory}")
+    for name in record_files(directory, directory):
+        record = read_wfdb(directory / name)
+        check_rate(record.sampling_rate)
+        check_plausible(record.signal, record.lead_names)
+        with pytest.raises(ImplausibleSignalError, match="looks like uV"):
+            check_plausible(record.signal * 1000, record.lead_names)
+        with pytest.raises(ImplausibleSignalError, match="looks like mV declared as uV"):
+            check_plausible(record.signal / 1000, record.lead_names)
