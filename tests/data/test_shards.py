@@ -1,5 +1,6 @@
 """A preparation that is killed, goes on; what it did not change stays as it is."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from raw_databases import ecg, write_challenge
 
@@ -199,3 +201,76 @@ def test_a_process_that_dies_is_an_error_that_says_so(original, tmp_path, monkey
         prepare(original, tmp_path, num_proc=2)
     monkeypatch.undo()
     assert prepare(original, tmp_path).records == NUM_RECORDS - 9
+
+
+def shards_of(output_dir):
+    return sorted((output_dir / "georgia").glob("records-*.arrow"))
+
+
+def test_flipped_bytes_are_noticed(original, tmp_path):
+    """In the samples when the database is verified, elsewhere when it is opened, unless they change nothing that is read."""
+    prepare(original, tmp_path)
+    path = shards_of(tmp_path)[2]
+    whole = path.read_bytes()
+    signal_at = whole.index(pa.ipc.open_stream(whole).read_all().column("signal").chunk(0).values.to_numpy()[:50].tobytes())
+    rng = np.random.default_rng(0)
+    samples = rng.integers(signal_at, signal_at + 12 * 5000, 5)
+    elsewhere = [*rng.integers(0, 1500, 20), *rng.integers(signal_at - 3000, signal_at, 20), len(whole) - 1]
+    table = find_database(tmp_path).dataset.data.table.combine_chunks()
+    noticed = 0
+    for position in [*elsewhere, *samples]:
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            find_database(tmp_path)
+        except ValueError as error:
+            assert "records-00002.arrow is damaged" in str(error)  # noqa: PT017
+            noticed += 1
+        else:
+            if position not in samples:
+                assert find_database(tmp_path).dataset.data.table.combine_chunks().equals(table)
+            with pytest.raises(ValueError, match=r"records-00002\.arrow is damaged.*SHA-256"):
+                find_database(tmp_path).verify()
+    assert 10 <= noticed <= len(elsewhere)
+    prepare(original, tmp_path)
+    assert path.read_bytes() == whole
+
+
+def swap(one, other):
+    one.rename(one.with_suffix(".aside"))
+    other.rename(one)
+    one.with_suffix(".aside").rename(other)
+
+
+def test_swapped_and_missing_shards_are_noticed(raw, tmp_path):
+    for path in (raw / "training" / "georgia" / "g1").glob("E0000[07]*"):
+        path.unlink()
+    prepare(raw, tmp_path)
+    one, other = shards_of(tmp_path)[1:3]
+    assert one.stat().st_size == other.stat().st_size
+    swap(one, other)
+    with pytest.raises(ValueError, match=r"records-00001\.arrow is damaged.*its columns are not those"):
+        find_database(tmp_path)
+    swap(one.with_suffix(".json"), other.with_suffix(".json"))
+    with pytest.raises(ValueError, match=r"not those, in the order, that database\.json"):
+        find_database(tmp_path)
+    prepare(raw, tmp_path)
+    find_database(tmp_path).verify()
+    for path in (one, one.with_suffix(".json")):
+        path.rename(path.with_suffix(".aside"))
+        with pytest.raises(ValueError, match=rf"{path.name} is damaged.*missing"):
+            find_database(tmp_path)
+        path.with_suffix(".aside").rename(path)
+    one.write_bytes(one.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"records-00001\.arrow is damaged.*bytes"):
+        find_database(tmp_path)
+
+
+def test_shards_of_earlier_versions_have_no_digest_of_columns(original, tmp_path):
+    prepare(original, tmp_path)
+    for path in (tmp_path / "georgia").glob("records-*.json"):
+        summary = json.loads(path.read_text())
+        del summary["columns"]
+        path.write_text(json.dumps({**summary, "content": ""}))
+    find_database(tmp_path).verify()

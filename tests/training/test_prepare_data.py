@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,18 @@ def test_a_host_that_does_not_answer(run_script, tmp_path, monkeypatch):
 def test_wrong_folder(run_script, tmp_path):
     with pytest.raises(SystemExit, match="as downloaded"):
         run_script("prepare_data", "--database", "ptb-xl", "--data_dir", tmp_path, "--output_dir", tmp_path)
+
+
+def test_verify(run_script, prepared_dir, tmp_path, capsys):
+    copy = shutil.copytree(prepared_dir, tmp_path / "prepared")
+    run_script("prepare_data", "--database", "synthetic", "--output_dir", copy, "--verify")
+    assert "synthetic: all 120 records are as they were prepared" in capsys.readouterr().out
+    path = next(copy.rglob("records-*.arrow"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SystemExit, match=rf"{path.name} is damaged"):
+        run_script("prepare_data", "--database", "synthetic", "--output_dir", copy, "--verify")
+    with pytest.raises(SystemExit):
+        run_script("prepare_data", "--database", "synthetic", "--output_dir", copy)
+    assert "data_dir is required" in capsys.readouterr().err

@@ -3,13 +3,19 @@
 from pathlib import Path
 
 from ..data.databases import builder_class
-from ..data.records import QUALITY_FILE, REJECTED_FILE, DatabaseInfo
+from ..data.records import QUALITY_FILE, REJECTED_FILE, DatabaseInfo, find_database
 from ..data.synthetic import Synthetic, generate_if_absent
 from .settings import PreparationSettings
 
 
 def run(settings: PreparationSettings) -> None:
-    """Generate or download what is asked for, prepare it, and say what came out."""
+    """Generate or download what is asked for, prepare it, and say what came out; or verify what was prepared."""
+    if settings.verify:
+        database = find_database(settings.output_dir, settings.database)
+        database.verify()
+        print(f"{database.name}: all {len(database)} records are as they were prepared")
+        return
+    assert settings.data_dir is not None  # for the type checker: settings see to it
     builder = builder_class(settings.database)(
         data_dir=settings.data_dir,
         sampling_rate=settings.sampling_rate,

@@ -12,8 +12,8 @@ class PreparationSettings:
     """Settings of `ecg-jepa prepare`. Raises `ValueError` for an unknown database and values that cannot be."""
 
     database: str = option(text=f"one of {', '.join(DATABASES)}")
-    data_dir: str = option(text="folder of the database as downloaded; for synthetic, where to generate it")
     output_dir: str = option(text="the prepared database goes to a folder of its name in here")
+    data_dir: str | None = option(None, "folder of the database as downloaded; for synthetic, where to generate it")
     sampling_rate: int = option(500, "of the prepared records in Hz; 100 reads PTB-XL's own 100 Hz files")
     min_duration: float = option(10.0, "in seconds; shorter records are rejected")
     amplitude_free: bool = option(
@@ -21,6 +21,7 @@ class PreparationSettings:
     )
     allow_implausible: bool = option(False, "keep records that cannot be ECGs in the unit that they declare")
     allow_outside_paths: bool = option(False, "also read files outside data_dir, which tables name or links lead to")
+    verify: bool = option(False, "prepare nothing, but read what was prepared, and say which files are damaged")
     num_proc: int = option(1, "processes")
     strict: bool = option(False, "a record that cannot be used is an error, not left out")
     download: bool = option(False, "first fetch what is missing in data_dir from the database's original host")
@@ -33,6 +34,8 @@ class PreparationSettings:
             nearest = difflib.get_close_matches(self.database, DATABASES, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(DATABASES)}."
             raise ValueError(f"there is no database {self.database!r}: {hint}")
+        if self.data_dir is None and not self.verify:
+            raise ValueError("data_dir is required: the folder of the database as downloaded.")
         check_at_least(self, 1, "sampling_rate", "num_proc", "num_records")
         check_at_least(self, 0, "min_duration", "seed")
 

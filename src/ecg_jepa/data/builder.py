@@ -15,7 +15,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..common.files import digest_files, digest_of, write_json
+from ..common.files import write_json
 from ..common.logs import progress_bar
 from ..plausibility_ecg_jepa import ImplausibleSignalError, check_clipped, check_plausible, check_rate
 from ..signal_processing_ecg_jepa import STANDARD_LEADS, condition, select_leads
@@ -31,19 +31,18 @@ from .records import (
     REJECTED_FILE,
     DatabaseInfo,
     RecordInfo,
-    open_shards,
     read_database_info,
     write_database_info,
     write_rejections,
 )
 from .shards import (
     ShardSummary,
+    open_shards,
     preparation_lock,
     process_map,
     read_summary,
     records_per_shard,
     remove_other_files,
-    shard_path,
     write_shard,
 )
 
@@ -280,7 +279,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         with preparation_lock(directory), process_map(num_proc) as run:
             digests = dict(enumerate(run(self._digest_shard, shards)))
             digest = files_digest(self._table_files(), "".join(digests.values()))
-            finished = {number: read_summary(directory, number) for number in digests}
+            finished = dict(zip(digests, run(partial(read_summary, directory), digests), strict=True))
             stale = [s for s in shards if (summary := finished[s.number]) is None or summary.digest != digests[s.number]]
             existing = read_database_info(directory)
             is_current = existing is not None and existing.digest == digest and not stale
@@ -332,7 +331,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 
     def _write_shard(self, directory: Path, digests: dict[int, str], shard: Shard) -> ShardSummary:
         summary = ShardSummary(digest=digests[shard.number])
-        write_shard(directory, shard.number, self.prepare_records(shard.records, summary), summary)
+        write_shard(directory, shard.number, FEATURES.arrow_schema, self.prepare_records(shard.records, summary), summary)
         return summary
 
     def _check_strict(self, strict: bool, summaries: list[ShardSummary], directory: Path) -> None:
@@ -351,7 +350,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         rejections = [line for summary in summaries for line in summary.rejections]
         write_rejections(directory / REJECTED_FILE, rejections)
         counts = dict(Counter(line["reason"] for line in rejections).most_common())
-        dataset = open_shards(directory)
+        dataset, content_digest = open_shards(directory, FEATURES.arrow_schema, len(STANDARD_LEADS))
         if not dataset:
             raise ValueError(
                 f"None of the {len(rejections)} records in {self.data_dir} can be used: {counts}. {directory / REJECTED_FILE} "
@@ -374,7 +373,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             highpass_cutoff=None if self.config.amplitude_free else self.highpass_cutoff,
             amplitude_free=self.config.amplitude_free,
             digest=digest,
-            content_digest=digest_of([s.content or digest_files([shard_path(directory, n)]) for n, s in enumerate(summaries)]),
+            content_digest=content_digest,
             label_names=None if self.label_names is None else list(self.label_names),
             licence=self.source.licence if self.source else None,
             page=self.source.page if self.source else None,

@@ -20,13 +20,12 @@ import pandas as pd
 import pyarrow as pa
 
 from ..common.files import replace_file, write_json
+from .shards import SHARDS, check_content, open_shards, summary_of
 
 DATABASE_FILE = "database.json"
 REJECTED_FILE = "rejected.jsonl"
 QUALITY_FILE = "quality.json"
 STATEMENTS_FILE = "scp_statements.csv"
-
-SHARDS = "records-*.arrow"
 
 # A record is int16 in microvolts: the resolution of PTB-XL, and finer than MIMIC's.
 MICROVOLTS_PER_MILLIVOLT = 1000.0
@@ -139,12 +138,6 @@ def write_rejections(path: str | Path, rejections: Iterable[dict[str, str]]) -> 
     replace_file(path, "".join(json.dumps(line) + "\n" for line in rejections))
 
 
-def open_shards(directory: str | Path) -> datasets.Dataset | None:
-    """The records of a folder as one memory-mapped dataset, in the order of its shards; `None` if it has none."""
-    shards = [datasets.Dataset.from_file(str(shard)) for shard in sorted(Path(directory).glob(SHARDS))]
-    return datasets.concatenate_datasets(shards) if shards else None
-
-
 class PreparedDatabase:
     """
     A prepared database, opened without reading the signals.
@@ -154,12 +147,14 @@ class PreparedDatabase:
 
     Raises:
         FileNotFoundError: if it holds no prepared database; the message says how to make one.
+        ValueError: if a file of it is damaged; the message names it.
     """
 
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
         info = read_database_info(self.directory)
-        dataset = open_shards(self.directory)
+        shards = open_shards(self.directory, FEATURES.arrow_schema, len(info.lead_names)) if info else (None, None)
+        dataset, content_digest = shards
         if info is None or dataset is None:
             raise FileNotFoundError(
                 f"{self.directory} holds no prepared database (no {DATABASE_FILE} of this version). Prepare one with: "
@@ -172,6 +167,11 @@ class PreparedDatabase:
                 f"{self.directory} is incomplete: {DATABASE_FILE} counts {info.records} records, but the .arrow files hold "
                 f"{len(self.dataset)}. Prepare it again."
             )
+        if info.content_digest and content_digest and info.content_digest != content_digest:
+            raise ValueError(
+                f"{self.directory} is damaged: its .arrow files are not those, in the order, that {DATABASE_FILE} was written "
+                "for. Prepare it again."
+            )
         # Per chunk the flat samples, and per record its chunk and first sample: crops are then views of mapped memory.
         chunks = self.dataset.data.column("signal").chunks
         self._samples = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
@@ -179,8 +179,6 @@ class PreparedDatabase:
         self._chunk = np.repeat(np.arange(len(chunks)), [len(chunk) for chunk in chunks])
         self._begin = np.concatenate([o[:-1] for o in offsets])
         self.num_samples = self.column("num_samples")
-        if not (np.concatenate([np.diff(o) for o in offsets]) == self.num_samples * len(info.lead_names)).all():
-            raise ValueError(f"{self.directory} is damaged: signals do not have the length that their rows state.")
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -189,6 +187,17 @@ class PreparedDatabase:
     def name(self) -> str:
         """Name of the database, such as `ptb-xl`."""
         return self.info.name
+
+    def verify(self) -> None:
+        """Read every byte of the records. Raises `ValueError` that names the files that are not as they were prepared."""
+        problems = []
+        for path in sorted(self.directory.glob(SHARDS)):
+            try:
+                check_content(path, summary_of(path))
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("\n".join(problems))
 
     def column(self, name: str) -> np.ndarray:
         """A column of plain values; missing numbers are NaN, missing strings None."""
