@@ -233,3 +233,31 @@ def test_ptb_xl_at_one_rate(server, raw_database, tmp_path):
 def test_synthetic_records_have_no_host(tmp_path):
     with pytest.raises(ValueError, match="no host"):
         Synthetic(data_dir=str(tmp_path)).download()
+
+
+@pytest.mark.parametrize("path", ["", ".", "a/..", "../out.hea", "/tmp/out.hea", "linked/out.hea", "linked"])
+def test_no_file_is_written_outside_the_folder(tmp_path, path):
+    directory, outside = tmp_path / "raw", tmp_path / "outside"
+    directory.mkdir()
+    outside.mkdir()
+    (directory / "linked").symlink_to(outside)
+    with pytest.raises(ValueError, match="outside of"):
+        download.download([download.RemoteFile(path, "http://host/x", f"md5:{'0' * 32}")], directory)
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "outside"}
+    assert not list(outside.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../out.hdf5", "linked/out.hdf5", "/tmp/out.hdf5"])
+def test_archives_stay_in_the_folder(tmp_path, name):
+    directory, outside = tmp_path / "raw", tmp_path / "outside"
+    directory.mkdir()
+    outside.mkdir()
+    (directory / "linked").symlink_to(outside)
+    archive = directory / "part.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("good.hdf5", "good")
+        file.writestr(name, "evil")
+    with pytest.raises(ValueError, match="outside of"):
+        download.download([download.RemoteFile("part.zip", "http://host/x", download.checksum_of(archive, "md5:"))], directory)
+    assert not list(outside.iterdir())
+    assert not (directory / "good.hdf5").exists()

@@ -75,3 +75,24 @@ def test_every_published_configuration_has_its_card(script, config, tmp_path):
     assert sorted(result.metric_value for result in results) == sorted(expected)
     assert "There are no weights here" in card.read_text()
     assert "Not a medical device" in card.read_text()
+
+
+def test_text_from_data_stays_text(tmp_path, monkeypatch):
+    monkeypatch.setattr("ecg_jepa.publishing.card.shipped", lambda kind: tmp_path)
+    (tmp_path / "t.jinja").write_text(
+        "| {{ names | cells }} |\n`{{ code }}` {{ html }} {{ link(*good) }} {{ link(*bad) }} {{ link('none', None) }} {{ 1.5 }}\n"
+    )
+    write_model_card(
+        *(tmp_path / "a.md", "t.jinja", "m"),
+        names=["a|b", "c\nd\n---", "CC BY-NC 4.0 (100% 'x')"],
+        code="a`b",
+        html="<script>alert(1)</script> [click](javascript:x) \\| &lt;",
+        good=("A|[B]", "https://example.org/a?b=1#c"),
+        bad=("C", "javascript:alert(1)"),
+    )
+    row, line = (tmp_path / "a.md").read_text().splitlines()[-2:]
+    assert row == "| a&#124;b | c d --- | CC BY-NC 4.0 (100% 'x') |"
+    assert line == (
+        "`a&#96;b` &#60;script&#62;alert(1)&#60;/script&#62; &#91;click&#93;(javascript:x) &#92;&#124; &#38;lt; "
+        "[A&#124;&#91;B&#93;](https://example.org/a?b=1#c) C none 1.5"
+    )

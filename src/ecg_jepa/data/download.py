@@ -135,8 +135,7 @@ def _read(url: str) -> bytes:
 
 def _fetch(directory: Path, progress: Callable[[int], Any], file: RemoteFile) -> None:
     target = directory / file.path
-    if not target.resolve().is_relative_to(directory.resolve()):
-        raise ValueError(f"{file.url} would be written outside of {directory}: {file.path}.")
+    _check_inside(target, directory, file.url)
     if _is_unpacked(target, file.checksum):
         return
     if not (target.is_file() and checksum_of(target, file.checksum) == file.checksum):
@@ -145,7 +144,13 @@ def _fetch(directory: Path, progress: Callable[[int], Any], file: RemoteFile) ->
         _persistently(file.url, lambda: _transfer(file, part, progress))
         part.replace(target)
     if target.suffix == ".zip":
-        _unpack(target, file.checksum)
+        _unpack(target, file.checksum, directory)
+
+
+def _check_inside(target: Path, directory: Path, source: str) -> None:
+    """Raise `ValueError` unless a file would be written below a folder, whatever links are on the way."""
+    if directory.resolve() not in target.resolve().parents:
+        raise ValueError(f"{source} would be written outside of {directory}: {target} is {target.resolve()}.")
 
 
 def _transfer(file: RemoteFile, part: Path, progress: Callable[[int], Any]) -> None:
@@ -166,9 +171,11 @@ def _transfer(file: RemoteFile, part: Path, progress: Callable[[int], Any]) -> N
         raise ChecksumError(f"expected {file.checksum}, got {found}")
 
 
-def _unpack(archive: Path, checksum: str) -> None:
-    """Unpack an archive where it lies and remove it; a note beside it says so from then on."""
+def _unpack(archive: Path, checksum: str, directory: Path) -> None:
+    """Unpack an archive where it lies, within `directory`, and remove it; a note beside it says so from then on."""
     with zipfile.ZipFile(archive) as file:
+        for name in file.namelist():
+            _check_inside(archive.parent / name, directory, f"{archive.name} ({name})")
         file.extractall(archive.parent)
         names = [name for name in file.namelist() if not name.endswith("/")]
     _note_of(archive).write_text("\n".join([checksum, *names]))

@@ -1,6 +1,7 @@
 """Model cards from the templates in `model_cards/`."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from markupsafe import Markup
 
 from ..common.files import shipped
 
@@ -45,10 +47,32 @@ def write_model_card(
         eval_results=list(eval_results) or None,
     )
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(shipped("model_cards")), undefined=jinja2.StrictUndefined, trim_blocks=False
+        loader=jinja2.FileSystemLoader(shipped("model_cards")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=False,
+        finalize=_escape,
     )
-    content = environment.get_template(template).render(metadata=metadata.to_yaml(), **values)
+    environment.filters["cells"] = lambda names: Markup(" | ".join(map(_escape, names)))
+    environment.globals["link"] = _link
+    content = environment.get_template(template).render(metadata=Markup(metadata.to_yaml()), **values)
     ModelCard(content).save(path)
+
+
+def _escape(value: Any) -> Any:
+    """
+    Text that a template puts onto a card, names of labels for example, as what it is and nothing else: it cannot end a row of a
+    table or a code span, open a link or an HTML element, or begin a line.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return re.sub(r"[&<>|`\[\]\\]", lambda found: f"&#{ord(found[0])};", " ".join(value.split()))
+
+
+def _link(name: str, page: str | None) -> Markup:
+    """A name that leads to its page, if that is one of the web."""
+    if page is None or not re.fullmatch(r"https?://[^\s()<>|]+", page):
+        return Markup(_escape(name))
+    return Markup(f"[{_escape(name)}]({page})")
 
 
 def classifier_results(metrics: dict[str, Any]) -> list[CardResult]:
