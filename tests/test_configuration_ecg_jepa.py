@@ -68,3 +68,24 @@ def test_files_may_have_more_keys(tmp_path, caplog):
         config = EcgJepaConfig.from_pretrained(tmp_path)
     assert "does not use: hiden_size" in caplog.text
     assert config.to_dict()["hiden_size"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("num_hidden_layers", 10**6, "at most 1000: is the file damaged"),
+        ("num_register_tokens", 10**12, "num_register_tokens=1000000000000"),
+        ("hidden_size", 10**9, "hidden_size=1000000000"),
+        ("attention_probs_dropout_prob", 1.5, "attention_probs_dropout_prob=1.5"),
+        ("initializer_range", float("nan"), "initializer_range=nan"),
+        ("hidden_act", "x", "no activation"),
+        ("dtype", True, "dtype=True, expected one of float32"),
+        ("id2label", False, "no configuration of ECG-JEPA"),
+    ],
+)
+def test_values_of_a_damaged_file_are_refused(tmp_path, name, value, message):
+    EcgJepaConfig().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(ValueError, match=message):
+        EcgJepaConfig.from_pretrained(tmp_path)

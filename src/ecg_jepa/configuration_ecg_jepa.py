@@ -58,6 +58,23 @@ _FOREIGN_KEYS = {
     "use_cache",
 }
 
+# What values can be. The upper ends are far beyond any model; a file that was damaged asks for memory and time without end.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("sampling_rate", "patch_size"), (1, 1000000)),
+    **dict.fromkeys(("signal_length",), (1, 100000000)),
+    **dict.fromkeys(("num_hidden_layers", "pred_num_hidden_layers"), (1, 1000)),
+    **dict.fromkeys(("hidden_size", "pred_hidden_size", "num_attention_heads", "pred_num_attention_heads"), (1, 16384)),
+    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), (0, 1)),
+    "num_register_tokens": (0, 1_000),
+    "mlp_ratio": (1e-3, 100),
+    "layer_norm_eps": (0, 1),
+    "layerscale_value": (-1e3, 1e3),
+    "initializer_range": (0, 1e3),
+}
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+_MOST_PATCHES = 1_000_000
+_MOST_LEADS = 1_000
+
 
 @strict
 class EcgJepaConfig(PreTrainedConfig):
@@ -188,12 +205,15 @@ class EcgJepaConfig(PreTrainedConfig):
                 "check the path, or load it with AutoConfig."
             )
         # A misspelt keyword is an error, but a file may have been written by a later version or another tool.
+        dtype = config_dict.get("dtype")
+        if dtype is not None and str(dtype).removeprefix("torch.") not in _DTYPES:
+            raise ValueError(f"{where} has dtype={dtype!r}, expected one of {', '.join(_DTYPES)}.")
         unknown = cls._unknown_keys(config_dict)
         if unknown:
             logger.warning(f"{where} has keys that EcgJepaConfig does not use: {', '.join(unknown)}.")
         try:
             result = super().from_dict({k: v for k, v in config_dict.items() if k not in unknown}, **kwargs)
-        except (ValueError, StrictDataclassError) as error:
+        except (ValueError, StrictDataclassError, TypeError, AttributeError, KeyError) as error:  # what transformers runs into
             raise ValueError(f"{where} is no configuration of ECG-JEPA: {error}") from error
         config = result[0] if isinstance(result, tuple) else result
         for key in unknown:
@@ -207,21 +227,12 @@ class EcgJepaConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Check that the values fit together; transformers calls this again before saving. Raises `ValueError`."""
-        for name in (
-            "sampling_rate",
-            "signal_length",
-            "patch_size",
-            "num_hidden_layers",
-            "pred_num_hidden_layers",
-            "hidden_size",
-            "pred_hidden_size",
-            "num_attention_heads",
-            "pred_num_attention_heads",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        if self.num_register_tokens < 0:
-            raise ValueError(f"num_register_tokens={self.num_register_tokens} must not be negative.")
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name}={value} must be at least {least}.")
+            if not value <= most:
+                raise ValueError(f"{name}={value} must be at most {most}: is the file damaged?")
         for prefix in ("", "pred_"):
             width, heads = getattr(self, f"{prefix}hidden_size"), getattr(self, f"{prefix}num_attention_heads")
             if width % 2:
@@ -246,6 +257,15 @@ class EcgJepaConfig(PreTrainedConfig):
             )
         if not 1 <= self.readout_layers <= self.num_hidden_layers:
             raise ValueError(f"readout_layers={self.readout_layers} must be 1 to num_hidden_layers={self.num_hidden_layers}.")
+        if self.num_patches > _MOST_PATCHES or len(self.lead_names) > _MOST_LEADS:
+            raise ValueError(
+                f"{self.num_patches} patches of {len(self.lead_names)} leads are more than the {_MOST_PATCHES} and {_MOST_LEADS} "
+                "that are possible."
+            )
+        from transformers.activations import ACT2FN  # here, because it imports torch
+
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act={self.hidden_act!r} is no activation of transformers: use one such as 'gelu'.")
         if not self.lead_names:
             raise ValueError("lead_names is empty: name at least one lead.")
         names = [name.lower() for name in self.lead_names]

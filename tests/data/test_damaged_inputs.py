@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+import pytest
 import wfdb
 from raw_databases import STANDARD, ecg, read_rejections, write_code_15, write_mimic, write_record
 
@@ -81,10 +82,11 @@ def write_originals(directory):
     return [path for kind in ("dat", "mat", "uv") for path in sorted((directory / kind).glob("record.*"))]
 
 
-def test_damaged_wfdb_records(tmp_path):
+@pytest.mark.parametrize("number", [NUM_WFDB, pytest.param(10_000, marks=pytest.mark.stress)])
+def test_damaged_wfdb_records(tmp_path, number):
     originals = write_originals(tmp_path / "originals")
     outcomes = {"read": 0, "rejected": 0}
-    for case in range(NUM_WFDB):
+    for case in range(number):
         rng = np.random.default_rng([1, case])
         original = originals[rng.integers(len(originals))]
         folder = tmp_path / "case"
@@ -101,8 +103,8 @@ def test_damaged_wfdb_records(tmp_path):
             assert (record.lead_names, record.sampling_rate) == (expected.sig_name, expected.fs), case
             outcomes["read"] += 1
         shutil.rmtree(folder)
-    assert sum(outcomes.values()) == NUM_WFDB
-    assert min(outcomes.values()) > NUM_WFDB / 10  # both do happen
+    assert sum(outcomes.values()) == number
+    assert min(outcomes.values()) > number / 10  # both do happen
 
 
 def drop_dataset(path, rng):

@@ -65,13 +65,18 @@ def only_checkpoint(directory):
     return path
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(flags, tmp_path):
+def others_are_stress(first, *others):
+    return [first, *(pytest.param(other, marks=pytest.mark.stress) for other in others)]
+
+
+@pytest.mark.parametrize("number", others_are_stress(signal.SIGTERM, signal.SIGUSR1, signal.SIGINT))
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(flags, tmp_path, number):
     command = [sys.executable, TRAINING]
     process = start([*command, *flags(tmp_path / "stopped")], tmp_path / "stopped")
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=LIMIT)
-    assert process.returncode == 143, errors
-    assert "Stopped by SIGTERM after" in errors
+    assert process.returncode == 128 + number, errors
+    assert f"Stopped by {number.name} after" in errors
     only_checkpoint(tmp_path / "stopped")
     for name in ("stopped", "whole"):
         subprocess.run([*command, *flags(tmp_path / name)], env=ENVIRONMENT, check=True, capture_output=True, timeout=LIMIT)
@@ -91,15 +96,16 @@ def test_a_run_ends_with_its_launcher(flags, tmp_path):
     only_checkpoint(tmp_path)
 
 
-def test_all_processes_stop_at_the_same_step(flags, tmp_path):
+@pytest.mark.parametrize("number", others_are_stress(signal.SIGUSR1, signal.SIGTERM, signal.SIGINT))
+def test_all_processes_stop_at_the_same_step(flags, tmp_path, number):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", TRAINING]
     process = start([*launch, *flags(tmp_path)], tmp_path)
     workers = children(process)
     assert len(workers) == 2
-    os.kill(workers[1], signal.SIGUSR1)
+    os.kill(workers[1], number)
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode != 0
-    assert "Stopped by SIGUSR1" in errors
+    assert f"Stopped by {number.name}" in errors
     for worker in workers:
         assert not Path(f"/proc/{worker}").exists()
     checkpoint = only_checkpoint(tmp_path)

@@ -168,6 +168,7 @@ class PreparedDatabase:
                 f"{len(self.dataset)}. Prepare it again."
             )
         if info.content_digest and content_digest and info.content_digest != content_digest:
+            self.verify()  # names the file, if it is the content of one
             raise ValueError(
                 f"{self.directory} is damaged: its .arrow files are not those, in the order, that {DATABASE_FILE} was written "
                 "for. Prepare it again."
