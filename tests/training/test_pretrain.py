@@ -24,6 +24,7 @@ from ecg_jepa.common.run_directory import own_directory
 from ecg_jepa.data.challenge_2021 import Georgia
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
 from ecg_jepa.data.records import find_database
+from ecg_jepa.data.synthetic import Synthetic, generate_database
 from ecg_jepa.pretraining.objective import BatchKey
 from ecg_jepa.pretraining.objectives.jepa import Jepa
 from ecg_jepa.pretraining.recipe import JepaRecipe
@@ -288,13 +289,10 @@ def test_allowed_changes_are_recorded(pretrain, finished_run, tmp_path):
     assert_same_tensors(tmp_path / "run" / "model.safetensors", tmp_path / "again" / "model.safetensors")
 
 
-def test_other_records_are_not_gone_on_with(pretrain, finished_run, prepared_dir, tmp_path):
+def test_other_records_are_not_gone_on_with(pretrain, finished_run, tmp_path):
     leave_as_if_killed(finished_run, tmp_path / "run", 4)
-    shutil.copytree(find_database(prepared_dir, "synthetic").directory, tmp_path / "data" / "synthetic")
-    info_file = tmp_path / "data" / "synthetic" / "database.json"
-    info = json.loads(info_file.read_text())
-    info_file.write_text(json.dumps(info | {"content_digest": "f" * 64}))
-    with pytest.raises(SystemExit, match=r"databases\.synthetic\.digest was .*, is ffff"):
+    info = Synthetic(data_dir=str(generate_database(tmp_path / "raw", 120, seed=4))).prepare(tmp_path / "data")
+    with pytest.raises(SystemExit, match=rf"databases\.synthetic\.digest was .*, is {info.content_digest}"):
         pretrain(tmp_path / "run", "--data_dir", tmp_path / "data", "--resume_from_checkpoint", "latest")
 
 
