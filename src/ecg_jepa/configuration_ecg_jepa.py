@@ -60,10 +60,10 @@ _FOREIGN_KEYS = {
 
 # What values can be. The upper ends are far beyond any model; a file that was damaged asks for memory and time without end.
 _BOUNDS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("sampling_rate", "patch_size"), (1, 1000000)),
-    **dict.fromkeys(("signal_length",), (1, 100000000)),
-    **dict.fromkeys(("num_hidden_layers", "pred_num_hidden_layers"), (1, 1000)),
-    **dict.fromkeys(("hidden_size", "pred_hidden_size", "num_attention_heads", "pred_num_attention_heads"), (1, 16384)),
+    **dict.fromkeys(("sampling_rate", "patch_size"), (1, 1_000_000)),
+    "signal_length": (1, 100_000_000),
+    **dict.fromkeys(("num_hidden_layers", "pred_num_hidden_layers"), (1, 1_000)),
+    **dict.fromkeys(("hidden_size", "pred_hidden_size", "num_attention_heads", "pred_num_attention_heads"), (1, 16_384)),
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), (0, 1)),
     "num_register_tokens": (0, 1_000),
     "mlp_ratio": (1e-3, 100),
@@ -204,10 +204,10 @@ class EcgJepaConfig(PreTrainedConfig):
                 f"{where} is the configuration of a {model_type!r} model, but {cls.__name__} reads {cls.model_type!r} only: "
                 "check the path, or load it with AutoConfig."
             )
-        # A misspelt keyword is an error, but a file may have been written by a later version or another tool.
         dtype = config_dict.get("dtype")
         if dtype is not None and str(dtype).removeprefix("torch.") not in _DTYPES:
             raise ValueError(f"{where} has dtype={dtype!r}, expected one of {', '.join(_DTYPES)}.")
+        # A misspelt keyword is an error, but a file may have been written by a later version or another tool.
         unknown = cls._unknown_keys(config_dict)
         if unknown:
             logger.warning(f"{where} has keys that EcgJepaConfig does not use: {', '.join(unknown)}.")

@@ -16,11 +16,10 @@ import torch
 from .common.logs import progress_bar
 from .configuration_ecg_jepa import EcgJepaConfig
 from .data.crops import batch_crops
-from .data.readers import record_files
+from .data.readers import faults_of, record_files
 from .data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, write_rejections
 from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from .modeling_ecg_jepa import EcgJepaModel
-from .plausibility_ecg_jepa import ImplausibleSignalError
 from .wfdb_ecg_jepa import RecordError, read_wfdb
 
 _RECORDS_PER_ROW_GROUP = 4096
@@ -113,15 +112,11 @@ def wfdb_records(directory: str | Path, extractor: EcgJepaFeatureExtractor, allo
 
     def read(index: int) -> np.ndarray:
         record = read_wfdb(Path(directory, ids[index]))
-        try:
+        with faults_of(ids[index]):
             values = extractor(
                 record.signal, record.sampling_rate, record.lead_names, "mV", check_plausibility=not allow_implausible
             )
-            return values["input_values"][0]
-        except ImplausibleSignalError as error:
-            raise RecordError(ids[index], error.reason, error.detail) from error
-        except ValueError as error:
-            raise RecordError(ids[index], "unusable signal", str(error)) from error
+        return values["input_values"][0]
 
     return RecordSource(ids, read)
 

@@ -9,7 +9,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
 from .configuration_ecg_jepa import EcgJepaConfig
-from .plausibility_ecg_jepa import check_clipped, check_plausible, check_rate, flat_leads
+from .plausibility_ecg_jepa import check_clipped, check_plausible, check_rate
 from .signal_processing_ecg_jepa import CLIP, STANDARD_LEADS, condition, cut_crops, normalize, select_leads, unit_factor
 
 logger = logging.get_logger(__name__)
@@ -57,7 +57,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         kwargs.pop("feature_size", None)  # the number of leads
         kwargs.pop("padding_value", None)  # records are never padded
         kwargs.setdefault("return_attention_mask", False)
-        if isinstance(lead_names, str) or not lead_names or not all(isinstance(name, str) for name in lead_names):
+        if not lead_names or not _are_names(lead_names):
             raise ValueError(f"lead_names must be a list of names, but is {lead_names!r}.")
         for name, value in (("sampling_rate", sampling_rate), ("patch_size", patch_size), ("signal_length", signal_length)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -171,7 +171,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             )
         if not (_is_finite(sampling_rate) and sampling_rate > 0):
             raise ValueError(f"sampling_rate={sampling_rate!r} must be a positive number of Hz.")
-        if lead_names is not None and (isinstance(lead_names, str) or not all(isinstance(name, str) for name in lead_names)):
+        if lead_names is not None and not _are_names(lead_names):
             raise ValueError(f"lead_names must be a list of names, one per row of the signal, but is {lead_names!r}.")
         factor = unit_factor(unit, self.amplitude_free)
         if check_plausibility:
@@ -223,8 +223,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
 
     def _check_plausible(self, signal: np.ndarray, input_values: np.ndarray) -> None:
         """`signal` in mV as it was given, and what was made of it: see `plausibility_ecg_jepa`."""
-        check_plausible(signal, self.lead_names, any_amplitude=self.amplitude_free)
-        flat = flat_leads(signal, self.lead_names)
+        flat = check_plausible(signal, self.lead_names, any_amplitude=self.amplitude_free)
         if flat:
             logger.warning(f"Leads {', '.join(flat)} of a record never change: was an electrode off?")
         if self.clip is not None:
@@ -269,6 +268,11 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         if signal.shape[1] < length:
             signal = self._whole_patches(signal)
         return cut_crops(signal, length, stride)
+
+
+def _are_names(value: Any) -> bool:
+    """Whether these are several texts, not one, whose letters would be taken for leads."""
+    return not isinstance(value, str) and all(isinstance(name, str) for name in value)
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,8 +1,8 @@
 """
 Whether a signal can be an ECG in mV: one rule for preparation, feature extractor, pipeline and embedding.
 
-The limits leave room around all 2,282 records of PTB-XL, Ningbo and PTB that they were tried on, which reach from 0.4 to 3.5 mV
-(amplitude of the typical lead) and up to 12 mV (of any lead), and catch a unit mistaken for another, a factor of 1,000.
+The limits leave room around all 2,283 records of PTB-XL, Georgia, Ningbo and PTB that they were tried on, which reach from 0.4 to
+3.5 mV (amplitude of the typical lead) and up to 12 mV (of any lead), and catch a unit mistaken for another, a factor of 1,000.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def flat_leads(signal: np.ndarray, lead_names: Sequence[str]) -> list[str]:
     return [name for name, is_flat in zip(lead_names, flat, strict=True) if is_flat]
 
 
-def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude: bool = False) -> None:
+def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude: bool = False) -> list[str]:
     """
     Raise [`ImplausibleSignalError`] if a signal is mostly missing, flat, or not of the size of an ECG, with the likely cause.
 
@@ -65,6 +65,9 @@ def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude
         signal: (leads, samples) in mV as it was recorded, with NaN where nothing was.
         lead_names: of its rows.
         any_amplitude: leave out the size, for signals whose gain is not known.
+
+    Returns:
+        Names of flat leads, few enough to pass.
     """
     missing = np.isnan(signal)
     shares = missing.mean(axis=1)
@@ -85,6 +88,7 @@ def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude
         )
     if not any_amplitude:
         _check_amplitude(signal, lead_names)
+    return flat
 
 
 def _check_amplitude(signal: np.ndarray, lead_names: Sequence[str]) -> None:

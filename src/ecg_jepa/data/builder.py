@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from ..common.files import write_json
 from ..common.logs import progress_bar
-from ..plausibility_ecg_jepa import ImplausibleSignalError, check_clipped, check_plausible, check_rate
+from ..plausibility_ecg_jepa import check_clipped, check_plausible, check_rate
 from ..signal_processing_ecg_jepa import STANDARD_LEADS, condition, select_leads
 from ..wfdb_ecg_jepa import EcgRecord, RecordError, read_wfdb
 from .download import PhysioNet, Zenodo, download
 from .quality import PublishedFigures, column_sum, measure_quality
-from .readers import files_digest
+from .readers import faults_of, files_digest
 from .records import (
     DATABASE_FILE,
     FEATURES,
@@ -176,7 +176,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         duration = record.signal.shape[1] / record.sampling_rate
         if duration < self.config.min_duration:
             raise RecordError(info.path, "short", f"{duration:g} s, at least {self.config.min_duration:g} s are wanted")
-        try:
+        with faults_of(info.path):
             if check:
                 check_rate(record.sampling_rate)
             selected = select_leads(record.signal, record.lead_names, STANDARD_LEADS)
@@ -188,10 +188,6 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             signal, num_clipped = to_microvolts(conditioned)
             if check and num_clipped:
                 check_clipped(np.abs(signal) == _INT16_LIMIT, STANDARD_LEADS, "the +-32.767 mV of prepared records")
-        except ImplausibleSignalError as error:
-            raise RecordError(info.path, error.reason, error.detail) from error
-        except ValueError as error:
-            raise RecordError(info.path, "unusable signal", str(error)) from error
         if (signal == signal[:, :1]).all():
             raise RecordError(info.path, "flat", "no lead ever changes")
         summary.samples_read += selected.size
@@ -279,8 +275,9 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         with preparation_lock(directory), process_map(num_proc) as run:
             digests = dict(enumerate(run(self._digest_shard, shards)))
             digest = files_digest(self._table_files(), "".join(digests.values()))
-            finished = dict(zip(digests, run(partial(read_summary, directory), digests), strict=True))
-            stale = [s for s in shards if (summary := finished[s.number]) is None or summary.digest != digests[s.number]]
+            summaries_there = run(partial(read_summary, directory), digests, digests.values())
+            finished = dict(zip(digests, summaries_there, strict=True))
+            stale = [shard for shard in shards if finished[shard.number] is None]
             existing = read_database_info(directory)
             is_current = existing is not None and existing.digest == digest and not stale
             if not is_current:

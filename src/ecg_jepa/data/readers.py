@@ -8,7 +8,8 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from ..plausibility_ecg_jepa import ImplausibleSignalError
 from ..signal_processing_ecg_jepa import STANDARD_LEADS
 from ..wfdb_ecg_jepa import EcgRecord, RecordError, plain_file_size, voltage_factor
 
@@ -100,6 +102,17 @@ def read_npy(path: str | Path, sampling_rate: float, unit: str, lead_names: Sequ
         raise RecordError(path, "wrong number of leads", detail)
     signal = values.astype(np.float64) * voltage_factor(path, unit)
     return EcgRecord(np.ascontiguousarray(signal, dtype=np.float32), float(sampling_rate), list(lead_names))
+
+
+@contextmanager
+def faults_of(record: str) -> Iterator[None]:
+    """What is wrong with a signal, as the fault of its record. Raises `RecordError` in the place of `ValueError`."""
+    try:
+        yield
+    except ImplausibleSignalError as error:
+        raise RecordError(record, error.reason, error.detail) from error
+    except ValueError as error:
+        raise RecordError(record, "unusable signal", str(error)) from error
 
 
 def read_csv(path: str | Path, required_columns: Iterable[str]) -> pd.DataFrame:

@@ -61,11 +61,16 @@ def shard_path(directory: Path, number: int) -> Path:
     return directory / SHARDS.replace("*", f"{number:05d}")
 
 
-def read_summary(directory: Path, number: int) -> ShardSummary | None:
-    """The summary of a finished shard; `None` if it is not there, or the file beside it is not the one it describes."""
+def read_summary(directory: Path, number: int, digest: str) -> ShardSummary | None:
+    """
+    The summary of a finished shard; `None` if it is not there, was made from other sources or settings than `digest` stands for,
+    or the file beside it is not the one it describes.
+    """
     path = shard_path(directory, number)
     try:
         summary = summary_of(path)
+        if summary.digest != digest:  # before all of its bytes are read
+            return None
         check_content(path, summary)
         return summary
     except (FileNotFoundError, ValueError):
