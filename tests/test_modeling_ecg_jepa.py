@@ -12,8 +12,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from ecg_jepa import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaForSequenceClassification, EcgJepaModel
-from ecg_jepa.modeling_ecg_jepa import EcgJepaLayer, sinusoidal_positions
+from ecg_jepa import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaForSequenceClassification, EcgJepaModel, modeling_ecg_jepa
+from ecg_jepa.modeling_ecg_jepa import EcgJepaLayer, eager_attention_forward, rotary_angles, rotate, sinusoidal_positions
 
 CONTEXT = torch.tensor([[0, 3, 4, 9], [1, 2, 18, 19]])
 TARGET = torch.tensor([[1, 2], [5, 6]])
@@ -130,14 +130,34 @@ def test_what_layers_add_up_stays_float32_under_autocast(tiny_config, signal):
     assert half(signal).last_hidden_state.dtype == torch.bfloat16
 
 
-def test_attention_on_a_cpu_is_the_same_in_bfloat16_with_and_without_gradients(tiny_config, signal):
+def test_attention_on_a_cpu_is_the_same_in_bfloat16_plain_and_fused(tiny_config, signal, monkeypatch):
     model = EcgJepaModel(tiny_config)
+    called = []
+
+    def counted(*args, **kwargs):
+        called.append(1)
+        return eager_attention_forward(*args, **kwargs)
+
+    monkeypatch.setattr(modeling_ecg_jepa, "eager_attention_forward", counted)
+    exact = model(signal).last_hidden_state
+    assert not called
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        widened = model(signal).last_hidden_state
-        with torch.no_grad():
-            plain = model(signal).last_hidden_state
-    torch.testing.assert_close(widened, plain, atol=0.05, rtol=0)
-    torch.testing.assert_close(widened, model(signal).last_hidden_state, atol=0.05, rtol=0)
+        plain = model(signal).last_hidden_state
+        assert len(called) == tiny_config.num_hidden_layers
+        monkeypatch.setattr(modeling_ecg_jepa, "PLAIN_ATTENTION_TOKENS", 20)  # a register more than that
+        fused = model(signal).last_hidden_state
+    assert len(called) == tiny_config.num_hidden_layers
+    torch.testing.assert_close(plain, fused, atol=0.05, rtol=0)
+    torch.testing.assert_close(plain, exact, atol=0.05, rtol=0)
+
+
+def test_pairs_of_channels_are_turned_by_their_positions():
+    positions, states = torch.tensor([[0, 3, 7]]), torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
+    heads = states.view(2, 3, 2, 2, 4)  # batch, tokens, heads, halves of a head, pairs
+    frequencies = 10000.0 ** -(torch.arange(4) / 4)
+    turned = torch.complex(heads[..., 0, :], heads[..., 1, :]) * torch.exp(1j * positions[..., None, None] * frequencies)
+    expected = torch.stack([turned.real, turned.imag], dim=-2).reshape(2, 3, 16)
+    torch.testing.assert_close(rotate(states, rotary_angles(positions, 16, 2), 2), expected)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """ECG-JEPA models: the encoder, its pre-training pair with predictor, and a classifier."""
 
-import contextlib
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,8 +23,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_ecg_jepa import EcgJepaConfig
 
-# The backward of PyTorch's fused attention takes several times as long in bfloat16 as in float32 on a CPU (torch 2.13).
-WIDEN_ATTENTION_ON_CPU = True
+# In bfloat16 on a CPU, plain attention takes half to two thirds of the time of PyTorch's fused one (torch 2.13), and its weights
+# for this many tokens fit into memory with ease; 0 leaves the fused one to all.
+PLAIN_ATTENTION_TOKENS = 1024
 
 
 @dataclass
@@ -56,21 +56,25 @@ class MismatchedWeightsError(RuntimeError, ValueError):
     """Weights have other shapes than their configuration says: a `RuntimeError`, as transformers raises, and a bad value."""
 
 
-def rotary_angles(positions: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_angles(positions: torch.Tensor, width: int, num_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Rotary positions (Su et al. 2021): cosine and sine, (batch or 1, 1, tokens, width / 2) float32, of the angles by which pairs
-    of channels of queries and keys are turned. Positions (batch or 1, tokens); base 10000, as for sinusoidal ones.
+    Rotary positions (Su et al. 2021) for [`rotate`]: cosine and signed sine, (batch or 1, tokens, width) float32, of the angles
+    by which pairs of channels of queries and keys are turned, the same in every head. Positions (batch or 1, tokens); base 10000,
+    as for sinusoidal ones.
     """
-    frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width)
-    angles = (positions[..., None].float() * frequencies)[:, None]
-    return angles.cos(), angles.sin()
+    head_width = width // num_heads
+    frequencies = 10000.0 ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device=positions.device) / head_width)
+    angles = positions[..., None].float() * frequencies
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.cat([cosine, cosine] * num_heads, dim=-1), torch.cat([-sine, sine] * num_heads, dim=-1)
 
 
-def rotate(states: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Turn queries or keys (batch, heads, tokens, head width) by [`rotary_angles`]."""
+def rotate(states: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], num_heads: int) -> torch.Tensor:
+    """Turn queries or keys (batch, tokens, width) by [`rotary_angles`]; a pair is a channel and the one half a head further."""
     cosine, sine = (angles.to(states.dtype) for angles in rotation)
-    first, second = states.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+    heads = states.unflatten(-1, (num_heads, -1))
+    # All heads at once, because a CPU multiplies long rows several times as fast as a head's.
+    return states * cosine + heads.roll(heads.shape[-1] // 2, dims=-1).flatten(-2) * sine
 
 
 def gather_patches(tokens: torch.Tensor, patch_indices: torch.Tensor) -> torch.Tensor:
@@ -99,10 +103,10 @@ def eager_attention_forward(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Plain softmax attention over (batch, heads, tokens, head width); also returns the weights."""
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    weights = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
         weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.softmax(weights, dim=-1).to(query.dtype)  # summed in float32 also in narrower types
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
@@ -123,28 +127,24 @@ def attend(
     `rotation` of [`rotary_angles`] turns queries and keys.
     """
     batch, num_queries, width = query.shape
+    if rotation is not None:
+        query, key = (rotate(states, rotation, module.num_heads) for states in (query, key))
     query, key, value = (
         x.view(batch, -1, module.num_heads, width // module.num_heads).transpose(1, 2) for x in (query, key, value)
     )
-    if rotation is not None:
-        query, key = rotate(query, rotation), rotate(key, rotation)
-    implementation, dtype = module.config._attn_implementation, query.dtype
-    widen = (
-        WIDEN_ATTENTION_ON_CPU
-        and (implementation, query.device.type, dtype) == ("sdpa", "cpu", torch.bfloat16)
-        and query.requires_grad
+    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
+    kind = (module.config._attn_implementation, query.device.type, query.dtype)
+    if kind == ("sdpa", "cpu", torch.bfloat16) and key.shape[2] <= PLAIN_ATTENTION_TOKENS:
+        interface = eager_attention_forward
+    output, weights = interface(
+        module,
+        *(query, key, value),
+        None,
+        dropout=module.attention_dropout if module.training else 0.0,
+        scaling=(width // module.num_heads) ** -0.5,
+        **kwargs,
     )
-    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-    with torch.autocast("cpu", enabled=False) if widen else contextlib.nullcontext():
-        output, weights = interface(
-            module,
-            *((states.float() if widen else states) for states in (query, key, value)),
-            None,
-            dropout=module.attention_dropout if module.training else 0.0,
-            scaling=(width // module.num_heads) ** -0.5,
-            **kwargs,
-        )
-    return output.to(dtype).reshape(batch, num_queries, width), weights
+    return output.reshape(batch, num_queries, width), weights
 
 
 class EcgJepaEmbeddings(nn.Module):
@@ -193,7 +193,7 @@ class EcgJepaEmbeddings(nn.Module):
         device = self.patch_projection.weight.device
         positions = torch.arange(num_tokens - registers, device=device)[None] if patch_indices is None else patch_indices
         positions = nn.functional.pad(positions, (registers, 0))  # angle 0: not turned
-        return rotary_angles(positions, self.config.hidden_size // self.config.num_attention_heads)
+        return rotary_angles(positions, self.config.hidden_size, self.config.num_attention_heads)
 
     def _check_input(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None) -> None:
         config = self.config
@@ -330,8 +330,8 @@ class EcgJepaPredictor(nn.Module):
         hidden_states = torch.cat([context, hidden], dim=1)
         places = torch.cat([context_mask, target_mask], dim=1)
         if self.config.position_encoding == "rotary":
-            head_width = self.config.pred_hidden_size // self.config.pred_num_attention_heads
-            kwargs["rotation"] = rotary_angles(places, head_width)  # type: ignore[typeddict-unknown-key]
+            rotation = rotary_angles(places, self.config.pred_hidden_size, self.config.pred_num_attention_heads)
+            kwargs["rotation"] = rotation  # type: ignore[typeddict-unknown-key]
         else:
             hidden_states = hidden_states + gather_patches(self.position_embeddings[None].to(context.dtype), places)
         for layer in self.layers:

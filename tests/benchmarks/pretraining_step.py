@@ -1,7 +1,7 @@
 """
-Records per second of a pre-training step on the CPU, and what attention in float32 saves in bfloat16: both in turn.
+Records per second of a pre-training step on the CPU, and what plain attention saves in bfloat16: all in turn.
 
-    python tests/benchmarks/pretraining_step.py [--size xs] [--patch_sizes 5 10 20] [--num_threads 1]
+    python tests/benchmarks/pretraining_step.py [--size xs] [--patch_sizes 5 10 20] [--position_encoding rotary] [--num_threads 1]
 """
 
 import statistics
@@ -22,15 +22,16 @@ class Arguments:
     """Arguments of this script."""
 
     size: str = option("xs", "of the model")
+    position_encoding: str = option("sinusoidal", "or rotary")
     patch_sizes: list[int] = option([5, 10, 20], "samples per patch, of 1,000 at 100 Hz")
     batch_size: int = option(64, "records")
     num_threads: int = option(1, "of torch")
     repeats: int = option(5, "measurements of each, in turn")
 
 
-def measure(step, narrow: bool) -> float:
-    """Seconds of a step; `narrow` leaves attention in bfloat16."""
-    with patch.object(modeling_ecg_jepa, "WIDEN_ATTENTION_ON_CPU", not narrow):
+def measure(step, plain: bool) -> float:
+    """Seconds of a step, with plain attention or PyTorch's fused one."""
+    with patch.object(modeling_ecg_jepa, "PLAIN_ATTENTION_TOKENS", modeling_ecg_jepa.PLAIN_ATTENTION_TOKENS if plain else 0):
         started = time.perf_counter()
         step()
         return time.perf_counter() - started
@@ -41,7 +42,8 @@ def main() -> None:
     arguments = parse_settings(Arguments)
     torch.set_num_threads(arguments.num_threads)
     for patch_size in arguments.patch_sizes:
-        recipe = JepaRecipe(size=arguments.size, patch_size=patch_size, min_block_size=max(2, 50 // patch_size))
+        shape = {"size": arguments.size, "patch_size": patch_size, "position_encoding": arguments.position_encoding}
+        recipe = JepaRecipe(**shape, min_block_size=max(2, 50 // patch_size))
         objective = Jepa(recipe.model_config(100), recipe)
         optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-4)
         signal = torch.randn(arguments.batch_size, 12, 1000)
@@ -55,8 +57,8 @@ def main() -> None:
 
         kinds = {
             "float32": lambda step=step: measure(lambda: step(False), False),
-            "bfloat16, attention too": lambda step=step: measure(step, True),
-            "bfloat16, attention in float32": lambda step=step: measure(step, False),
+            "bfloat16, fused attention": lambda step=step: measure(step, False),
+            "bfloat16, plain attention": lambda step=step: measure(step, True),
         }
         seconds: dict[str, list[float]] = {name: [] for name in kinds}
         for turn in range(arguments.repeats + 1):

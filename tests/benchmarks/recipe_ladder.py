@@ -175,7 +175,8 @@ def encode(encoder: EcgJepaModel, data: TaskData, rows: np.ndarray, num_layers: 
     length = encoder.config.signal_length
     parts = []
     for crops, _ in data.strided_crops(rows, length, length, max_crops=128):
-        outputs = encoder.layer_outputs(crops, num_layers=num_layers)
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # as it was trained
+            outputs = encoder.layer_outputs(crops, num_layers=num_layers)
         parts.append(torch.stack(outputs, dim=1).to(torch.bfloat16))
     tokens = torch.cat(parts)
     return tokens.view(len(rows), -1, *tokens.shape[1:])
