@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from recipe_ladder import DATABASE, TASKS, Arguments, score
+from recipe_ladder import DATABASE, MEASURES, Arguments, labels_of, score
 
 from ecg_jepa.commands import run_command
 from ecg_jepa.common.files import TRAINING_INFO_FILE, read_json
@@ -22,8 +22,6 @@ from ecg_jepa.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ecg_jepa.finetuning.classifier import Scorer
 from ecg_jepa.finetuning.task_data import TaskData
 from ecg_jepa.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
-
-MEASURES = [f"{probe}/{task}" for probe in ("logistic", "attentive") for task in TASKS]
 
 
 @settings
@@ -73,7 +71,7 @@ def encoder_figures(arguments: FigureSettings, prepared: str) -> pd.DataFrame:
     rows = []
     for measure in MEASURES:
         probe, task = measure.split("/")
-        labels = found[f"labels/{task}"]
+        labels = labels_of(prepared, ladder.split)[task]
         controls = [macro_auroc_interval(labels, other[measure]).value for other in untrained]
         rows.append(
             {

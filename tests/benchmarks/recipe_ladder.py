@@ -13,10 +13,17 @@ The same at a larger scale, where the paper's recipe collapses, and the course o
 Runs that are finished are not run again; several processes may share a folder, each takes the runs that no other has begun. Every
 encoder is scored by logistic regression on mean tokens and by an attentive probe, on three tasks; nothing is chosen on what is
 scored, and test records are read by `--split test` alone.
+
+What tables and curves are made of is kept in docs/recipe/ladder and docs/recipe/long, without weights: ranks of scores, and logs.
+Both work on these folders without any training; this is how runs are added to them:
+
+    python tests/benchmarks/recipe_ladder.py keep --output_dir LONG --keep_dir docs/recipe/long
 """
 
+import functools
 import itertools
 import math
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +32,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
+from scipy.stats import rankdata
 
 from ecg_jepa.commands import run_command
 from ecg_jepa.common.figures import COLORS, new_figure, save
@@ -43,10 +51,12 @@ from ecg_jepa.pretraining.recipe import JepaRecipe
 
 TASKS = ("superdiagnostic", "form", "rhythm")
 PROBES = ("logistic", "attentive")
+MEASURES = tuple(f"{probe}/{task}" for probe in PROBES for task in TASKS)
 DATABASE = "ptb-xl"
 
-# The budgets, declared before the first run: so many records in the paper's recipe. Of the ladder: ViT-XS at 100 Hz, patches of
-# 100 ms, crops of 5 s: 0.92 GFLOP each, 4 minutes on one core. Of the long runs, patches of 50 ms, crops of 10 s: 4.0 GFLOP, 45.
+# The budgets, declared before the first run: so many records in the paper's recipe. Of the ladder: half of ViT-XS's width and
+# three quarters of its depth, patches of 100 ms, crops of 5 s: 2 minutes on one core. Of the long runs: ViT-XS, patches of 50 ms,
+# crops of 10 s: an hour.
 BUDGET_RECORDS = {"ladder": 25_600, "long": 76_800}
 COMMON: dict[str, Any] = {
     **{"size": "xs", "databases": f"{DATABASE}=1.0", "mixed_precision": "bf16"},
@@ -55,6 +65,8 @@ COMMON: dict[str, Any] = {
 FAST: dict[str, Any] = {"ema_momentum": 0.99, "final_ema_momentum": 0.999}
 PAPER: dict[str, dict[str, Any]] = {
     "ladder": {
+        **{"hidden_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4},
+        **{"pred_hidden_size": 48, "pred_num_hidden_layers": 4, "pred_num_attention_heads": 4},
         **{"patch_size": 10, "crop_duration": 5.0, "batch_size": 64, "save_steps": 100_000},
         **{"ema_momentum": 0.9995, "final_ema_momentum": 0.9995},
     },
@@ -127,7 +139,7 @@ HEAD_STEPS, HEAD_BATCH, HEAD_LEARNING_RATE, HEAD_WEIGHT_DECAY = 300, 128, 1e-3, 
 class Arguments:
     """Arguments of this script."""
 
-    action: Literal["run", "table", "curves"] = option(text="run, table or curves", positional=True)
+    action: Literal["run", "table", "curves", "keep"] = option(text="run, table, curves or keep", positional=True)
     scale: Literal["ladder", "long"] = option("ladder", "of the runs")
     data_dir: str = option("data/prepared", "with the prepared database")
     output_dir: str = option("runs/ladder", "of all runs")
@@ -135,6 +147,7 @@ class Arguments:
     seeds: list[int] = option([0, 1, 2], "of pre-training")
     split: Literal["validation", "test"] = option("validation", "that is scored")
     base: str = option("paper", "rung that others are compared with")
+    keep_dir: str = option("docs/recipe/ladder", "where to keep what tables and curves are made of")
 
 
 def recipe_of(rung: str, seed: int, arguments: Arguments) -> JepaRecipe:
@@ -193,8 +206,10 @@ def attentive_probe(config: EcgJepaConfig, tokens: list[torch.Tensor], labels: n
     targets = torch.from_numpy(labels).float()
 
     def logits(records: torch.Tensor) -> torch.Tensor:
-        crops = records.float().flatten(0, 1)
-        return model.classify_tokens(crops if layers > 1 else crops[:, 0]).view(*records.shape[:2], -1).mean(dim=1)
+        crops = records.flatten(0, 1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            of_crops = model.classify_tokens(crops if layers > 1 else crops[:, 0])
+        return of_crops.float().view(*records.shape[:2], -1).mean(dim=1)
 
     for step in range(HEAD_STEPS):
         optimizer.param_groups[0]["lr"] = HEAD_LEARNING_RATE * (1 + math.cos(math.pi * step / HEAD_STEPS)) / 2
@@ -209,7 +224,7 @@ def attentive_probe(config: EcgJepaConfig, tokens: list[torch.Tensor], labels: n
 
 
 def score(encoder: EcgJepaModel, arguments: Arguments, num_layers: int, seed: int) -> dict[str, np.ndarray]:
-    """Scores of both probes on all tasks: `<probe>/<task>` -> (records, classes), and `labels/<task>`."""
+    """Scores of both probes on all tasks: `<probe>/<task>` -> (records, classes)."""
     found = {}
     tasks = {task: TaskData.load(arguments.data_dir, task, DATABASE) for task in TASKS}
     rows = {
@@ -225,7 +240,6 @@ def score(encoder: EcgJepaModel, arguments: Arguments, num_layers: int, seed: in
         pair = [means[split][places[split]] for split in rows]
         found[f"logistic/{task}"] = np.nan_to_num(probe_scores(pair[0], labels, pair[1]))
         found[f"attentive/{task}"] = attentive_probe(encoder.config, [tokens[s][places[s]] for s in rows], labels, seed)
-        found[f"labels/{task}"] = data.task.labels[data.splits[arguments.split]]
     return found
 
 
@@ -265,12 +279,23 @@ def train_and_score(rung: str, seed: int, arguments: Arguments, directory: Path,
         encoder = EcgJepaModel.from_pretrained(recipe.output_dir)
     scores = score(encoder, arguments, num_layers, seed)
     np.savez_compressed(scores_file, **scores)
-    print(rung, seed, {k: round(macro_auroc(scores[f"labels/{k.split('/')[1]}"], v, list(map(str, range(v.shape[1])))), 4)
-                       for k, v in scores.items() if not k.startswith("labels")}, flush=True)  # fmt: skip
+    labels = labels_of(arguments.data_dir, arguments.split)
+    figures = {}
+    for name, values in scores.items():
+        classes = [str(number) for number in range(values.shape[1])]
+        figures[name] = round(macro_auroc(labels[name.split("/")[1]], values, classes), 4)
+    print(rung, seed, figures, flush=True)
+
+
+@functools.cache
+def labels_of(data_dir: str, split: str) -> dict[str, np.ndarray]:
+    """Labels of the records of a split: task -> (records, classes)."""
+    tasks = {task: TaskData.load(data_dir, task, DATABASE) for task in TASKS}
+    return {task: data.task.labels[data.splits[split]] for task, data in tasks.items()}
 
 
 def finished(arguments: Arguments, rung: str) -> dict[int, dict[str, np.ndarray]]:
-    """Scores of the seeds of a rung that are there."""
+    """Scores, or their ranks, of the seeds of a rung that are there."""
     found = {}
     for seed in arguments.seeds:
         path = Path(arguments.output_dir, f"{rung}-{seed}", f"{arguments.split}.npz")
@@ -280,22 +305,37 @@ def finished(arguments: Arguments, rung: str) -> dict[int, dict[str, np.ndarray]
     return found
 
 
-def aurocs(runs: list[dict[str, np.ndarray]], measure: str, counts: np.ndarray) -> np.ndarray:
+def keep(arguments: Arguments) -> None:
+    """
+    Copy what tables and curves need of finished runs: the log, and instead of scores their ranks, which are smaller and give the
+    same AUROC.
+    """
+    for scores_file in sorted(Path(arguments.output_dir).glob("*/*.npz")):
+        kept = Path(arguments.keep_dir, scores_file.parent.name)
+        kept.mkdir(parents=True, exist_ok=True)
+        with np.load(scores_file) as scores:
+            ranks = {name: rankdata(scores[name], method="dense", axis=0).astype(np.uint16) for name in MEASURES}
+        np.savez_compressed(kept / scores_file.name, **ranks)
+        if (log := scores_file.with_name("metrics.jsonl")).is_file():
+            shutil.copy(log, kept)
+
+
+def aurocs(runs: list[dict[str, np.ndarray]], measure: str, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Macro AUROC of every seed in every resample, (seeds, resamples)."""
-    labels = runs[0][f"labels/{measure.split('/')[1]}"]
     return np.stack([macro(resampled_auroc(labels, run[measure], counts)) for run in runs])
 
 
-def gains_over(base: list[dict[str, np.ndarray]], runs: list[dict[str, np.ndarray]], task: str) -> tuple[Interval, np.ndarray]:
+def gains_over(
+    base: list[dict[str, np.ndarray]], runs: list[dict[str, np.ndarray]], task: str, labels: np.ndarray
+) -> tuple[Interval, np.ndarray]:
     """What runs gain over others of the same seeds in a task, mean of both probes: paired over records, and of each seed."""
-    records = len(base[0][f"labels/{task}"])
 
     def difference(counts: np.ndarray) -> np.ndarray:
-        of_probes = [aurocs(runs, f"{p}/{task}", counts) - aurocs(base, f"{p}/{task}", counts) for p in PROBES]
-        return np.mean(of_probes, axis=0)
+        pairs = [[aurocs(side, f"{probe}/{task}", labels, counts) for side in (runs, base)] for probe in PROBES]
+        return np.mean([ours - theirs for ours, theirs in pairs], axis=0)
 
-    by_seed = difference(np.ones((1, records), dtype=np.int32))[:, 0]
-    resampled = difference(resample_counts(records, 1000, 0)).mean(axis=0)
+    by_seed = difference(np.ones((1, len(labels)), dtype=np.int32))[:, 0]
+    resampled = difference(resample_counts(len(labels), 1000, 0)).mean(axis=0)
     return interval(float(by_seed.mean()), resampled), by_seed
 
 
@@ -306,7 +346,7 @@ def table(arguments: Arguments) -> pd.DataFrame:
     A change is kept if the paired interval of its gain is above zero in two tasks, or its mean gain over tasks exceeds the spread
     (standard deviation) of that over seeds.
     """
-    base = finished(arguments, arguments.base)
+    base, labels = finished(arguments, arguments.base), labels_of(arguments.data_dir, arguments.split)
     rows = []
     for rung in arguments.rungs or [*UNTRAINED, *RUNGS]:
         runs = finished(arguments, rung)
@@ -317,11 +357,12 @@ def table(arguments: Arguments) -> pd.DataFrame:
         if rung in RUNGS:
             row |= {"steps": recipe.max_steps, "GFLOP a record": flops(recipe) / 1e9}
         for probe, task in itertools.product(PROBES, TASKS):
-            ones = np.ones((1, len(runs[min(runs)][f"labels/{task}"])), dtype=np.int32)
-            row[f"{probe} {task}"] = aurocs(list(runs.values()), f"{probe}/{task}", ones).mean()
+            ones = np.ones((1, len(labels[task])), dtype=np.int32)
+            row[f"{probe} {task}"] = aurocs(list(runs.values()), f"{probe}/{task}", labels[task], ones).mean()
         shared = sorted(runs.keys() & base.keys())
         if rung != arguments.base and shared:
-            gains = {task: gains_over([base[s] for s in shared], [runs[s] for s in shared], task) for task in TASKS}
+            pair = [[side[seed] for seed in shared] for side in (base, runs)]
+            gains = {task: gains_over(*pair, task, labels[task]) for task in TASKS}
             row |= {f"gain {task}": f"{b.value:+.3f} ({b.low:+.3f} to {b.high:+.3f})" for task, (b, _) in gains.items()}
             by_seed = np.mean([each for _, each in gains.values()], axis=0)
             row["mean gain"] = by_seed.mean()
@@ -382,6 +423,9 @@ def main() -> None:
         return
     if arguments.action == "curves":
         print(save(plot_courses(arguments), Path(arguments.output_dir, "courses.png")))
+        return
+    if arguments.action == "keep":
+        keep(arguments)
         return
     find_database(arguments.data_dir, DATABASE)
     for seed in arguments.seeds:
