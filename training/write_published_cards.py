@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=shipped("model_cards"))
     arguments = parser.parse_args()
     for path in sorted(shipped("configs").glob("vit_*.yaml")):
+        if paper_run(path.stem) is None:
+            continue
         write_card(path, arguments.output_dir / f"{path.stem}.md")
         print(arguments.output_dir / f"{path.stem}.md")
 

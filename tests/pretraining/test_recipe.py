@@ -29,13 +29,29 @@ def test_published_recipe(size):
 @pytest.mark.parametrize("path", [*sorted(CONFIGS.glob("vit_*.yaml")), CONFIGS / "demo.yaml"], ids=lambda path: path.stem)
 def test_every_configuration_is_valid(path):
     recipe = parse_settings(JepaRecipe, ["--config", str(path)])
-    assert recipe.model_config(500).num_patches in (50, 200)
+    rate = 100 if "100hz" in path.stem else 500
+    assert recipe.model_config(rate).num_patches in (50, 200)
 
 
 def test_seven_published_runs_have_configurations():
-    assert {path.stem for path in CONFIGS.glob("vit_*.yaml")} == {
+    assert {path.stem for path in CONFIGS.glob("vit_*.yaml") if not path.stem.endswith("_plus")} == {
         *("vit_xs_all", "vit_s_all", "vit_b_all", "vit_xs_mimic", "vit_s_mimic", "vit_xs_ptbxl", "vit_s_ptbxl")
     }
+
+
+def test_the_same_is_changed_at_every_size():
+    changes = []
+    for size in ("xs", "s", "b"):
+        ours, paper = (
+            parse_settings(JepaRecipe, ["--config", str(CONFIGS / f"vit_{size}_{name}.yaml")]).what_trains()
+            for name in ("plus", "all")
+        )
+        apart = {"size", "batch_size", "gradient_accumulation_steps"}
+        changes.append({name: value for name, value in ours.items() if value != paper[name] and name not in apart})
+        assert ours["batch_size"] == paper["batch_size"] * paper["gradient_accumulation_steps"]
+    assert changes[0] == changes[1] == changes[2]
+    short = parse_settings(JepaRecipe, ["--config", str(CONFIGS / "vit_xs_100hz_plus.yaml")]).what_trains()
+    assert {name: short[name] for name in changes[0]} == changes[0]
 
 
 @pytest.mark.parametrize(

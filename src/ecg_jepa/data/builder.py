@@ -119,6 +119,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     left_out_on_purpose: frozenset[str] = frozenset()  # reasons that `strict` lets pass
 
     source: PhysioNet | Zenodo | None = None  # where the database is published
+    population: str | None = None  # of whom, where, when and with what its records were taken
 
     @property
     def data_dir(self) -> Path:
@@ -374,6 +375,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             label_names=None if self.label_names is None else list(self.label_names),
             licence=self.source.licence if self.source else None,
             page=self.source.page if self.source else None,
+            attribution=self.source.attribution if self.source else None,
+            population=self.population,
             for_pretraining=self.for_pretraining,
         )
         samples_read = sum(summary.samples_read for summary in summaries)

@@ -42,10 +42,11 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class PhysioNet:
-    """A project with its version, such as `ptb-xl/1.0.3`, and the licence that its page states."""
+    """A project with its version, such as `ptb-xl/1.0.3`, and the licence that its page states, with whom to name."""
 
     project: str
     licence: str
+    attribution: str | None = None
     address: str = "https://physionet.org/files"
 
     @property
@@ -63,10 +64,11 @@ class PhysioNet:
 
 @dataclass(frozen=True)
 class Zenodo:
-    """A record by its number, and the licence that its page states."""
+    """A record by its number, and the licence that its page states, with whom to name."""
 
     record: str
     licence: str
+    attribution: str | None = None
     address: str = "https://zenodo.org/api/records"
 
     @property

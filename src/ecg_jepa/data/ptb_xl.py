@@ -23,7 +23,14 @@ class PtbXl(EcgDatabaseBuilder):
     """
 
     database = "ptb-xl"
-    source: PhysioNet | None = PhysioNet("ptb-xl/1.0.3", "CC BY 4.0")
+    source: PhysioNet | None = PhysioNet(
+        "ptb-xl/1.0.3",
+        "CC BY 4.0",
+        "Wagner, P., Strodthoff, N., Bousseljot, R.-D., Samek, W., Schaeffter, T.: PTB-XL, a large publicly available "
+        "electrocardiography dataset (version 1.0.3). PhysioNet (2022), doi:10.13026/kfzx-aw45; Scientific Data 7, 154 (2020)",
+    )
+    # Wagner et al. 2020, "Methods".
+    population = "patients of one country (Germany), 1989 to 1996, recorded with devices of one maker (Schiller)"
     statements_file = STATEMENTS_FILE
     published: PublishedFigures | None = PublishedFigures(
         records=17_418,

@@ -93,6 +93,8 @@ class DatabaseInfo:
     label_names: list[str] | None = None  # statements that were judged on every record; None where absence says little
     licence: str | None = None  # as the page of the database states it
     page: str | None = None  # of the database
+    attribution: str | None = None  # whom the licence asks to name
+    population: str | None = None  # of whom, where, when and with what the records were taken, as far as that is published
     for_pretraining: bool = True  # False where records may be another database's test records
     amplitude_free: bool = False  # band-passed, and each lead divided by its own standard deviation
     content_digest: str | None = None  # of the prepared records themselves, on any machine; None of earlier versions

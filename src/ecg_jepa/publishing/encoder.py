@@ -28,6 +28,8 @@ def export_pretraining(run: PretrainingRun, hardware: str) -> None:
             "highpass_cutoff": d.info.highpass_cutoff,
             "licence": d.info.licence,
             "page": d.info.page,
+            "attribution": d.info.attribution,
+            "population": d.info.population,
             "mean": means.tolist(),
             "std": stds.tolist(),
         }
