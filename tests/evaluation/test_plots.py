@@ -44,18 +44,25 @@ def test_ecg_in_clinical_layout(tmp_path):
     lines = strip.get_lines()
     assert len(lines) == 13
     assert [text.get_text() for text in strip.texts] == [*(name for row in CLINICAL_LAYOUT for name in row), "II"]
-    # aVL is second in the second row: from 2.5 s to 5 s, 7.5 mV above the lower edge.
+    # aVL is second in the second row: from 2.5 s to 5 s, 75 mm above the lower edge.
     times, values = lines[5].get_data()
     assert (times[0], times[-1]) == (2.5, 4.998)
-    np.testing.assert_allclose(values - 7.5, signal[4, 1250:2500])
-    np.testing.assert_allclose(lines[12].get_data()[1] - 1.5, signal[1, :5000])
-    # As on paper: 25 mm of width for a second, where 10 mm of height are a millivolt.
-    assert strip.get_aspect() == pytest.approx(10 / 25)
+    np.testing.assert_allclose(values - 75, 10 * signal[4, 1250:2500])
+    np.testing.assert_allclose(lines[12].get_data()[1] - 15, 10 * signal[1, :5000])
+    # As on paper: 25 mm of width for a second.
+    assert strip.get_aspect() == pytest.approx(1 / 25)
     assert len(below.patches[0].get_data().values) == 200
     assert "time (s), 25 mm/s and 10 mm/mV" in labels_of(figure)
     assert save(figure, tmp_path / "new" / "ecg.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="needs leads V6"):
         plot_ecg(signal[:11], 500, STANDARD[:11])
+
+
+def test_amplitude_free_records_are_not_drawn_as_millivolts():
+    signal = ecg(5000, 1) / 1000
+    figure = plot_ecg(signal, 500, STANDARD, amplitude_free=True)
+    np.testing.assert_allclose(figure.axes[0].get_lines()[12].get_data()[1] - 15, 2.5 * signal[1])
+    assert labels_of(figure) == ["time (s), 25 mm/s and 2.5 mm/SD", "amplitude (standard deviations), rows 12 apart"]
 
 
 def test_curves_of_the_most_frequent_classes_in_colour(task):

@@ -19,25 +19,33 @@ _MAX_CURVES = len(COLORS)  # in colour, the classes with most records; the other
 
 # The usual paper of electrocardiographs: 25 mm/s, 10 mm/mV, lines every 1 and 5 mm.
 MM_PER_SECOND, MM_PER_MILLIVOLT = 25.0, 10.0
-_MM_PER_INCH = 25.4
+# Of amplitude-free records, whose QRS complexes reach 5 to 10 standard deviations: as high as usual ones in mV.
+MM_PER_DEVIATION = 2.5
+_MM_PER_INCH, _CENTIMETRE = 25.4, 10.0
 CLINICAL_LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 CLINICAL_DURATION = 10.0  # s
 _RHYTHM_LEAD = "II"
-_ROW_HEIGHT = 3.0  # mV
+_ROW_HEIGHT = 30.0  # mm
 
 
 def plot_ecg(
-    signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str], attention: np.ndarray | None = None, title: str = ""
+    signal: np.ndarray,
+    sampling_rate: float,
+    lead_names: Sequence[str],
+    attention: np.ndarray | None = None,
+    title: str = "",
+    amplitude_free: bool = False,
 ) -> Figure:
     """
     A record in the clinical layout: three rows of four leads, one after the other in time, and a rhythm strip of lead II.
 
     Args:
-        signal: (leads, samples) in mV; the first 10 s are drawn.
+        signal: (leads, samples) in mV, or of `amplitude_free` records in standard deviations; the first 10 s are drawn.
         sampling_rate: in Hz.
         lead_names: of the rows, in any order and case.
         attention: weights over time (patches,) for the same stretch, drawn under it.
         title: above the picture.
+        amplitude_free: each lead was divided by its own standard deviation; the picture says so.
 
     Raises:
         ValueError: if a lead of the layout is missing.
@@ -45,8 +53,9 @@ def plot_ecg(
     if missing := _missing_leads(lead_names):
         raise ValueError(f"The clinical layout needs leads {', '.join(missing)}, too.")
     rows = {name.lower(): index for index, name in enumerate(lead_names)}
+    unit, mm_per_unit = ("standard deviations", MM_PER_DEVIATION) if amplitude_free else ("mV", MM_PER_MILLIVOLT)
     duration = min(CLINICAL_DURATION, signal.shape[1] / sampling_rate)
-    signal = signal[:, : round(duration * sampling_rate)]
+    signal = signal[:, : round(duration * sampling_rate)] * mm_per_unit
     # (name, samples, signal moved to its row), from the upper left to the rhythm strip at the bottom
     rows_below = len(CLINICAL_LAYOUT)
     strips = []
@@ -57,9 +66,9 @@ def plot_ecg(
     everything = np.arange(signal.shape[1])
     strips.append((_RHYTHM_LEAD, 0.5 * _ROW_HEIGHT, everything, signal[rows[_RHYTHM_LEAD.lower()]] + 0.5 * _ROW_HEIGHT))
     # Large complexes may reach into other rows, as on paper, but not over the edge of it.
-    bottom = min(0.0, *(math.floor(values.min()) for *_, values in strips))
-    top = max((rows_below + 1) * _ROW_HEIGHT, *(math.ceil(values.max()) for *_, values in strips))
-    width, height = duration * MM_PER_SECOND / _MM_PER_INCH, (top - bottom) * MM_PER_MILLIVOLT / _MM_PER_INCH
+    bottom = min(0.0, *(_CENTIMETRE * math.floor(values.min() / _CENTIMETRE) for *_, values in strips))
+    top = max((rows_below + 1) * _ROW_HEIGHT, *(_CENTIMETRE * math.ceil(values.max() / _CENTIMETRE) for *_, values in strips))
+    width, height = duration * MM_PER_SECOND / _MM_PER_INCH, (top - bottom) / _MM_PER_INCH
     ratios = [1.0] if attention is None else [1.0, 0.15]
     figure, axes = new_figure(
         width + 1.2, height * sum(ratios) + 1.0, nrows=len(ratios), sharex=True, height_ratios=ratios, squeeze=False
@@ -70,12 +79,12 @@ def plot_ecg(
         axis.plot(part / sampling_rate, values, color="black", linewidth=0.7, linestyle="-")
         axis.text(part[0] / sampling_rate + 0.04, baseline + 0.38 * _ROW_HEIGHT, name, fontsize=9, fontweight="bold")
     axis.set_title(title)
-    axis.set_ylabel("amplitude (mV), rows 3 mV apart")
+    axis.set_ylabel(f"amplitude ({unit}), rows {_ROW_HEIGHT / mm_per_unit:g} apart")
     if attention is not None:
         edges = np.linspace(0, duration, len(attention) + 1)
         axes[1, 0].stairs(attention, edges, fill=True, color=COLORS[0])
         axes[1, 0].set_ylabel("attention\n(share)")
-    axes[-1, 0].set_xlabel("time (s), 25 mm/s and 10 mm/mV")
+    axes[-1, 0].set_xlabel(f"time (s), {MM_PER_SECOND:g} mm/s and {mm_per_unit:g} mm/{'SD' if amplitude_free else 'mV'}")
     return figure
 
 
@@ -90,13 +99,13 @@ def _missing_leads(lead_names: Sequence[str]) -> list[str]:
 
 
 def _draw_paper(axis: Axes, duration: float, bottom: float, top: float) -> None:
-    axis.set(xlim=(0, duration), ylim=(bottom, top), aspect=MM_PER_MILLIVOLT / MM_PER_SECOND)
+    axis.set(xlim=(0, duration), ylim=(bottom, top), aspect=1 / MM_PER_SECOND)
     # Plain lines: hundreds of ticks, one per millimetre, take seconds to draw.
     for millimetres, color, linewidth in ((1, "#F4D5D5", 0.3), (5, "#E3A5A5", 0.6)):
         times = np.arange(0, duration + 1e-9, millimetres / MM_PER_SECOND)
-        voltages = np.arange(bottom, top + 1e-9, millimetres / MM_PER_MILLIVOLT)
+        heights = np.arange(bottom, top + 1e-9, millimetres)
         axis.vlines(times, bottom, top, color=color, linewidth=linewidth, zorder=0.5)
-        axis.hlines(voltages, 0, duration, color=color, linewidth=linewidth, zorder=0.5)
+        axis.hlines(heights, 0, duration, color=color, linewidth=linewidth, zorder=0.5)
     axis.xaxis.set_major_locator(MultipleLocator(1.0))
     axis.tick_params(length=0, labelleft=False)
 

@@ -60,5 +60,5 @@ def plot_examples(
         name = data.task.class_names[column]
         labels = ", ".join(np.array(data.task.class_names)[test.labels[row] > 0])
         title = f"record {data.database.column('record_id')[index]}: {labels}; predicted {name} {scores[row, column]:.2f}"
-        figures[name] = plot_ecg(signal, info.sampling_rate, info.lead_names, attention, title)
+        figures[name] = plot_ecg(signal, info.sampling_rate, info.lead_names, attention, title, info.amplitude_free)
     return figures
