@@ -9,11 +9,12 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from ecg_jepa.evaluation.published import published_rows
+from ecg_jepa.common.files import shipped
+from ecg_jepa.evaluation.published import paper_run, published_rows
 from ecg_jepa.publishing.card import CardResult, as_eval_results, classifier_results, write_model_card
 
 REPOSITORY = Path(__file__).parents[2]
-CONFIGS = sorted((REPOSITORY / "training" / "configs").glob("vit_*.yaml"))
+CONFIGS = [path for path in sorted((REPOSITORY / "training" / "configs").glob("vit_*.yaml")) if paper_run(path.stem)]
 
 
 def parsed(path):
@@ -75,6 +76,20 @@ def test_every_published_configuration_has_its_card(script, config, tmp_path):
     assert sorted(result.metric_value for result in results) == sorted(expected)
     assert "There are no weights here" in card.read_text()
     assert "Not a medical device" in card.read_text()
+
+
+def test_cards_say_of_whom_records_are_and_whom_to_name(tmp_path, monkeypatch):
+    sections = (shipped("model_cards") / "sections").resolve()
+    monkeypatch.setattr("ecg_jepa.publishing.card.shipped", lambda kind: tmp_path)
+    (tmp_path / "sections").symlink_to(sections)
+    both = '{% include "sections/limits.md.jinja" %}{% include "sections/citation.md.jinja" %}'
+    (tmp_path / "t.jinja").write_text("---\n{{ metadata }}\n---\n{% set seen = databases -%}" + both)
+    known = {"name": "a", "records": 2494, "population": "patients of one country", "attribution": "A. and B., 2020"}
+    unknown = {"name": "b", "records": 3, "population": None, "attribution": None}
+    write_model_card(tmp_path / "a.md", "t.jinja", "m", databases=[known, unknown])
+    text = (tmp_path / "a.md").read_text()
+    assert "Of a, it was trained on 2,494 records: patients of one country. Of b, it was trained on 3 records." in text
+    assert text.endswith("their pages say how. a: A. and B., 2020.")
 
 
 def test_text_from_data_stays_text(tmp_path, monkeypatch):
