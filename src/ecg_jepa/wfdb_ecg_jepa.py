@@ -41,6 +41,9 @@ _DEFAULT_GAIN = 200.0  # units per physical unit, where a header says 0 (WFDB's 
 
 _HEADER_AT_MOST = 1 << 20  # bytes; real ones have some thousand
 
+# Values of all leads of a record. Reading takes some 16 bytes for each: 800 MB. Twelve leads at 500 Hz reach it after 2.3 hours.
+MAX_VALUES = 50_000_000
+
 
 class RecordError(ValueError):
     """A record that cannot be used; `reason` says why in a form that can be counted."""
@@ -174,12 +177,16 @@ def read_wfdb(path: str | Path) -> EcgRecord:
 
 def _read_format_16(path: Path, header: WfdbHeader) -> EcgRecord:
     files = [(file, list(signals)) for file, signals in groupby(header.signals, key=lambda signal: signal.file)]
+    for name, signals in files:
+        size = plain_file_size(path, _signal_file(path, name), "missing signal file")
+        _check_size(path, name, size, signals[0].offset + 2 * len(signals) * header.num_samples)
+    check_record_size(path, len(header.signals), header.num_samples)
     leads = []
     num_bad_checksums = 0
     for name, signals in files:
-        offset = signals[0].offset
-        content = _read_signal_file(path, name, offset + 2 * len(signals) * header.num_samples)
-        samples = np.frombuffer(content, "<i2", offset=offset).reshape(header.num_samples, len(signals))
+        samples = np.frombuffer(_signal_file(path, name).read_bytes(), "<i2", offset=signals[0].offset).reshape(
+            header.num_samples, len(signals)
+        )
         digital = np.ascontiguousarray(samples.T)
         checksums = digital.sum(axis=1, dtype=np.int64)
         for description, row, checksum in zip(signals, digital, checksums, strict=True):
@@ -224,17 +231,20 @@ def plain_file_size(path: Path, file: Path, missing: str, at_most: int | None = 
     return found.st_size
 
 
+def check_record_size(path: Path, num_leads: int, num_samples: int) -> None:
+    """Raise `RecordError` for a record that would take more memory than any that this package is for."""
+    if num_leads * num_samples > MAX_VALUES:
+        detail = (
+            f"{num_leads} leads of {num_samples:,} samples, at most {MAX_VALUES:,} values are read: cut it into shorter records"
+        )
+        raise RecordError(path, "too large", detail)
+
+
 def _signal_file(path: Path, name: str) -> Path:
     """Where a signal file is that a header names: beside it."""
     if Path(name).name != name:
         raise RecordError(path, "signal file elsewhere", f"the header names {name}, expected a file in its own folder")
     return path.parent / name
-
-
-def _read_signal_file(path: Path, name: str, expected: int) -> bytes:
-    file = _signal_file(path, name)
-    _check_size(path, name, plain_file_size(path, file, "missing signal file"), expected)
-    return file.read_bytes()
 
 
 def _check_size(path: Path, name: str, actual: int, expected: int) -> None:
@@ -280,12 +290,13 @@ def _check_signal_files(path: Path, header: Any) -> None:
     Signal files must be there and as long as the header says; wfdb reads the beginning of a longer one in silence.
     """
     for name in dict.fromkeys(header.file_name):
-        size = plain_file_size(path, _signal_file(path, name), "missing signal file")
+        size = plain_file_size(path, _signal_file(path, name), "missing signal file", at_most=4 * MAX_VALUES)
         signals = [index for index, other in enumerate(header.file_name) if other == name]
         if header.sig_len is None or any(header.fmt[index] not in _SAMPLE_BYTES for index in signals):
             continue  # a length that is not stated, and packed formats: left to wfdb
         frame = sum(_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
         _check_size(path, name, size, (header.byte_offset[signals[0]] or 0) + frame * header.sig_len)
+    check_record_size(path, header.n_sig, header.sig_len or 0)
 
 
-__all__ = ["EcgRecord", "RecordError", "parse_header", "plain_file_size", "read_wfdb", "voltage_factor"]
+__all__ = ["EcgRecord", "RecordError", "check_record_size", "parse_header", "plain_file_size", "read_wfdb", "voltage_factor"]

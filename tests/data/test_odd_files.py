@@ -12,7 +12,7 @@ from ecg_jepa.data.own_records import OwnRecords
 from ecg_jepa.data.records import find_database
 
 NAMES = "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6"
-GOOD = 6
+GOOD = 50
 
 
 def header(*signal_files, samples=5000):
@@ -51,6 +51,19 @@ def pickled(directory):
 def more_than_it_holds(directory):
     with (directory / "odd.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (12, 10**11)})
+
+
+def fifty_gigabytes(directory):
+    """As large as its header says, and sparse: nothing is written."""
+    with (directory / "odd.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (12, 520_000_000)})
+        file.truncate(file.tell() + 12 * 520_000_000 * 8)
+
+
+def fifty_gigabytes_of_signal(directory):
+    (directory / "odd.hea").write_text(header(*["odd.dat"] * 12, samples=2_080_000_000))
+    with (directory / "odd.dat").open("wb") as file:
+        file.truncate(2_080_000_000 * 12 * 2)
 
 
 def not_an_array(directory):
@@ -94,6 +107,8 @@ ODD = [
     (signal_elsewhere, "odd", "unreadable header"),
     (device_as_signal, "odd", "outside the folder"),
     (endless_signal, "odd", "truncated signal file"),
+    (fifty_gigabytes, "odd.npy", "too large"),
+    (fifty_gigabytes_of_signal, "odd", "too large"),
     (nothing, "x" * 300 + ".npy", "unreadable file"),
     (nothing, "a\0b.npy", "unreadable file"),
     (nothing, "../elsewhere.npy", "outside the folder"),

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..plausibility_ecg_jepa import ImplausibleSignalError
 from ..signal_processing_ecg_jepa import STANDARD_LEADS
-from ..wfdb_ecg_jepa import EcgRecord, RecordError, plain_file_size, voltage_factor
+from ..wfdb_ecg_jepa import EcgRecord, RecordError, check_record_size, plain_file_size, voltage_factor
 
 # CODE-15's HDF5 files (Ribeiro et al. 2021): float32 (exams, 4096 samples at 400 Hz, leads in the standard order).
 CODE_15_RATE = 400.0
@@ -100,6 +100,7 @@ def read_npy(path: str | Path, sampling_rate: float, unit: str, lead_names: Sequ
     if values.shape[0] != len(lead_names):
         detail = f"shape {values.shape} with {len(lead_names)} lead names, expected (leads, samples)"
         raise RecordError(path, "wrong number of leads", detail)
+    check_record_size(path, *values.shape)
     signal = values.astype(np.float64) * voltage_factor(path, unit)
     return EcgRecord(np.ascontiguousarray(signal, dtype=np.float32), float(sampling_rate), list(lead_names))
 
