@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,9 @@ def find_outdated(runs: Sequence[Path]) -> list[str]:
     for run in runs:
         path = run / TRAINING_INFO_FILE
         start = read_json(path).get("start", {}) if path.is_file() else {}
-        source = start.get("directory") or start.get("path", RANDOM_PREFIX)
-        if source.startswith(RANDOM_PREFIX) or not Path(source).is_dir():
+        named = start.get("path", RANDOM_PREFIX)
+        source = os.path.normpath(run.resolve() / start["directory"]) if start.get("directory") else named
+        if named.startswith(RANDOM_PREFIX) or not Path(source).is_dir():
             continue
         if source not in digests:
             digests[source] = weights_digest(source)

@@ -4,12 +4,12 @@
 Both kinds of runs record `settings` (all of them), `configuration` (the shipped one that they agree with, or null), `databases`
 (name, digest of the prepared records, how many of them were trained on), `records_seen`, `versions`, `commit`, `hardware`,
 `seconds`, `finished` (UTC) and `weights` (digest of what was saved). Pre-training adds `objective`, `num_processes` and `changes`
-(of settings and records on the way: after how many steps, what it was and what it is), fine-tuning `protocol`,
-`task`, `start` (name, directory and digest of the weights that it started from), `encoder` (as `metrics.json` has it) and
-`labels` (a digest).
+(of settings and records on the way: after how many steps, what it was and what it is), fine-tuning `protocol`, `task`, `start`
+(name, directory and digest of the weights that it started from), `encoder` (as `metrics.json` has it) and `labels` (a digest).
 """
 
 import dataclasses
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -53,7 +53,10 @@ def finetuning_info(run: FinetuningRun, result: FinetuningResult, hardware: str)
         "settings": dataclasses.asdict(run.settings),
         "start": {
             "path": run.start.name,
-            "directory": None if run.start.directory is None else str(run.start.directory.resolve()),
+            # As seen from this run's own folder: both may move together, and nobody is told where it was on this machine.
+            "directory": None
+            if run.start.directory is None
+            else os.path.relpath(run.start.directory.resolve(), Path(run.settings.output_dir).resolve()),
             "digest": run.start.digest(),
         },
         "encoder": result.metrics["encoder"],
