@@ -225,7 +225,9 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         """`signal` in mV as it was given, and what was made of it: see `plausibility_ecg_jepa`."""
         flat = check_plausible(signal, self.lead_names, any_amplitude=self.amplitude_free)
         if flat:
-            logger.warning(f"Leads {', '.join(flat)} of a record never change: was an electrode off?")
+            logger.warning(
+                f"Leads {', '.join(flat)} of a record do not change, or hardly beside the others: was an electrode off?"
+            )
         if self.clip is not None:
             values = input_values if input_values.ndim == 2 else np.concatenate(list(input_values), axis=1)
             check_clipped(np.abs(values) >= self.clip, self.lead_names, f"{self.clip:g} standard deviations of training records")

@@ -17,8 +17,15 @@ SAMPLING_RATES = (50.0, 4000.0)
 TYPICAL_AMPLITUDE = (0.02, 20.0)
 LARGEST_AMPLITUDE = 50.0
 
+# A lead that spans less than this share of the median lead is flat, whatever noise it has: of live leads of real records, the
+# smallest spans 0.13.
+FLAT_SHARE = 0.02
+
 # Ningbo has records of which three leads are zero throughout; more is no 12-lead ECG.
 MOST_FLAT_LEADS = 3
+
+# Share of the samples of a lead that may be one value without a break, which padding is: of real records, at most 0.04.
+MOST_STUCK = 0.5
 
 # Share of the samples of a lead that may be missing: what is interpolated must not be most of it.
 MOST_MISSING = 0.5
@@ -50,16 +57,37 @@ def check_rate(sampling_rate: float) -> None:
         )
 
 
-def flat_leads(signal: np.ndarray, lead_names: Sequence[str]) -> list[str]:
-    """Names of the leads (rows of a signal (leads, samples), NaN allowed) that never change."""
-    with np.errstate(invalid="ignore"):
-        flat = np.fmax.reduce(signal, axis=1) <= np.fmin.reduce(signal, axis=1)
-    return [name for name, is_flat in zip(lead_names, flat, strict=True) if is_flat]
+def flat_leads(signal: np.ndarray, lead_names: Sequence[str], any_amplitude: bool = False) -> list[str]:
+    """
+    Names of the leads (rows of a signal (leads, samples), NaN allowed) that do not change but for moments, or hardly so beside
+    the others; of `any_amplitude`, when each lead may have a gain of its own, the former alone.
+    """
+    return _flat(_amplitudes(signal), lead_names, any_amplitude)
+
+
+def _flat(amplitudes: np.ndarray, lead_names: Sequence[str], any_amplitude: bool) -> list[str]:
+    limit = 0.0 if any_amplitude else FLAT_SHARE * _typical(amplitudes)
+    return [name for name, amplitude in zip(lead_names, amplitudes, strict=True) if amplitude <= limit]
+
+
+def _amplitudes(signal: np.ndarray) -> np.ndarray:
+    """What the samples of each lead span, the lowest and highest hundredth left out; 0 for a lead without any."""
+    # An odd stride, lest it beats in time with what repeats.
+    ordered = np.sort(signal[:, :: signal.shape[1] // _SAMPLES_LOOKED_AT | 1], axis=1)  # NaN last
+    leads, counts = np.arange(len(ordered)), ordered.shape[1] - np.isnan(ordered).sum(axis=1)
+    outside = counts // 100
+    return np.nan_to_num(ordered[leads, counts - 1 - outside] - ordered[leads, outside], nan=0.0)
+
+
+def _typical(amplitudes: np.ndarray) -> float:
+    """That of the median lead, among those that change."""
+    return float(np.median(amplitudes[amplitudes > 0])) if (amplitudes > 0).any() else 0.0
 
 
 def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude: bool = False) -> list[str]:
     """
-    Raise [`ImplausibleSignalError`] if a signal is mostly missing, flat, or not of the size of an ECG, with the likely cause.
+    Raise [`ImplausibleSignalError`] if a signal is mostly missing, flat, padded, or not of the size of an ECG, with the likely
+    cause.
 
     Args:
         signal: (leads, samples) in mV as it was recorded, with NaN where nothing was.
@@ -78,26 +106,40 @@ def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude
             f"lead {lead_names[lead]} has no value (NaN) in {shares[lead]:.1%} of its samples, at most {MOST_MISSING:.0%} can be "
             "interpolated",
         )
-    flat = flat_leads(signal, lead_names)
+    amplitudes = _amplitudes(signal)
+    flat = _flat(amplitudes, lead_names, any_amplitude)
     if len(flat) > MOST_FLAT_LEADS:
         raise ImplausibleSignalError(
             "flat",
-            f"leads {', '.join(flat)} never change, at most {MOST_FLAT_LEADS} may be flat: was nothing connected?"
+            f"leads {', '.join(flat)} never change, or hardly beside the others; at most {MOST_FLAT_LEADS} may be flat: was "
+            "nothing connected, or are they in another unit?"
             if len(flat) < len(lead_names)
-            else "no lead ever changes",
+            else "no lead ever changes but for moments",
         )
+    _check_stuck(signal, lead_names, flat)
     if not any_amplitude:
-        _check_amplitude(signal, lead_names)
+        _check_amplitude(amplitudes, lead_names)
     return flat
 
 
-def _check_amplitude(signal: np.ndarray, lead_names: Sequence[str]) -> None:
-    # An odd stride, lest it beats in time with what repeats.
-    ordered = np.sort(signal[:, :: signal.shape[1] // _SAMPLES_LOOKED_AT | 1], axis=1)  # NaN last
-    leads, counts = np.arange(len(ordered)), ordered.shape[1] - np.isnan(ordered).sum(axis=1)
-    outside = counts // 100
-    amplitudes = ordered[leads, counts - 1 - outside] - ordered[leads, outside]
-    amplitude = float(np.median(amplitudes[amplitudes > 0])) if (amplitudes > 0).any() else 0.0
+def _check_stuck(signal: np.ndarray, lead_names: Sequence[str], flat: Sequence[str]) -> None:
+    """What holds one value for more than half of a lead holds it in the middle."""
+    middle = signal.shape[1] // 2
+    same = signal == signal[:, middle, None]
+    for lead in np.flatnonzero(same.mean(axis=1) > MOST_STUCK):
+        changes = np.flatnonzero(~same[lead])
+        before, after = changes[changes < middle], changes[changes > middle]
+        length = (after[0] if len(after) else signal.shape[1]) - (before[-1] + 1 if len(before) else 0)
+        if length > MOST_STUCK * signal.shape[1] and lead_names[lead] not in flat:
+            raise ImplausibleSignalError(
+                "mostly constant",
+                f"lead {lead_names[lead]} holds one value for {length / signal.shape[1]:.1%} of the record without a break, at "
+                f"most {MOST_STUCK:.0%} may be: was the record padded?",
+            )
+
+
+def _check_amplitude(amplitudes: np.ndarray, lead_names: Sequence[str]) -> None:
+    amplitude = _typical(amplitudes)
     lowest, highest = TYPICAL_AMPLITUDE
     if not lowest <= amplitude <= highest:
         raise ImplausibleSignalError(
@@ -105,7 +147,7 @@ def _check_amplitude(signal: np.ndarray, lead_names: Sequence[str]) -> None:
             f"98% of the samples of a typical lead span {amplitude:.3g} mV, expected {lowest:g} to {highest:g} mV"
             + _likely_cause(amplitude),
         )
-    lead = int(np.nanargmax(amplitudes))
+    lead = int(amplitudes.argmax())
     if amplitudes[lead] > LARGEST_AMPLITUDE:
         raise ImplausibleSignalError(
             "implausible amplitude",

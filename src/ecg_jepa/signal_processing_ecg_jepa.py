@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .plausibility_ecg_jepa import flat_leads
+
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 # Millivolts per unit, by lower-case name; databases spell "mV" in every case.
@@ -137,13 +139,13 @@ def standardize(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
     by its own standard deviation. What is left are shapes and timing; amplitudes, and ratios between leads, are gone.
 
     Raises:
-        ValueError: if a lead never changes, the record is too short for the filter, or the rate is too low for the band.
+        ValueError: if a lead does not change but for moments, the record is too short for the filter, or the rate is too low for
+            the band.
     """
     from scipy.signal import sosfiltfilt
 
-    flat = np.flatnonzero((signal == signal[:, :1]).all(axis=1))
-    if len(flat):
-        raise ValueError(f"Leads {flat.tolist()} (counted from 0) are flat: there is no amplitude to divide them by.")
+    if flat := flat_leads(signal, [str(number) for number in range(len(signal))], any_amplitude=True):
+        raise ValueError(f"Leads {', '.join(flat)} (counted from 0) are flat: there is no amplitude to divide them by.")
     if sampling_rate <= 2 * AMPLITUDE_FREE_BAND[1]:
         raise ValueError(
             f"A band-pass to {AMPLITUDE_FREE_BAND[1]:g} Hz needs more than twice that rate, not {sampling_rate:g} Hz."
