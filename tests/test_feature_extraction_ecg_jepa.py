@@ -262,3 +262,62 @@ def test_another_models_extractor_is_refused(other):
     EcgJepaFeatureExtractor.for_model(config, 0, 1).check_model(config)
     with pytest.raises(ValueError, match=f"does not fit the model: its {next(iter(other))}"):
         EcgJepaFeatureExtractor(**other).check_model(config)
+
+
+@pytest.mark.parametrize("name", ["mean", "std", "highpass_cutoff", "clip", "lead_names", "sampling_rate"])
+def test_what_decides_on_the_numbers_is_not_filled_in(tmp_path, name):
+    EcgJepaFeatureExtractor(mean=0.01, std=0.2, highpass_cutoff=0.5).save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    values = json.loads(path.read_text())
+    del values[name]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=f"lacks {name}: the model's inputs would be others than in training"):
+        EcgJepaFeatureExtractor.from_pretrained(tmp_path)
+    given = {"lead_names": list(STANDARD_LEADS), "sampling_rate": 500}.get(name, 0.3)
+    assert EcgJepaFeatureExtractor.from_pretrained(tmp_path, **{name: given}) is not None
+
+
+def test_keys_that_mean_nothing_are_told(tmp_path, caplog):
+    EcgJepaFeatureExtractor(mean=0.01, std=0.2, crop_duration=2.5, crop_stride=1.25).save_pretrained(tmp_path)
+    EcgJepaFeatureExtractor.from_pretrained(tmp_path)
+    assert "mean nothing" not in caplog.text
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "highpass_cutof": 0.5}))
+    EcgJepaFeatureExtractor.from_pretrained(tmp_path)
+    assert "keys that mean nothing here: highpass_cutof" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"std": 300.0}, {"std": 0.2, "highpass_cutoff": 200.0}])
+def test_statistics_of_another_unit_are_noticed(options):
+    slow = np.sin(np.arange(5000) / 30) * np.linspace(0.2, 0.5, 12)[:, None]
+    with pytest.raises(ValueError, match=r"span .* standard deviations of the training records, at least 0\.05 are expected"):
+        EcgJepaFeatureExtractor(mean=0.0, **options)(slow, 500)
+    EcgJepaFeatureExtractor(mean=0.0, std=0.2)(slow, 500)
+
+
+@pytest.mark.parametrize("names", [set(STANDARD_LEADS), dict.fromkeys(STANDARD_LEADS), (name for name in STANDARD_LEADS)])
+def test_names_without_an_order_are_refused(names):
+    with pytest.raises(ValueError, match="lead_names must be a list of names"):
+        EcgJepaFeatureExtractor(std=0.2)(np.random.default_rng(0).normal(size=(12, 5000)) / 5, 500, names)
+
+
+def test_rows_of_a_list_keep_what_they_are():
+    rows = list(np.random.default_rng(0).normal(size=(12, 5000)) / 5)
+    extractor = EcgJepaFeatureExtractor(std=0.2)
+    expected = extractor(np.stack(rows), 500)["input_values"][0]
+    tensors = [torch.tensor(row).bfloat16() for row in rows]
+    np.testing.assert_allclose(extractor(tensors, 500)["input_values"][0], expected, atol=0.02)
+    rows[3] = np.ma.masked_greater(rows[3], 0.1)
+    with pytest.raises(TypeError, match="would lose its mask"):
+        extractor(rows, 500)
+
+
+@pytest.mark.parametrize("signal", [np.zeros((12, 0)), torch.zeros(12, 5000, device="meta"), np.zeros((0, 5000))])
+def test_nothing_is_no_record(signal):
+    with pytest.raises(ValueError, match="A record must be numbers"):
+        EcgJepaFeatureExtractor()(signal, 100)
+
+
+def test_a_record_that_would_take_gigabytes_at_the_models_rate():
+    with pytest.raises(ValueError, match="36,000,000 values at the higher of 50 and 500 Hz, more than 30,000,000"):
+        EcgJepaFeatureExtractor(std=0.2)(np.broadcast_to(np.float32(0.1), (12, 300_000)), 50)

@@ -196,6 +196,8 @@ def _read_ahead(source: RecordSource) -> Iterator[tuple[str, np.ndarray | Record
             return source.read(number)
         except RecordError as error:
             return error
+        except Exception as error:  # whatever a reader did not foresee is one record's, and must not end the others
+            return RecordError(source.record_ids[number], "unforeseen error", f"{type(error).__name__}: {error}")
 
     numbers = iter(range(len(source.record_ids)))
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
@@ -213,5 +215,6 @@ def _schema(hidden_size: int, metadata: dict[str, str]) -> pa.Schema:
 
 def _to_rows(records: list[tuple[str, int]], vectors: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
     ids, num_crops = zip(*records, strict=True)
+    ids = [record_id.encode(errors="backslashreplace").decode() for record_id in ids]  # names of files need not be UTF-8
     embeddings = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
     return pa.record_batch([pa.array(ids), pa.array(num_crops, pa.int32()), embeddings], schema=schema)

@@ -9,10 +9,19 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
 from .configuration_ecg_jepa import EcgJepaConfig
-from .plausibility_ecg_jepa import check_clipped, check_plausible, check_rate
+from .plausibility_ecg_jepa import check_clipped, check_normalized, check_plausible, check_rate
 from .signal_processing_ecg_jepa import CLIP, STANDARD_LEADS, condition, cut_crops, normalize, select_leads, unit_factor
 
 logger = logging.get_logger(__name__)
+
+# What a saved configuration must say, because a default in its place would change the numbers in silence.
+_DECISIVE = ("lead_names", "sampling_rate", "patch_size", "signal_length", "mean", "std", "clip", "highpass_cutoff")
+_KNOWN = {
+    *(*_DECISIVE, "amplitude_free", "crop_duration", "crop_stride"),
+    # What transformers writes beside these.
+    *("feature_extractor_type", "feature_size", "padding_value", "padding_side", "return_attention_mask", "auto_map"),
+    *("processor_class", "_name_or_path", "_processor_class"),
+}
 
 
 class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
@@ -57,8 +66,8 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         kwargs.pop("feature_size", None)  # the number of leads
         kwargs.pop("padding_value", None)  # records are never padded
         kwargs.setdefault("return_attention_mask", False)
-        if not lead_names or not _are_names(lead_names):
-            raise ValueError(f"lead_names must be a list of names, but is {lead_names!r}.")
+        if not _are_names(lead_names) or not len(lead_names) or len(set(lead_names)) < len(lead_names):
+            raise ValueError(f"lead_names must be a list of names, each once, but is {lead_names!r}.")
         for name, value in (("sampling_rate", sampling_rate), ("patch_size", patch_size), ("signal_length", signal_length)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, but is {value!r}.")
@@ -89,6 +98,22 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
                 )
         self.crop_duration = crop_duration
         self.crop_stride = crop_stride
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """
+        As for all feature extractors, but what decides on the numbers that a model sees is not filled in: `ValueError` if a saved
+        configuration lacks it. What is not known is warned of.
+        """
+        given = {**feature_extractor_dict, **kwargs}
+        if missing := [name for name in _DECISIVE if name not in given]:
+            raise ValueError(
+                f"The feature extractor's configuration lacks {', '.join(missing)}: the model's inputs would be others than in "
+                "training. Use the preprocessor_config.json that came with the model."
+            )
+        if unknown := sorted(feature_extractor_dict.keys() - _KNOWN):
+            logger.warning(f"The feature extractor's configuration has keys that mean nothing here: {', '.join(unknown)}.")
+        return super().from_dict(feature_extractor_dict, **kwargs)
 
     @classmethod
     def for_model(cls, config: EcgJepaConfig, mean: Any, std: Any, **options: Any) -> "EcgJepaFeatureExtractor":
@@ -198,7 +223,8 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         if not isinstance(signal, (list, tuple)):
             signal = _as_array(signal)
         elif signal and np.ndim(_as_array(signal[0])) == 1:
-            signal = _as_array(signal)  # one record as nested lists: rows are leads
+            # One record as nested lists: rows are leads, of any kind that a record may have.
+            signal = _as_array([_as_array(row) for row in signal])
         if getattr(signal, "ndim", 3) not in (2, 3):
             raise ValueError(f"A record must be numbers of shape (leads, samples), but got {signal.dtype} {signal.shape}.")
         records = [signal] if getattr(signal, "ndim", 3) == 2 else list(signal)
@@ -206,7 +232,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         if not arrays:
             raise ValueError("No record given: signal is empty.")
         for array in arrays:
-            if array.ndim != 2 or array.dtype.kind not in "iuf":
+            if array.ndim != 2 or array.dtype.kind not in "iuf" or not array.size:
                 raise ValueError(f"A record must be numbers of shape (leads, samples), but got {array.dtype} {array.shape}.")
         return arrays
 
@@ -228,8 +254,9 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             logger.warning(
                 f"Leads {', '.join(flat)} of a record do not change, or hardly beside the others: was an electrode off?"
             )
+        values = input_values if input_values.ndim == 2 else np.concatenate(list(input_values), axis=1)
+        check_normalized(values)
         if self.clip is not None:
-            values = input_values if input_values.ndim == 2 else np.concatenate(list(input_values), axis=1)
             check_clipped(np.abs(values) >= self.clip, self.lead_names, f"{self.clip:g} standard deviations of training records")
 
     def normalize_and_crop(self, signal: np.ndarray) -> np.ndarray:
@@ -273,8 +300,9 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _are_names(value: Any) -> bool:
-    """Whether these are several texts, not one, whose letters would be taken for leads."""
-    return not isinstance(value, str) and all(isinstance(name, str) for name in value)
+    """Whether these are several texts in an order: not one, whose letters would be taken for leads, and no set."""
+    ordered = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return (ordered or isinstance(value, np.ndarray)) and all(isinstance(name, str) for name in value)
 
 
 def _is_finite(value: Any) -> bool:
@@ -286,10 +314,10 @@ def _as_array(signal: Any) -> np.ndarray:
     """As an array. Raises `TypeError` or `ValueError` for what is none, and for what an array would lose."""
     if isinstance(signal, np.ma.MaskedArray):
         raise TypeError("A masked array would lose its mask: pass signal.filled(np.nan), with NaN where nothing was recorded.")
-    if isinstance(signal, torch.Tensor):
-        signal = signal.detach().cpu()
-        signal = signal.float() if signal.dtype == torch.bfloat16 else signal
     try:
+        if isinstance(signal, torch.Tensor):
+            signal = signal.detach().cpu()
+            signal = signal.float() if signal.dtype == torch.bfloat16 else signal
         return np.asarray(signal)
     except Exception as error:  # whatever the object's own conversion raises
         raise ValueError(

@@ -30,6 +30,9 @@ MOST_STUCK = 0.5
 # Share of the samples of a lead that may be missing: what is interpolated must not be most of it.
 MOST_MISSING = 0.5
 
+# Standard deviations of training records that the median lead spans at least; real records span 1 to 10.
+LEAST_NORMALIZED = 0.05
+
 # Share of samples that may lie at a limit (of the prepared records, or of what the model sees): of all leads, and of any.
 MOST_CLIPPED = 0.5
 MOST_CLIPPED_IN_LEAD = 0.9
@@ -167,6 +170,22 @@ def _likely_cause(amplitude: float) -> str:
     return ""
 
 
+def check_normalized(values: np.ndarray) -> None:
+    """
+    Raise [`ImplausibleSignalError`] if a plausible signal was made next to nothing: by statistics or a filter of another kind.
+
+    Args:
+        values: what the model would see, (leads, samples) in standard deviations of its training records.
+    """
+    amplitude = _typical(_amplitudes(values))
+    if amplitude < LEAST_NORMALIZED:
+        raise ImplausibleSignalError(
+            "implausible amplitude",
+            f"98% of the samples of a typical lead span {amplitude:.2g} standard deviations of the training records, at least "
+            f"{LEAST_NORMALIZED:g} are expected: are mean, std (in mV) and highpass_cutoff of the feature extractor the model's?",
+        )
+
+
 def check_clipped(clipped: np.ndarray, lead_names: Sequence[str], limit: str) -> None:
     """
     Raise [`ImplausibleSignalError`] if too many samples lie at a limit.
@@ -186,4 +205,4 @@ def check_clipped(clipped: np.ndarray, lead_names: Sequence[str], limit: str) ->
         )
 
 
-__all__ = ["ImplausibleSignalError", "check_clipped", "check_plausible", "check_rate", "flat_leads"]
+__all__ = ["ImplausibleSignalError", "check_clipped", "check_normalized", "check_plausible", "check_rate", "flat_leads"]

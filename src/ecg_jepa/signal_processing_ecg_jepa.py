@@ -21,6 +21,10 @@ MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3
 # Largest distance from the mean that the model sees, in standard deviations (paper, section 3).
 CLIP = 5.0
 
+# Values of all leads of a record. Reading and conditioning take some 25 bytes for each, so that a record stays below 1 GB. Twelve
+# leads at 500 Hz reach it after 83 minutes.
+MAX_VALUES = 30_000_000
+
 # Pass band in Hz of amplitude-free signals: what ST-MEM (0.67 to 40), HuBERT-ECG (0.05 to 47) and ECGFounder (0.5 to 40) keep,
 # give or take; 40 Hz can be had of records at 100 Hz, too.
 AMPLITUDE_FREE_BAND = (0.5, 40.0)
@@ -176,8 +180,14 @@ def condition(
 ) -> np.ndarray:
     """
     NaNs, then the high-pass if a cutoff (Hz) is given, or what makes the signal amplitude-free ([`standardize`]), then the target
-    rate: everything before normalisation.
+    rate: everything before normalisation. Raises `ValueError` for what would take more than `MAX_VALUES`.
     """
+    values = signal.size * max(1.0, target_rate / sampling_rate)
+    if values > MAX_VALUES:
+        raise ValueError(
+            f"{signal.shape[0]} leads of {signal.shape[1] / sampling_rate:,.0f} s are {values:,.0f} values at the higher of "
+            f"{sampling_rate:g} and {target_rate:g} Hz, more than {MAX_VALUES:,}: cut the record into shorter ones."
+        )
     signal = interpolate_nans(signal)
     if amplitude_free:
         signal = standardize(signal, sampling_rate)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .signal_processing_ecg_jepa import unit_factor
+from .signal_processing_ecg_jepa import MAX_VALUES, unit_factor
 
 _RECORD_LINE = re.compile(
     r"[-\w]+ [ \t]+ (?P<leads>\d{1,9}) [ \t]+ (?P<rate>\d+(?:\.\d+)?) [ \t]+ (?P<samples>\d{1,12})"
@@ -40,9 +40,6 @@ _DEFAULT_GAIN = 200.0  # units per physical unit, where a header says 0 (WFDB's 
 
 
 _HEADER_AT_MOST = 1 << 20  # bytes; real ones have some thousand
-
-# Values of all leads of a record. Reading takes some 16 bytes for each: 800 MB. Twelve leads at 500 Hz reach it after 2.3 hours.
-MAX_VALUES = 50_000_000
 
 
 class RecordError(ValueError):
@@ -95,6 +92,17 @@ def split_header(text: str) -> tuple[list[str], list[str]]:
     lines = [line for line in map(str.strip, text.splitlines()) if line]
     comments = [line.lstrip("#").strip() for line in lines if line.startswith("#")]
     return [line for line in lines if not line.startswith("#")], comments
+
+
+def signal_files(header: str | Path) -> list[str]:
+    """Names of the files that a header says the signals are in; none if it cannot be read."""
+    try:
+        if plain_file_size(Path(header), Path(header), "missing header", at_most=_HEADER_AT_MOST) == 0:
+            return []
+        lines, _ = split_header(Path(header).read_text(errors="replace"))
+    except (OSError, ValueError):
+        return []
+    return list(dict.fromkeys(line.split()[0] for line in lines[1:]))
 
 
 def parse_header(text: str) -> WfdbHeader | None:
@@ -293,10 +301,21 @@ def _check_signal_files(path: Path, header: Any) -> None:
         size = plain_file_size(path, _signal_file(path, name), "missing signal file", at_most=4 * MAX_VALUES)
         signals = [index for index, other in enumerate(header.file_name) if other == name]
         if header.sig_len is None or any(header.fmt[index] not in _SAMPLE_BYTES for index in signals):
-            continue  # a length that is not stated, and packed formats: left to wfdb
+            # A length that is not stated, and packed formats, which take a byte and a half or less: left to wfdb.
+            plain_file_size(path, _signal_file(path, name), "missing signal file", at_most=MAX_VALUES)
+            continue
         frame = sum(_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
         _check_size(path, name, size, (header.byte_offset[signals[0]] or 0) + frame * header.sig_len)
     check_record_size(path, header.n_sig, header.sig_len or 0)
 
 
-__all__ = ["EcgRecord", "RecordError", "check_record_size", "parse_header", "plain_file_size", "read_wfdb", "voltage_factor"]
+__all__ = [
+    "EcgRecord",
+    "RecordError",
+    "check_record_size",
+    "parse_header",
+    "plain_file_size",
+    "read_wfdb",
+    "signal_files",
+    "voltage_factor",
+]

@@ -127,6 +127,32 @@ def test_rows_that_are_missing_twice_there_or_unusable(raw, tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("column", "cell", "detail"),
+    [
+        ("strat_fold", "inf", "strat_fold is 'inf', expected a whole number from 1 to 10"),
+        ("strat_fold", "300", "expected a whole number from 1 to 10"),
+        ("strat_fold", "3.7", "expected a whole number"),
+        ("patient_id", "x", "patient_id is 'x'"),
+        ("patient_id", "inf", "expected a whole number"),
+        ("sex", "2", "sex is '2'"),
+        ("age", "inf", "age is inf, expected years"),
+        ("age", "-5", "expected years"),
+        ("scp_codes", "-" * 20_000 + "1", "is no dictionary"),
+        ("scp_codes", "{'NORM': 1" + "0" * 400 + "}", "is no dictionary"),
+        ("scp_codes", r"{'\ud800': 100.0}", "no UTF-8"),
+    ],
+)
+def test_one_odd_cell_is_one_records(raw, tmp_path, column, cell, detail):
+    path = raw / "ptbxl_database.csv"
+    table = pd.read_csv(path, dtype=str)
+    table.loc[4, column] = cell
+    table.to_csv(path, index=False)
+    info = PtbXl(data_dir=str(raw)).prepare(tmp_path)
+    assert (info.records, info.rejected) == (11, {"unusable row": 1})
+    assert detail in read_rejections(tmp_path / "ptb-xl")[0]["detail"]
+
+
 def test_amplitude_free_records_have_unit_leads_and_flat_ones_are_rejected(raw, tmp_path):
     plain = PtbXl(data_dir=str(raw)).prepare(tmp_path / "out")
     flat = read_wfdb(raw / "records500/00000/00003_hr").signal * 1000
@@ -135,7 +161,7 @@ def test_amplitude_free_records_have_unit_leads_and_flat_ones_are_rejected(raw, 
     info = PtbXl(data_dir=str(raw), amplitude_free=True).prepare(tmp_path / "out")
     assert info.digest != plain.digest
     assert (info.records, info.amplitude_free, plain.amplitude_free) == (11, True, False)
-    assert "Leads [4]" in read_rejections(tmp_path / "out" / "ptb-xl")[0]["detail"]
+    assert "Leads 4 (counted from 0)" in read_rejections(tmp_path / "out" / "ptb-xl")[0]["detail"]
     database = find_database(tmp_path / "out", "ptb-xl")
     for index in range(len(database)):
         np.testing.assert_allclose(database.signal(index).std(axis=1), 1000, rtol=1e-3)

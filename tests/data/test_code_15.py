@@ -74,6 +74,74 @@ def test_what_does_not_fit_together_is_reported(raw, tmp_path):
     }
 
 
+def test_odd_ids_in_the_table_are_their_rows(raw, tmp_path):
+    table = pd.read_csv(raw / "exams.csv", dtype=object)
+    table.loc[0, ["exam_id", "patient_id"]] = ["x", "inf"]
+    table.loc[2, "patient_id"] = "nobody"
+    table.to_csv(raw / "exams.csv", index=False)
+    assert Code15(data_dir=str(raw)).prepare(tmp_path).records == 1
+    assert rejections(tmp_path) == {
+        "exams_part0.hdf5#0": "unusable row",
+        "exams_part1.hdf5#x": "unusable row",
+        "exams_part1.hdf5#0": "not in the table",
+        "exams_part1.hdf5#1": "zero-padded",
+    }
+
+
+def linked(path):
+    """Both datasets are in another file."""
+    path.rename(path.with_name("outside.h5"))
+    with h5py.File(path, "w") as file:
+        for name in ("exam_id", "tracings"):
+            file[name] = h5py.ExternalLink(str(path.with_name("outside.h5")), name)
+
+
+def stored_outside(path):
+    values = np.zeros((2, 4096, 12), dtype="f4")
+    path.with_name("raw.bin").write_bytes(values.tobytes())
+    with h5py.File(path, "a") as file:
+        del file["tracings"]
+        place = [(str(path.with_name("raw.bin")), 0, values.nbytes)]
+        file.create_dataset("tracings", values.shape, "f4", external=place)
+
+
+def complex_tracings(path):
+    with h5py.File(path, "a") as file:
+        values = file["tracings"][:].astype("c8")
+        del file["tracings"]
+        file["tracings"] = values
+
+
+def fractions_as_ids(path):
+    with h5py.File(path, "a") as file:
+        del file["exam_id"]
+        file["exam_id"] = np.array([3.5, 4.0])
+
+
+def sixty_million_exams(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("exam_id", (60_000_000,), "i8", chunks=True)
+        file.create_dataset("tracings", (60_000_000, 4096, 12), "f4", chunks=(1, 4096, 12))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        *((make, "outside the folder") for make in (linked, stored_outside)),
+        *((make, "unreadable signal") for make in (complex_tracings, fractions_as_ids)),
+        (sixty_million_exams, "too large"),
+    ],
+)
+def test_odd_hdf5_files_cost_their_own_records(raw, tmp_path, make, reason):
+    make(raw / "exams_part0.hdf5")
+    assert Code15(data_dir=str(raw)).prepare(tmp_path).records == 1
+    assert rejections(tmp_path) == {
+        "exams_part0.hdf5#3": reason,
+        "exams_part0.hdf5#4": reason,
+        "exams_part1.hdf5#1": "zero-padded",
+    }
+
+
 def without_ids(path):
     with h5py.File(path, "a") as file:
         del file["exam_id"]

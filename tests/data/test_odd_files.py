@@ -83,6 +83,12 @@ def signal_elsewhere(directory):
     (directory.parent / "odd.dat").write_bytes(bytes(2 * 12 * 5000))
 
 
+def signal_of_another_name(directory):
+    (directory / "odd.hea").write_text(header(*["leak.bin"] * 12))
+    (directory / "leak.bin").symlink_to(directory.parent / "odd.dat")
+    (directory.parent / "odd.dat").write_bytes(bytes(2 * 12 * 5000))
+
+
 def device_as_signal(directory):
     (directory / "odd.hea").write_text(header(*["odd.dat"] * 12))
     (directory / "odd.dat").symlink_to("/dev/zero")
@@ -104,7 +110,8 @@ ODD = [
     *((make, "odd.npy", "unreadable signal") for make in (pickled, more_than_it_holds, not_an_array)),
     (pipe_as_header, "odd", "no plain file"),
     (long_header, "odd", "too large"),
-    (signal_elsewhere, "odd", "unreadable header"),
+    (signal_elsewhere, "odd", "outside the folder"),
+    (signal_of_another_name, "odd", "outside the folder"),
     (device_as_signal, "odd", "outside the folder"),
     (endless_signal, "odd", "truncated signal file"),
     (fifty_gigabytes, "odd.npy", "too large"),

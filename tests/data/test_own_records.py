@@ -49,6 +49,30 @@ def test_signals_labels_and_patients(raw, tmp_path):
     assert database.statements()[:5] == [["AF", "LVH"], [], [], ["AF"], ["LVH"]]
 
 
+def test_names_are_what_is_written(raw, tmp_path):
+    """Not what numbers they would be: patients must not be merged."""
+    numbers = ["007", "7", "9007199254740992", "9007199254740993", "1.0"]
+    edit(raw, patient_id=(slice(0, 4), numbers))
+    table = pd.read_csv(raw / "records.csv", dtype=str)
+    table["record_id"] = [None, *map(str, range(1, 30))]
+    table.to_csv(raw / "records.csv", index=False)
+    OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    database = find_database(tmp_path)
+    assert database.column("patient_id")[:5].tolist() == numbers
+    assert database.column("record_id")[:3].tolist() == ["a0.npy", "1", "2"]
+
+
+def test_a_signal_file_of_any_name_is_watched(raw, tmp_path):
+    header = (raw / "wfdb" / "w1.hea").read_text()
+    (raw / "wfdb" / "w1.hea").write_text(header.replace("w1.dat", "signal.bin"))
+    (raw / "wfdb" / "w1.dat").rename(raw / "wfdb" / "signal.bin")
+    first = OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    assert first.rejected == {}
+    content = (raw / "wfdb" / "signal.bin").read_bytes()
+    (raw / "wfdb" / "signal.bin").write_bytes(content[24:] + content[:24])
+    assert OwnRecords(data_dir=str(raw)).prepare(tmp_path).content_digest != first.content_digest
+
+
 def test_a_task_of_own_labels(raw, tmp_path):
     OwnRecords(data_dir=str(raw)).prepare(tmp_path)
     data = TaskData.load(tmp_path, "all", min_class_records=5)
@@ -72,7 +96,7 @@ def test_own_splits_are_kept(raw, tmp_path):
 @pytest.mark.parametrize(
     ("columns", "detail"),
     [
-        ({"AF": (4, 2)}, "AF is 2, expected one of 0, 1"),
+        ({"AF": (4, 2)}, "AF is '2', expected one of 0, 1"),
         ({"AF": (4, None)}, "AF is nan, expected one of 0, 1"),
         ({"split": (0, "train")}, "split is nan, expected one of train, validation, test"),
         ({"sex": (4, "W")}, "sex is 'W', expected one of female, male"),

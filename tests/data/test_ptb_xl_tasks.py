@@ -9,7 +9,6 @@ import pytest
 from ecg_jepa.data.folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
 from ecg_jepa.data.ptb_xl import PtbXl
 from ecg_jepa.data.ptb_xl_tasks import describe_classes, make_task
-from ecg_jepa.data.readers import read_csv
 from ecg_jepa.data.task_names import TASKS
 
 TABLE = pd.DataFrame.from_dict(
@@ -88,7 +87,7 @@ def test_real_labels_are_the_references(real_data):
     expected = json.loads((folder / "ptbxl_labels_500_records.json").read_text())
     directory = real_data / "ptb-xl-500"
     records = PtbXl(data_dir=str(directory)).list_records()
-    table = read_csv(directory / "scp_statements.csv", ())
+    table = pd.read_csv(directory / "scp_statements.csv")
     table = table.set_index(table.columns[0])
     fold = np.array([record.fold for record in records])
     for name in TASKS:

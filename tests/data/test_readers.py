@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import wfdb
 
-from ecg_jepa.data.readers import files_digest, parse_scp_codes, read_csv
+from ecg_jepa.data.readers import files_digest, parse_scp_codes, read_csv, record_files, whole_number
 from ecg_jepa.data.synthetic import FILE_LEADS, write_wfdb_record
 from ecg_jepa.wfdb_ecg_jepa import RecordError, read_wfdb
 
@@ -148,11 +148,55 @@ def test_an_extra_field_in_the_first_row_is_no_index(tmp_path):
 
 def test_csv_names_missing_columns(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
-    assert read_csv(tmp_path / "t.csv", ["a"]).b.tolist() == [2]
+    assert read_csv(tmp_path / "t.csv", ["a"]).b.tolist() == ["2"]
     with pytest.raises(ValueError, match=r"lacks the columns c; it has a, b"):
         read_csv(tmp_path / "t.csv", ["a", "c"])
     with pytest.raises(FileNotFoundError, match="as downloaded"):
         read_csv(tmp_path / "u.csv", ["a"])
+
+
+@pytest.mark.parametrize("headings", ["a,a", "a,", "a,b,a"])
+def test_columns_have_names_of_their_own(tmp_path, headings):
+    (tmp_path / "t.csv").write_text(headings + "\n" + ",".join("1" for _ in headings.split(",")) + "\n")
+    with pytest.raises(ValueError, match=r"t\.csv has columns without a name, or two of one name"):
+        read_csv(tmp_path / "t.csv", ["a"])
+
+
+def test_an_index_without_a_name_may_come_first(tmp_path):
+    (tmp_path / "t.csv").write_text(",a\n0,007\n1,7\n")
+    assert read_csv(tmp_path / "t.csv", ["a"]).a.tolist() == ["007", "7"]
+    with pytest.raises(ValueError, match="without a name"):
+        read_csv(tmp_path / "t.csv", ["a"], all_named=True)
+
+
+@pytest.mark.parametrize("text", ["1.5", "x", "inf", "-1", "nan", "", "1" * 30, "11"])
+def test_whole_numbers(text):
+    with pytest.raises(ValueError, match=r"fold is .*, expected a whole number from 0 to 10"):
+        whole_number(text, "fold", 0, 10)
+    assert (whole_number("3", "fold"), whole_number("3.0", "fold"), whole_number(" 15709. ", "id")) == (3, 3, 15709)
+
+
+def test_links_between_folders_are_followed_once(tmp_path):
+    for folder in ("a", "elsewhere/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    root = tmp_path / "root"
+    (root / "b" / "c").mkdir(parents=True)
+    for place in (root / "b", root / "b" / "c", tmp_path / "elsewhere" / "deep"):
+        (place / "r.hea").touch()
+    for link, target in {
+        "here": ".",
+        "b/up": "..",
+        "b/c/b": "../../b",
+        "disk": "/",
+        "out": "../elsewhere",
+        "too": "../elsewhere",
+    }.items():
+        (root / link).symlink_to(target)
+    (tmp_path / "elsewhere" / "round").symlink_to(".")
+    found = record_files(root, root)
+    assert found[:2] == ["b/c/r", "b/r"]
+    assert len(found) == 3
+    assert found[2] in ("out/deep/r", "too/deep/r")
 
 
 def test_scp_codes():

@@ -173,6 +173,10 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             self._check_inside(info)
         record = self.read_record(info)
         info = self.describe(info, record)
+        try:
+            info.check()
+        except ValueError as error:
+            raise RecordError(info.path, "unusable row", str(error)) from error
         check = not self.config.allow_implausible
         duration = record.signal.shape[1] / record.sampling_rate
         if duration < self.config.min_duration:

@@ -11,7 +11,7 @@ from ..wfdb_ecg_jepa import EcgRecord, RecordError
 from .builder import EcgDatabaseBuilder
 from .download import Zenodo
 from .quality import PublishedFigures
-from .readers import CODE_15_RATE, read_code_15, read_code_15_ids, read_csv
+from .readers import CODE_15_RATE, read_code_15, read_code_15_ids, read_csv, whole_number
 from .records import RecordInfo
 
 EXAMS_CSV = "exams.csv"
@@ -65,17 +65,23 @@ class Code15(EcgDatabaseBuilder):
         except RecordError as error:
             ids = []
             problem = (error.reason, error.detail)
-        rows = {row["exam_id"]: row for row in exams}
+        rows: dict[int, dict[Hashable, Any]] = {}
         records = []
+        for row in exams:
+            try:
+                rows[whole_number(row["exam_id"], "exam_id", 1)] = row
+            except ValueError as error:
+                unusable = ("unusable row", f"{EXAMS_CSV}: {error}")
+                records.append(RecordInfo(str(row["exam_id"]), f"{trace_file}#{row['exam_id']}", problem=unusable))
         for index, exam_id in enumerate(ids):
             path = f"{trace_file}#{index}"
             if exam_id in rows:
-                records.append(_record_info(path, rows[exam_id]))
+                records.append(_record_info(path, exam_id, rows[exam_id]))
             elif exam_id != 0:
                 unlisted = ("not in the table", f"{EXAMS_CSV} has no row for exam {exam_id} in {trace_file}")
                 records.append(RecordInfo(str(exam_id), path, problem=unlisted))
         found = set(ids)
-        missing = [row["exam_id"] for row in exams if row["exam_id"] not in found]
+        missing = [exam_id for exam_id in rows if exam_id not in found]
         return records + [RecordInfo(str(exam_id), f"{trace_file}#{exam_id}", problem=problem) for exam_id in missing]
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
@@ -93,19 +99,18 @@ class Code15(EcgDatabaseBuilder):
         return record
 
 
-def _record_info(path: str, row: dict[Hashable, Any]) -> RecordInfo:
-    exam_id = str(int(row["exam_id"]))
+def _record_info(path: str, exam_id: int, row: dict[Hashable, Any]) -> RecordInfo:
     try:
         return RecordInfo(
-            record_id=exam_id,
+            record_id=str(exam_id),
             path=path,
-            patient_id=None if pd.isna(row["patient_id"]) else str(int(row["patient_id"])),
+            patient_id=None if pd.isna(row["patient_id"]) else str(whole_number(row["patient_id"], "patient_id")),
             age=None if pd.isna(row["age"]) else float(row["age"]),
             sex=None if pd.isna(row["is_male"]) else _parse_bool(row["is_male"], "male", "female"),
             statements={name: 0.0 for name in DIAGNOSES if _parse_bool(row[name], True, False)},
         )
     except (ValueError, TypeError) as error:
-        return RecordInfo(exam_id, path, problem=("unusable row", f"{EXAMS_CSV}: {error}"))
+        return RecordInfo(str(exam_id), path, problem=("unusable row", f"{EXAMS_CSV}: {error}"))
 
 
 def _parse_bool(value: Any, if_true: Any, if_false: Any) -> Any:

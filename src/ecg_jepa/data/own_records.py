@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..wfdb_ecg_jepa import EcgRecord
+from ..wfdb_ecg_jepa import EcgRecord, signal_files
 from .builder import EcgDatabaseBuilder
 from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
 from .readers import read_csv, read_npy
@@ -39,7 +39,7 @@ class OwnRecords(EcgDatabaseBuilder):
         return tuple(name for name in self._table().columns if name not in KNOWN_COLUMNS)
 
     def _table(self) -> pd.DataFrame:
-        return read_csv(self.data_dir / RECORDS_CSV, ["path"])
+        return read_csv(self.data_dir / RECORDS_CSV, ["path"], all_named=True)
 
     def list_records(self) -> list[RecordInfo]:
         """The rows of `records.csv`. Raises `FileNotFoundError` and, for a missing column, `ValueError`."""
@@ -47,9 +47,12 @@ class OwnRecords(EcgDatabaseBuilder):
         return [_record_info(index, row, labels) for index, row in enumerate(self._table().to_dict("records"))]
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
-        """The array, or header and signal."""
+        """The array, or header and signals, which may have any name."""
         path = os.path.join(self.config.data_dir, record.path)
-        return [path] if path.endswith(".npy") else [f"{path}{suffix}" for suffix in (".hea", ".dat", ".mat")]
+        if path.endswith(".npy"):
+            return [path]
+        named = [os.path.join(os.path.dirname(path), name) for name in signal_files(f"{path}.hea")]
+        return [f"{path}.hea", *(named or (f"{path}.dat", f"{path}.mat"))]
 
     def read_record(self, info: RecordInfo) -> EcgRecord:
         """Read an array or a WFDB record. Raises `RecordError`."""
@@ -66,7 +69,7 @@ def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) 
         return RecordInfo(
             record_id=record_id,
             path=path,
-            patient_id=_as_text(given["patient_id"]) if "patient_id" in given else None,
+            patient_id=given.get("patient_id"),
             age=float(given["age"]) if "age" in given else None,
             sex=_choice(given["sex"], "sex", {"female": "female", "male": "male"}) if "sex" in given else None,
             fold=_choice(row["split"], "split", _FOLD_OF_SPLIT) if "split" in row else None,
@@ -77,13 +80,8 @@ def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) 
         return RecordInfo(record_id, path, problem=("unusable row", f"{RECORDS_CSV}: {error}"))
 
 
-def _as_text(value: Any) -> str:
-    """A whole number that a gap in its column made a fraction is written as one."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def _choice(value: Any, column: str, known: dict[str, Any]) -> Any:
-    text = _as_text(value).strip().lower()
+    text = re.sub(r"^(\d+)\.0*$", r"\1", str(value).strip().lower())  # 1.0 is 1
     if text not in known:
         raise ValueError(f"{column} is {value!r}, expected one of {', '.join(known)}")
     return known[text]

@@ -8,7 +8,7 @@ import pandas as pd
 from .builder import EcgDatabaseBuilder, not_in_table
 from .download import PhysioNet
 from .quality import PublishedFigures
-from .readers import parse_scp_codes, read_csv, record_files
+from .readers import parse_scp_codes, read_csv, record_files, whole_number
 from .records import STATEMENTS_FILE, RecordInfo
 
 DATABASE_CSV = "ptbxl_database.csv"
@@ -70,10 +70,10 @@ class PtbXl(EcgDatabaseBuilder):
             return RecordInfo(
                 record_id=record_id,
                 path=path,
-                patient_id=None if pd.isna(row["patient_id"]) else str(int(row["patient_id"])),
+                patient_id=None if pd.isna(row["patient_id"]) else str(whole_number(row["patient_id"], "patient_id")),
                 age=None if pd.isna(row["age"]) else float(row["age"]),
-                sex=None if pd.isna(row["sex"]) else ("female" if int(row["sex"]) else "male"),
-                fold=int(row["strat_fold"]),
+                sex=None if pd.isna(row["sex"]) else ("male", "female")[whole_number(row["sex"], "sex", 0, 1)],
+                fold=whole_number(row["strat_fold"], "strat_fold", 1, 10),
                 statements=parse_scp_codes(row["scp_codes"], f"record {record_id}"),
             )
         except (ValueError, TypeError) as error:

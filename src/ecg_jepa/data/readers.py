@@ -7,11 +7,13 @@ import ast
 import hashlib
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,6 +26,7 @@ from ..wfdb_ecg_jepa import EcgRecord, RecordError, check_record_size, plain_fil
 # CODE-15's HDF5 files (Ribeiro et al. 2021): float32 (exams, 4096 samples at 400 Hz, leads in the standard order).
 CODE_15_RATE = 400.0
 CODE_15_SAMPLES = 4096
+_MOST_EXAMS = 1_000_000  # in a file; CODE-15's have 20,000
 
 
 def _open_code_15(path: Path) -> h5py.File:
@@ -31,9 +34,23 @@ def _open_code_15(path: Path) -> h5py.File:
         raise RecordError(path.name, "missing signal file", f"no file {path}")
     try:
         file = h5py.File(path, "r")
+        for name in ("exam_id", "tracings"):
+            # Before the dataset is looked at: a link would open the file that it leads to.
+            if not isinstance(file.get(name, getlink=True), (h5py.HardLink, type(None))):
+                raise RecordError(path.name, "outside the folder", f"{name} is a link to elsewhere")
+            if file[name].external is not None or file[name].is_virtual:
+                raise RecordError(path.name, "outside the folder", f"the values of {name} lie in another file")
         ids, tracings = file["exam_id"].shape, file["tracings"].shape
+        kinds = file["exam_id"].dtype.kind, file["tracings"].dtype.kind
+    except RecordError:
+        raise
     except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ... for damaged files
         raise RecordError(path.name, "unreadable signal", f"{type(error).__name__}: {error}") from error
+    if kinds[0] not in "iu" or kinds[1] != "f":
+        detail = "expected whole numbers as exam_id and floating-point tracings"
+        raise RecordError(path.name, "unreadable signal", f"{detail}, but their types are of the kinds {' and '.join(kinds)}")
+    if len(ids) == 1 and ids[0] > _MOST_EXAMS:
+        raise RecordError(path.name, "too large", f"{ids[0]:,} exams in a file, at most {_MOST_EXAMS:,} are expected")
     if len(ids) != 1 or tracings != (*ids, CODE_15_SAMPLES, len(STANDARD_LEADS)):
         expected = f"(N,) and (N, {CODE_15_SAMPLES}, {len(STANDARD_LEADS)})"
         raise RecordError(path.name, "unreadable signal", f"exam_id {ids} and tracings {tracings}, expected {expected}")
@@ -95,7 +112,7 @@ def read_npy(path: str | Path, sampling_rate: float, unit: str, lead_names: Sequ
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise RecordError(path, "unreadable signal", f"{type(error).__name__}: {error}") from error
-    if values.ndim != 2 or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+    if values.ndim != 2 or values.dtype.kind not in "iuf":
         raise RecordError(path, "unreadable signal", f"{values.dtype} {values.shape}, expected numbers (leads, samples)")
     if values.shape[0] != len(lead_names):
         detail = f"shape {values.shape} with {len(lead_names)} lead names, expected (leads, samples)"
@@ -116,14 +133,16 @@ def faults_of(record: str) -> Iterator[None]:
         raise RecordError(record, "unusable signal", str(error)) from error
 
 
-def read_csv(path: str | Path, required_columns: Iterable[str]) -> pd.DataFrame:
+def read_csv(path: str | Path, required_columns: Iterable[str], all_named: bool = False) -> pd.DataFrame:
     """
-    Read a table that must have certain columns.
+    Read a table that must have certain columns. All that it holds stays text, or NaN where there is nothing: guessed types would
+    make 7 of patient 007, merge long numbers, and turn a whole column over for one odd cell. The first column may be without a
+    name, as pandas writes an index, unless `all_named`.
 
     Raises:
         FileNotFoundError: if the file is missing.
-        ValueError: if it is no table, a row has more fields than there are columns, or columns are missing; the message names
-            them and those that are there.
+        ValueError: if it is no table, a row has more fields than there are columns, a heading is empty or there twice, or columns
+            are missing; the message names them and those that are there.
     """
     path = Path(path)
     if not path.is_file():
@@ -132,13 +151,25 @@ def read_csv(path: str | Path, required_columns: Iterable[str]) -> pd.DataFrame:
         with warnings.catch_warnings():
             # Without index_col=False, an extra field in the first row would shift all columns by one in silence.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(path, index_col=False)
+            headings = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
+            table = pd.read_csv(path, index_col=False, dtype=str)
     except (ValueError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path} cannot be read as a table: {error}") from error
+    if headings[0 if all_named else 1 :].isna().any() or headings.duplicated().any():
+        raise ValueError(f"{path} has columns without a name, or two of one name: {', '.join(map(str, headings))}.")
     missing = [column for column in required_columns if column not in table.columns]
     if missing:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}.")
     return table
+
+
+def whole_number(text: Any, column: str, at_least: int = 0, at_most: int | None = None) -> int:
+    """A whole number of a table, which may be written as 1.0. Raises `ValueError`, also outside the bounds (inclusive)."""
+    found = re.fullmatch(r"(-?\d{1,18})(?:\.0*)?", str(text).strip())
+    if found is None or int(found[1]) < at_least or (at_most is not None and int(found[1]) > at_most):
+        bounds = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
+        raise ValueError(f"{column} is {str(text)[:40]!r}, expected a whole number {bounds}")
+    return int(found[1])
 
 
 def parse_scp_codes(text: str, where: str) -> dict[str, float]:
@@ -146,23 +177,37 @@ def parse_scp_codes(text: str, where: str) -> dict[str, float]:
     try:
         codes = ast.literal_eval(text)
         return {str(name): float(likelihood) for name, likelihood in codes.items()}
-    except (ValueError, SyntaxError, AttributeError, TypeError) as error:
-        raise ValueError(f"scp_codes of {where} is no dictionary of statements and likelihoods: {text!r}.") from error
+    except Exception as error:  # Python's own parser has more ways to fail than it documents
+        shown = repr(text) if len(str(text)) < 200 else f"{str(text)[:200]!r}..."
+        raise ValueError(f"scp_codes of {where} is no dictionary of statements and likelihoods: {shown}.") from error
 
 
 def read_lines(path: str | Path) -> list[str]:
     """The lines of a text file that are not empty; none if there is no such file."""
     path = Path(path)
-    return [line for line in map(str.strip, path.read_text().splitlines()) if line] if path.is_file() else []
+    return [line for line in map(str.strip, path.read_text(errors="replace").splitlines()) if line] if path.is_file() else []
 
 
 def record_files(directory: str | Path, root: str | Path) -> list[str]:
     """
     The WFDB records in `directory` and below, as sorted paths relative to `root`, without suffix: whatever has a `.hea`, a
-    `.dat` or a `.mat`, so that a record that lacks one of its files is not overlooked.
+    `.dat` or a `.mat`, so that a record that lacks one of its files is not overlooked. Links to folders are followed, but to none
+    a second time.
     """
     paths = set()
-    for folder, _, names in os.walk(directory, followlinks=True):
+    top, followed = os.path.realpath(directory), set()
+
+    def is_new(folder: str) -> bool:
+        if not os.path.islink(folder):
+            return True
+        real = os.path.realpath(folder)
+        # What lies in `directory` is found without the link, and what it lies in would be found in itself.
+        is_new = real not in followed and os.path.commonpath([real, top]) not in (real, top)
+        followed.add(real)
+        return is_new
+
+    for folder, folders, names in os.walk(directory, followlinks=True):
+        folders[:] = [name for name in folders if is_new(os.path.join(folder, name))]
         prefix = os.path.relpath(folder, root)
         for name in names:
             stem, suffix = os.path.splitext(name)

@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ..common.files import replace_file, write_json
+from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
 from .shards import SHARDS, check_content, open_shards, summary_of
 
 DATABASE_FILE = "database.json"
@@ -72,6 +73,18 @@ class RecordInfo:
     statements: dict[str, float] = field(default_factory=dict)  # name -> likelihood in percent, 0 where it is not given
     problem: tuple[str, str] | None = None
     layout: tuple[float, str, tuple[str, ...]] | None = None  # rate in Hz, unit and leads of a file that does not say so itself
+
+    def check(self) -> None:
+        """Raise `ValueError` for what cannot be kept, or means nothing."""
+        for text in (self.record_id, self.patient_id or "", self.sex or "", *self.statements):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"{text!a} is no UTF-8") from None
+        if self.age is not None and not 0 <= self.age < 1000:  # PTB-XL writes 300 for patients older than 89
+            raise ValueError(f"age is {self.age}, expected years")
+        if self.fold is not None and self.fold not in (*TRAIN_FOLDS, VALIDATION_FOLD, TEST_FOLD):
+            raise ValueError(f"fold is {self.fold}, expected 1 to 10")
 
 
 @dataclass
