@@ -84,6 +84,9 @@ def find_extractor(
     """
     extractor = EcgJepaFeatureExtractor.from_pretrained(directory)
     extractor.check_model(config)
+    for name, value in (("crop_duration", crop_duration), ("crop_stride", crop_stride)):
+        if value is not None and value <= 0:
+            raise ValueError(f"{name}={value} must be a positive number of seconds.")
     duration = crop_duration or extractor.crop_duration or config.signal_length / config.sampling_rate
     own_stride = extractor.crop_stride if duration == extractor.crop_duration else None
     stride = crop_stride or own_stride or duration
@@ -167,6 +170,8 @@ def write_embeddings(
     rows: list[pa.RecordBatch] = []
     with pq.ParquetWriter(temporary, schema) as writer:
         for vectors in embed(encoder, batch_crops(usable(), batch_size), pooling):
+            if not np.isfinite(vectors).all():
+                raise ValueError("The encoder's outputs are not finite: its weights are broken, or too large to compute with.")
             rows.append(_to_rows([kept.popleft() for _ in vectors], vectors, schema))
             num_records += len(vectors)
             if sum(map(len, rows)) >= _RECORDS_PER_ROW_GROUP:
@@ -214,7 +219,7 @@ def _schema(hidden_size: int, metadata: dict[str, str]) -> pa.Schema:
 
 
 def _to_rows(records: list[tuple[str, int]], vectors: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
-    ids, num_crops = zip(*records, strict=True)
-    ids = [record_id.encode(errors="backslashreplace").decode() for record_id in ids]  # names of files need not be UTF-8
+    names, num_crops = zip(*records, strict=True)
+    ids = [name.encode(errors="backslashreplace").decode() for name in names]  # names of files need not be UTF-8
     embeddings = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
     return pa.record_batch([pa.array(ids), pa.array(num_crops, pa.int32()), embeddings], schema=schema)

@@ -1,6 +1,7 @@
 """Records -> labels with scores: `pipeline("ecg-classification", model=DIRECTORY)`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class EcgClassificationPipeline(Pipeline):
     def _sanitize_parameters(
         self,
         sampling_rate: float | None = None,
-        lead_names: Iterable[str] | None = None,
+        lead_names: Sequence[str] | None = None,
         unit: str | None = None,
         check_plausibility: bool | None = None,
         top_k: int | None = None,
@@ -77,8 +78,10 @@ class EcgClassificationPipeline(Pipeline):
                 f"Unknown arguments {', '.join(unknown)}: expected sampling_rate, lead_names, unit, "
                 "check_plausibility, top_k, threshold, batch_size."
             )
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k={top_k} must be at least 1, or None for all labels.")
+        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+            raise ValueError(f"top_k={top_k!r} must be a whole number of at least 1, or None for all labels.")
+        if threshold is not None and not (isinstance(threshold, (int, float)) and math.isfinite(threshold)):
+            raise ValueError(f"threshold={threshold!r} must be a number, or None for none.")
         preprocess = {"sampling_rate": sampling_rate, "lead_names": lead_names, "unit": unit}
         preprocess["check_plausibility"] = check_plausibility
         postprocess = {"top_k": top_k, "threshold": threshold}
@@ -168,6 +171,8 @@ class EcgClassificationPipeline(Pipeline):
                 f"config.problem_type is {problem!r}: set it to 'multi_label_classification' (sigmoid) or "
                 "'single_label_classification' (softmax) to say what the scores mean."
             )
+        if not torch.isfinite(scores).all():
+            raise ValueError("The model's scores are not finite: its weights are broken.")
         names: dict[int, str] = self.model.config.id2label
         ranked = sorted(enumerate(scores.tolist()), key=lambda pair: -pair[1])[:top_k]
         return [{"label": names[index], "score": score} for index, score in ranked if threshold is None or score >= threshold]

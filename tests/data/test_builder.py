@@ -235,7 +235,11 @@ def test_crops_are_views(prepared):
 def test_a_shard_that_is_missing_is_noticed(prepared_dir, tmp_path):
     shutil.copytree(prepared_dir, tmp_path / "copy")
     path = tmp_path / "copy" / "synthetic" / "database.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "records": 121}))
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "records": 121}))
+    with pytest.raises(FileNotFoundError):  # an edit shows by itself
+        find_database(tmp_path / "copy")
+    path.write_text(json.dumps({**told, "records": 121, "sha256": None}))
     with pytest.raises(ValueError, match="incomplete"):
         find_database(tmp_path / "copy")
 

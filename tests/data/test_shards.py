@@ -273,4 +273,8 @@ def test_shards_of_earlier_versions_have_no_digest_of_columns(original, tmp_path
         summary = json.loads(path.read_text())
         del summary["columns"]
         path.write_text(json.dumps({**summary, "content": ""}))
+    with pytest.raises(ValueError, match="are not those"):  # of today's they must not be gone
+        find_database(tmp_path)
+    path = tmp_path / "georgia" / "database.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "content_digest": None, "sha256": None}))
     find_database(tmp_path).verify()

@@ -37,5 +37,5 @@ def test_examples_are_the_surest_true_positives(model, prepared_dir):
     assert title.startswith(f"record {record}: ")
     strip, below = figures[data.task.class_names[column]].axes
     signal = data.database.signal(data.splits["test"][best]) / 1000
-    np.testing.assert_allclose(strip.get_lines()[12].get_ydata() - 1.5, signal[1], atol=1e-6)
+    np.testing.assert_allclose(strip.get_lines()[12].get_ydata() - 15, 10 * signal[1], atol=1e-5)
     assert below.patches[0].get_data().values.sum() == pytest.approx(1)

@@ -68,15 +68,44 @@ def test_latest_passes_over_what_is_damaged(saved, damage, number, caplog):
     checkpoints, network = open_checkpoints(saved)
     with caplog.at_level(logging.WARNING):
         steps = checkpoints.restore("latest", 10)
-    if damage == "flipped" and files[number].name == "progress.json" and steps == 6:
-        # What is told of the file itself cannot be told in it: a flip there is found where it matters, or changes nothing.
-        assert fault_of(saved / "checkpoint-6") is None
-        return
     assert steps == 4
     assert network.weight.unique().tolist() == [4]
     assert "checkpoint-6 is passed over" in caplog.text
     with pytest.raises((ValueError, FileNotFoundError), match=r"checkpoint-6 is no complete checkpoint: .*checkpoint-4"):
         checkpoints.restore(str(saved / "checkpoint-6"), 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"steps_done": 5}, "SHA-256"),
+        ({"files": {}}, "SHA-256"),
+        ({"steps_done": 7, "sha256": None}, "says that 7 steps were done"),
+        ({"training": None, "sha256": None}, "holds no training"),
+        ({"changes": 4, "sha256": None}, "holds no changes"),
+        ({"steps_done": "6", "sha256": None}, "holds no steps_done"),
+    ],
+)
+def test_what_a_checkpoint_says_of_itself_is_checked(saved, changes, fault):
+    path = saved / "checkpoint-6" / "progress.json"
+    progress = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps(progress))
+    assert fault in fault_of(saved / "checkpoint-6")
+    assert open_checkpoints(saved)[0].restore("latest", 10) == 4
+
+
+def test_what_only_looks_like_a_checkpoint_is_in_nobodys_way(tmp_path, caplog):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "progress.json").touch()
+    (tmp_path / "checkpoint-1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "checkpoint-2").write_text("no folder")
+    checkpoints, _ = open_checkpoints(tmp_path, keep=1)
+    assert checkpoints.save(3)
+    assert checkpoints.save(4)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-4", "elsewhere"}
+    (tmp_path / "checkpoint-500").mkdir()  # of another program
+    checkpoints.remove()
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-500", "elsewhere"}
 
 
 def test_nothing_whole_is_an_error(saved):

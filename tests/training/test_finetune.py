@@ -83,7 +83,7 @@ def test_the_directory_is_a_complete_classifier(finetune, protocol, prepared_dir
         *("metrics.json", "predictions.npz", "training_config.yaml", "training_info.json", "plots", ".lock"),
     }
     pictures = {path.name: path.read_bytes()[:4] for path in (tmp_path / "plots").iterdir()}
-    examples = {"ecg_MI.png", "ecg_CD.png"} if protocol == "attentive" else set()  # the most frequent of the test records
+    examples = {"ecg_1_MI.png", "ecg_2_CD.png"} if protocol == "attentive" else set()  # the most frequent of the test records
     assert pictures == dict.fromkeys({"roc.png", "precision_recall.png", "calibration.png"} | examples, b"\x89PNG")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
@@ -266,6 +266,35 @@ def test_an_encoder_is_not_replaced_by_a_classifier(finetune, encoder_dir, tmp_p
         with pytest.raises(SystemExit, match="holds a model that is no classifier"):
             finetune("linear", encoder_dir, "--task", "rhythm", "--model_name_or_path", "random:xs", *flags)
     assert weights_digest(encoder_dir) == before
+
+
+def test_a_pretraining_run_and_what_is_no_runs_are_left_alone(finetune, tmp_path):
+    (tmp_path / "part" / "checkpoint-4").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="holds a pre-training run"):
+        finetune("linear", tmp_path / "part", "--task", "rhythm")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    for flags in ((), ("--overwrite_output_dir",)):
+        with pytest.raises(SystemExit, match=r"holds files that are no run's .README\.md"):
+            finetune("linear", tmp_path / "mine", "--task", "rhythm", *flags)
+    assert (tmp_path / "mine" / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["a$\\bad$", "x" * 300, "a|b\n| c |", "心房"])
+def test_no_name_of_a_label_costs_a_run(finetune, prepared_dir, tmp_path, name, monkeypatch):
+    load = TaskData.load
+
+    def renamed(*args, **kwargs):
+        data = load(*args, **kwargs)
+        data.task.class_names[0] = name
+        return data
+
+    monkeypatch.setattr(TaskData, "load", renamed)
+    metrics = finetune("attentive", tmp_path, "--task", "rhythm")
+    assert name in metrics["test_support"]
+    assert (tmp_path / "README.md").is_file()
+    assert len(list((tmp_path / "plots").glob("ecg_*.png"))) == 2
+    assert (tmp_path / "plots" / "roc.png").is_file()
 
 
 def test_weights_of_another_configuration_are_named_in_a_line(finetune, encoder_dir, tmp_path, capsys):

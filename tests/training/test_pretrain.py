@@ -25,6 +25,7 @@ from ecg_jepa.data.challenge_2021 import Georgia
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
 from ecg_jepa.data.records import find_database
 from ecg_jepa.data.synthetic import Synthetic, generate_database
+from ecg_jepa.pretraining.monitoring import Monitor
 from ecg_jepa.pretraining.objective import BatchKey
 from ecg_jepa.pretraining.objectives.jepa import Jepa
 from ecg_jepa.pretraining.recipe import JepaRecipe
@@ -215,7 +216,7 @@ def test_settings_that_there_were_not_yet_are_no_change(pretrain, finished_run, 
     leave_as_if_killed(finished_run, tmp_path / "run", 4)
     for path in (tmp_path / "run").glob("checkpoint-*/progress.json"):
         progress = json.loads(path.read_text())
-        del progress["training"]["recipe"]["invariance_weight"]
+        del progress["training"]["recipe"]["invariance_weight"], progress["sha256"]
         path.write_text(json.dumps(progress))
     pretrain(tmp_path / "run", "--resume_from_checkpoint", "latest")
     assert_same_tensors(finished_run / "model.safetensors", tmp_path / "run" / "model.safetensors")
@@ -359,6 +360,99 @@ def test_many_steps_that_are_not_finite_end_the_run(pretrain, poison, tmp_path):
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
+def test_what_ends_with_skipped_steps_is_not_exported(pretrain, poison, tmp_path):
+    poison(range(3, 6))
+    with pytest.raises(SystemExit, match="not finite in the last 3 steps: nothing is exported"):
+        pretrain(tmp_path, "--save_steps", 1, "--save_total_limit", 2)
+    assert not (tmp_path / "model.safetensors").exists()
+    # Those of before the first of them are kept, not ones that may be as broken.
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+
+
+def test_skipped_steps_are_counted_over_interruptions(pretrain, poison, tmp_path):
+    poison({1, 5})
+    pretrain(tmp_path, "--max_steps", 4, "--save_steps", 2)
+    (tmp_path / "training_info.json").unlink()
+    pretrain(tmp_path, "--max_steps", 8, "--resume_from_checkpoint", "latest", "--allow_changes")
+    assert [line["skipped"] for line in metrics(tmp_path) if "skipped" in line] == [1, 2]
+    assert json.loads((tmp_path / "training_info.json").read_text())["skipped_steps"] == 2
+    assert "2 steps were skipped" in (tmp_path / "README.md").read_text()
+
+
+def test_a_collapse_that_the_last_evaluation_shows_stops_the_run(pretrain, monkeypatch, tmp_path):
+    look = Monitor._look_for_collapse
+
+    def at_the_end(self, line, prefix):
+        if prefix and line["step"] == 6:
+            self._warn(6, "a sign of collapse.")
+        look(self, line, prefix)
+
+    monkeypatch.setattr(Monitor, "_look_for_collapse", at_the_end)
+    with pytest.raises(SystemExit, match="Stopped after 6 steps of 6, as --stop_on_collapse asks"):
+        pretrain(tmp_path, "--stop_on_collapse", "--eval_steps", 6)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--resume_from_checkpoint", "latest"), ("--overwrite_output_dir",)])
+@pytest.mark.parametrize("name", ["README.md", "plots/a.png", "metrics.jsonl", "model.safetensors"])
+def test_files_that_are_no_runs_are_not_touched(pretrain, tmp_path, flags, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(SystemExit, match=f"holds files that are no run's .{Path(name).name}"):
+        pretrain(tmp_path, *flags)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_only_a_runs_own_files_are_replaced(pretrain, tmp_path):
+    pretrain(tmp_path, "--max_steps", 2)
+    for name in ("my_ecg_jepa.py", "other.safetensors", "checkpoint-notes.txt", "checkpoint-500/weights.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    pretrain(tmp_path, "--max_steps", 2, "--seed", 1, "--overwrite_output_dir")
+    assert (tmp_path / "checkpoint-500" / "weights.bin").read_text() == (tmp_path / "my_ecg_jepa.py").read_text() == "mine"
+    assert (tmp_path / "checkpoint-notes.txt").is_file()
+    assert (tmp_path / "other.safetensors").is_file()
+
+
+def test_a_classifiers_folder_is_refused(pretrain, finished_run, tmp_path):
+    leave_as_if_killed(finished_run, tmp_path / "run", 4)
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    with pytest.raises(SystemExit, match="holds a classifier and its results"):
+        pretrain(tmp_path / "run", "--resume_from_checkpoint", "latest")
+
+
+def test_a_run_that_goes_on_elsewhere_takes_its_log_along(pretrain, finished_run, tmp_path):
+    named = finished_run / "checkpoint-4"
+    pretrain(tmp_path / "run", "--resume_from_checkpoint", named)
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [line["step"] for line in metrics(finished_run)]
+    assert_same_tensors(finished_run / "model.safetensors", tmp_path / "run" / "model.safetensors")
+
+
+@pytest.mark.parametrize("line", [{"loss": 1}, {"step": "3"}, {"step": None, "loss": 2}, {"step": 1, "loss": "x"}])
+def test_lines_that_somebody_else_wrote_end_nothing(pretrain, finished_run, tmp_path, line):
+    leave_as_if_killed(finished_run, tmp_path / "run", 4)
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text(json.dumps(line) + "\n" + log.read_text())
+    pretrain(tmp_path / "run", "--resume_from_checkpoint", "latest")
+    assert_same_tensors(finished_run / "model.safetensors", tmp_path / "run" / "model.safetensors")
+
+
+@pytest.mark.parametrize(("name", "value"), [("sampling_rate", 250), ("highpass_cutoff", 0.5)])
+def test_records_that_count_as_others_are_not_gone_on_with(pretrain, prepared_dir, finished_run, tmp_path, name, value):
+    """What a database says of all its records goes into the model and its extractor."""
+    leave_as_if_killed(finished_run, tmp_path / "run", 4)
+    shutil.copytree(prepared_dir / "synthetic", tmp_path / "data" / "synthetic")
+    path = tmp_path / "data" / "synthetic" / "database.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, name: value}))
+    with pytest.raises(SystemExit, match="holds no prepared database"):  # an edit shows by itself
+        pretrain(tmp_path / "run", "--data_dir", tmp_path / "data", "--resume_from_checkpoint", "latest")
+    del told["sha256"]
+    path.write_text(json.dumps({**told, name: value}))
+    with pytest.raises(SystemExit, match=f"is of another training: .*{name} was|is inconsistent|no whole number"):
+        pretrain(tmp_path / "run", "--data_dir", tmp_path / "data", "--resume_from_checkpoint", "latest")
+
+
 def test_a_collapse_can_stop_the_run(pretrain, monkeypatch, tmp_path):
     signs = {"position_share": "All of it is position."}
     monkeypatch.setattr("ecg_jepa.pretraining.monitoring.signs_of_collapse", lambda untrained, now: signs)
@@ -392,8 +486,11 @@ def test_what_was_run_is_recorded(pretrain, prepared_dir, tmp_path):
     corpus = Corpus.from_weights(prepared_dir, {"synthetic": 1.0}, batch_size=8, crop_length=1250)
     database = corpus.databases[0]
     assert info["databases"] == [
-        {"name": "synthetic", "weight": 1.0, "records": len(corpus.records[0]), "digest": database.info.identity}
+        {"name": "synthetic", "weight": 1.0, "records": len(corpus.records[0]), **database.info.what_models_see()}
     ]
+    assert info["databases"][0]["digest"] == database.info.identity
+    assert info["databases"][0]["sampling_rate"] == 500
+    assert info["skipped_steps"] == 0
     assert info["records_seen"] == 6 * 8 * 2
     assert info["weights"] == weights_digest(tmp_path)
     assert len(info["versions"]) > 5

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,10 +125,19 @@ def run_command(name: str, words: Sequence[str], prog: str) -> None:
     try:
         with _readers_that_leave():
             importlib.import_module(f".{name}", __name__).run(settings)
-    except (OSError, ValueError, FloatingPointError) as error:
-        if logger.isEnabledFor(logging.DEBUG):
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except Exception as error:
+        if logger.isEnabledFor(logging.DEBUG) or not isinstance(error, _expected_errors()):
             raise
         fail(prog, error)
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """What files, values and disks lead to, which a sentence says better than a traceback."""
+    from safetensors import SafetensorError  # of a full disk, too
+
+    return OSError, ValueError, FloatingPointError, SafetensorError
 
 
 @contextlib.contextmanager

@@ -18,16 +18,17 @@ from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.models import weights_digest
 from ..common.processes import on_main_process
-from ..common.run_directory import left_in, own_directory
+from ..common.run_directory import check_own, left_in, own_directory
 from ..common.signals import end_with_launcher
 from ..data.corpus import Corpus
 from ..data.records import find_database
 from ..data.synthetic import Synthetic, generate_if_absent
 from ..embedding import embed
 from ..evaluation.linear_probe import ProbeResult, linear_probe
+from ..evaluation.results import METRICS_FILE
 from ..finetuning.task_data import TaskData
 from ..modeling_ecg_jepa import EcgJepaModel
-from ..pretraining.loop import WRITTEN, PretrainingRun, train
+from ..pretraining.loop import EXPORTED, WRITTEN, PretrainingRun, train
 from ..pretraining.objective import BatchKey
 from ..pretraining.objectives import objective_class
 from ..pretraining.plots import plot_pretraining
@@ -60,7 +61,9 @@ def is_finished(recipe: PretrainingRecipe) -> bool:
     if recipe.resume_from_checkpoint != "latest" or not path.is_file():
         return False
     info = read_json(path)
-    settings = {**recipe.trained_by_default(), **info.get("settings", {})}
+    if not isinstance(info, dict) or not isinstance(info.get("settings"), dict):
+        return False
+    settings = {**recipe.trained_by_default(), **info["settings"]}
     if any(settings[name] != value for name, value in recipe.what_trains().items()):
         return False
     try:
@@ -68,6 +71,8 @@ def is_finished(recipe: PretrainingRecipe) -> bool:
         records = {name: (weight, find_database(recipe.data_dir, name).info.identity) for name, weight in weights.items()}
         trained_on = {d.get("name"): (d.get("weight"), d.get("digest")) for d in info.get("databases", [])}
         return records == trained_on and info.get("weights") == weights_digest(recipe.output_dir)
+    except (AttributeError, TypeError):  # of a file that somebody else wrote
+        return False
     except FileNotFoundError:  # records or weights are not there: whoever needs them will say so
         return False
 
@@ -80,6 +85,9 @@ def check_directory(recipe: PretrainingRecipe) -> None:
         FileExistsError: if it holds another run, unless this one goes on from it or replaces it.
     """
     directory, resumed = Path(recipe.output_dir), recipe.resume_from_checkpoint
+    if (directory / METRICS_FILE).is_file():
+        raise FileExistsError(f"{directory} holds a classifier and its results: choose another --output_dir for pre-training.")
+    check_own(directory, (*EXPORTED, "metrics.jsonl"))
     if recipe.overwrite_output_dir:
         return
     if resumed == "latest":
@@ -125,7 +133,7 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
         draw_pictures(training)
         export_pretraining(training, describe_hardware(accelerator))
         logger.info(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")
-        if probe is not None:
+        if probe is not None and recipe.probe_seeds:
             compare_with_untrained(recipe, objective.encoder, probe)
 
 

@@ -1,15 +1,18 @@
 """`ecg-jepa sweep`: many runs of protocols, each once."""
 
+import errno
 import logging
+from pathlib import Path
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from ..common.hardware import use_all_cores
 from ..common.logs import progress_bar
 from ..common.run_directory import own_directory
 from ..common.signals import end_with_launcher
 from ..finetuning.sweep import SweepSettings, plan
-from ..finetuning.sweep_folder import SweepFolder, check_sources, write_failure
+from ..finetuning.sweep_folder import FAILURE_FILE, SweepFolder, check_sources, write_failure
 from .finetune import train_and_export
 
 logger = logging.getLogger(__name__)
@@ -40,9 +43,12 @@ def run_all(sweep: SweepSettings, accelerator: Accelerator) -> None:
         accelerator.wait_for_everyone()  # all have looked before one writes
         try:
             metrics = train_and_export(placed.settings, accelerator)
-        except (ValueError, OSError) as error:  # a task that cannot be scored must not end the others
+        except (ValueError, OSError, FloatingPointError, RuntimeError, SafetensorError) as error:
+            # A run that cannot be scored must not end the others; a full disk would, one after the other.
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise
             failures += 1
-            if accelerator.is_main_process:
+            if accelerator.is_main_process and not isinstance(error, BlockingIOError):  # whose folder is another process's
                 write_failure(placed.settings, error)
             logger.warning(f"{placed.settings.output_dir}: not scored: {error}")
             continue
@@ -50,6 +56,7 @@ def run_all(sweep: SweepSettings, accelerator: Accelerator) -> None:
             accelerator.free_memory()
             accelerator.wait_for_everyone()
         if metrics is not None:
+            Path(placed.settings.output_dir, FAILURE_FILE).unlink(missing_ok=True)
             logger.info(f"{placed.settings.output_dir}: macro AUROC {metrics['test_macro_auroc']:.4f}")
     if failures and failures == len(runs) - count:
         raise ValueError(f"None of the {failures} runs could be scored: each has its reason in not_scored.json in its folder.")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without the yellow, pale on white
 _LINE_STYLES = ("-", "--", "-.", ":")
@@ -20,6 +21,8 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write a PNG; its folder is made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names of labels are not TeX
     figure.savefig(path, dpi=150)
     return path
 

@@ -12,11 +12,17 @@ from .processes import on_main_process
 
 LOCK_FILE = ".lock"
 
-# What a saved model consists of, in patterns; what says that it is finished comes first, and goes first.
+# What a saved model consists of, in patterns; what says that it is finished comes first and goes first, and last of all what says
+# that it is a run of ours.
 MODEL_FILES = (
-    *("training_info.json", "README.md", "training_config.yaml", "config.json", "preprocessor_config.json"),
-    *("*.safetensors", "*.safetensors.index.json", "*_ecg_jepa.py"),
+    *("training_info.json", "README.md", "config.json", "preprocessor_config.json"),
+    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *(path.name for path in sorted(Path(__file__).parents[1].glob("*_ecg_jepa.py"))),
+    "training_config.yaml",
 )
+
+# By which a folder is known to be a run's.
+MARKS = ("training_info.json", "training_config.yaml")
 
 
 @contextmanager
@@ -40,7 +46,8 @@ def own_directory(directory: str | Path, accelerator: Accelerator) -> Iterator[N
             lock.acquire()
         except Timeout:
             raise BlockingIOError(
-                f"Another run is writing to {directory}: wait for it, stop it, or choose another --output_dir."
+                f"Another run is writing to {directory}: wait for it, stop it, or choose another --output_dir. (It holds "
+                f"{LOCK_FILE} there; on disks without locks, that of a run that died on another machine must be removed by hand.)"
             ) from None
 
     on_main_process(accelerator, acquire)
@@ -53,6 +60,16 @@ def own_directory(directory: str | Path, accelerator: Accelerator) -> Iterator[N
 def left_in(directory: str | Path, patterns: Sequence[str]) -> list[Path]:
     """What a run has left in a folder: everything that fits the patterns, in their order."""
     return list(dict.fromkeys(path for pattern in patterns for path in sorted(Path(directory).glob(pattern))))
+
+
+def check_own(directory: str | Path, patterns: Sequence[str]) -> None:
+    """
+    Raise `FileExistsError` if what fits the patterns of a run's files is in a folder of which nothing says that a run of ours
+    wrote it: it would be written over.
+    """
+    if not left_in(directory, MARKS) and (foreign := left_in(directory, patterns)):
+        names = ", ".join(path.name for path in foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise FileExistsError(f"{directory} holds files that are no run's ({names}): choose another --output_dir, or move them.")
 
 
 def clear(directory: str | Path, patterns: Sequence[str]) -> None:

@@ -88,12 +88,19 @@ def check_at_least(settings: Any, minimum: float, *names: str) -> None:
             raise ValueError(f"{name}={value} must be at least {minimum}.")
 
 
-def check_share(settings: Any, *names: str) -> None:
-    """Raise `ValueError` for the first of the named numbers that does not lie between 0 and 1."""
+def check_share(settings: Any, *names: str, below_one: bool = False) -> None:
+    """Raise `ValueError` for the first of the named numbers that does not lie between 0 and 1, or is 1 where it must be below."""
     for name in names:
         value = getattr(settings, name)
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}={value} must lie between 0 and 1.")
+        if not 0 <= value <= 1 or (below_one and value == 1):
+            raise ValueError(f"{name}={value} must lie between 0 and 1" + (", and be less than 1." if below_one else "."))
+
+
+def check_seed(settings: Any, *names: str) -> None:
+    """Raise `ValueError` for the first of the named numbers that is no seed of NumPy's."""
+    for name in names:
+        if not 0 <= getattr(settings, name) < 2**32:
+            raise ValueError(f"{name}={getattr(settings, name)} must be at least 0 and less than 2**32.")
 
 
 def parse_settings(

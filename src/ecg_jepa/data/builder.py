@@ -15,7 +15,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..common.files import write_json
+from ..common.files import digest_files, write_json
 from ..common.logs import progress_bar
 from ..plausibility_ecg_jepa import check_clipped, check_plausible, check_rate
 from ..signal_processing_ecg_jepa import STANDARD_LEADS, condition, select_leads
@@ -381,6 +381,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             page=self.source.page if self.source else None,
             attribution=self.source.attribution if self.source else None,
             population=self.population,
+            statements_digest=digest_files([directory / self.statements_file]) if self.statements_file else None,
             for_pretraining=self.for_pretraining,
         )
         samples_read = sum(summary.samples_read for summary in summaries)

@@ -10,18 +10,22 @@ The one record schema, and what a prepared database is: a folder with
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..common.files import replace_file, write_json
+from ..common.files import digest_files, digest_of, replace_file, write_json
 from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
 from .shards import SHARDS, check_content, open_shards, summary_of
+
+logger = logging.getLogger(__name__)
 
 DATABASE_FILE = "database.json"
 REJECTED_FILE = "rejected.jsonl"
@@ -108,6 +112,7 @@ class DatabaseInfo:
     page: str | None = None  # of the database
     attribution: str | None = None  # whom the licence asks to name
     population: str | None = None  # of whom, where, when and with what the records were taken, as far as that is published
+    statements_digest: str | None = None  # of the database's own table of statements, if it has one
     for_pretraining: bool = True  # False where records may be another database's test records
     amplitude_free: bool = False  # band-passed, and each lead divided by its own standard deviation
     content_digest: str | None = None  # of the prepared records themselves, on any machine; None of earlier versions
@@ -116,6 +121,11 @@ class DatabaseInfo:
     def identity(self) -> str:
         """By which runs tell whether they were trained on the same records."""
         return self.content_digest or self.digest
+
+    def what_models_see(self) -> dict[str, Any]:
+        """What a training on the records depends on, as plain values."""
+        names = ("sampling_rate", "lead_names", "highpass_cutoff", "amplitude_free")
+        return {"digest": self.identity, **{name: getattr(self, name) for name in names}}
 
     def check_fits(self, sampling_rate: float, lead_names: list[str], amplitude_free: bool) -> None:
         """Raise `ValueError` if an encoder for `sampling_rate` (Hz), `lead_names` and kind of signal cannot take the records."""
@@ -133,18 +143,27 @@ class DatabaseInfo:
 
 
 def write_database_info(directory: str | Path, info: DatabaseInfo) -> None:
-    """Write `database.json`."""
-    write_json(Path(directory, DATABASE_FILE), dataclasses.asdict(info))
+    """Write `database.json`, with a digest of what it says."""
+    values = dataclasses.asdict(info)
+    write_json(Path(directory, DATABASE_FILE), {**values, "sha256": digest_of(values)})
 
 
 def read_database_info(directory: str | Path) -> DatabaseInfo | None:
-    """`database.json` of a prepared database, or `None` if the folder holds none that this version can read."""
+    """
+    `database.json` of a prepared database, or `None` if the folder holds none that this version can read, or one that is not as
+    it was written: prepare it again.
+    """
     path = Path(directory, DATABASE_FILE)
     if not path.is_file():
         return None
     try:
-        return DatabaseInfo(**json.loads(path.read_text()))
-    except (TypeError, ValueError):  # of another version, or damaged: prepare again
+        values = json.loads(path.read_text())
+        stated = values.pop("sha256", None)  # those of before there were digests are trusted
+        if stated is not None and stated != digest_of(values):
+            logger.warning(f"{path} is not as it was written (SHA-256): it does not count as prepared.")
+            return None
+        return DatabaseInfo(**values)
+    except (TypeError, ValueError, AttributeError):  # of another version, or damaged
         return None
 
 
@@ -182,7 +201,7 @@ class PreparedDatabase:
                 f"{self.directory} is incomplete: {DATABASE_FILE} counts {info.records} records, but the .arrow files hold "
                 f"{len(self.dataset)}. Prepare it again."
             )
-        if info.content_digest and content_digest and info.content_digest != content_digest:
+        if info.content_digest and info.content_digest != content_digest:
             self.verify()  # names the file, if it is the content of one
             raise ValueError(
                 f"{self.directory} is damaged: its .arrow files are not those, in the order, that {DATABASE_FILE} was written "
@@ -226,8 +245,14 @@ class PreparedDatabase:
         return self.dataset.data.column("statements").to_pylist()
 
     def statement_table(self) -> pd.DataFrame | None:
-        """The database's own table of statements, indexed by statement, or `None` if it has none."""
+        """
+        The database's own table of statements, indexed by statement, or `None` if it has none. Raises `ValueError` if it is not
+        the one that was prepared.
+        """
         path = self.directory / STATEMENTS_FILE
+        expected = self.info.statements_digest
+        if expected is not None and (not path.is_file() or digest_files([path]) != expected):
+            raise ValueError(f"{path} is missing, or not what was prepared (SHA-256). Prepare the database again.")
         return pd.read_csv(path, index_col=0) if path.is_file() else None
 
     def signal(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
@@ -328,7 +353,10 @@ def find_database(data_dir: str | Path, name: str | None = None) -> PreparedData
     if name is None and len(found) == 1:
         return PreparedDatabase(next(iter(found.values())))
     if name in found:
-        return PreparedDatabase(found[name])
+        database = PreparedDatabase(found[name])
+        if database.name != name:
+            raise ValueError(f"{found[name]} holds {database.name}: give the folder its name back.")
+        return database
     available = ", ".join(found) or "none"
     if name is None and found:
         raise FileNotFoundError(f"{data_dir} holds several prepared databases ({available}): name one with --database.")

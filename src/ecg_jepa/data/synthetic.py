@@ -10,7 +10,6 @@ The records are good for tests, demonstrations and teaching. They are not realis
 
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ import pandas as pd
 from ..signal_processing_ecg_jepa import resample
 from .ptb_xl import DATABASE_CSV, PtbXl
 from .records import STATEMENTS_FILE
+from .shards import process_map
 
 logger = logging.getLogger(__name__)
 
@@ -402,8 +402,8 @@ def generate_database(
     if num_proc == 1:
         rows = list(map(write, range(num_records)))
     else:
-        with ProcessPoolExecutor(num_proc) as pool:
-            rows = list(pool.map(write, range(num_records), chunksize=50))
+        with process_map(num_proc) as run:
+            rows = list(run(write, range(num_records), chunksize=50))
     columns = ["description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"]
     pd.DataFrame.from_dict(STATEMENTS, orient="index", columns=columns).replace({0: None, "": None}).to_csv(
         directory / STATEMENTS_FILE

@@ -251,8 +251,14 @@ def as_markdown(table: pd.DataFrame) -> str:
             raise ValueError(f"Two results of {database}, {protocol} have the same name: {', '.join(runs['row'].unique())}.")
         cells = runs.pivot_table(index="row", columns="task", values="cell", aggfunc="first", sort=False)
         cells = cells.fillna("").rename_axis(f"encoder, on {database}")
-        parts.append(f"**{database}, {protocol}**\n\n{cells.to_markdown()}")
+        # Names of folders and labels must not end a cell or a row.
+        cells = cells.rename(index=_one_cell, columns=_one_cell)
+        parts.append(f"**{_one_cell(database)}, {protocol}**\n\n{cells.to_markdown()}")
     return "\n\n".join(parts)
+
+
+def _one_cell(name: str) -> str:
+    return " ".join(name.split()).replace("|", "&#124;").replace("<", "&#60;")
 
 
 def _budget(row: dict[Any, Any]) -> str:

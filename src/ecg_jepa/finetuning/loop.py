@@ -21,6 +21,9 @@ from .task_data import TaskData
 
 logger = logging.getLogger(__name__)
 
+# Steps in a row whose gradients are not finite: fewer may be the fault of a record or two.
+_SKIPPED_AT_MOST = 10
+
 
 @dataclass
 class FinetuningRun:
@@ -81,7 +84,9 @@ def train(run: FinetuningRun, validation: Scorer) -> dict[str, Any]:
         accelerator.backward(loss)
         evaluation_due = settings.evaluation_due(step)
         norm = gradient_norm(accelerator, network, settings.max_grad_norm)
-        optimizer.step()
+        progress.count_skipped(step, norm)
+        if torch.isfinite(norm):
+            optimizer.step()
         optimizer.zero_grad()
         progress.update()
         if evaluation_due:
@@ -105,6 +110,21 @@ class Progress:
         self.run = run
         self.bar = progress_bar(total=run.settings.max_steps, unit="step")
         self.since, self.steps = time.perf_counter(), 0
+        self.skipped_in_a_row = 0
+
+    def count_skipped(self, step: int, norm: torch.Tensor) -> None:
+        """
+        Tell of a step whose gradients are not finite, which is skipped. Raises `FloatingPointError` after too many in a row, when
+        the weights are those of before the first of them.
+        """
+        self.skipped_in_a_row = 0 if torch.isfinite(norm) else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row:
+            logger.warning(f"step {step + 1}/{self.run.settings.max_steps}: gradients are not finite, the step is skipped.")
+        if self.skipped_in_a_row >= _SKIPPED_AT_MOST:
+            raise FloatingPointError(
+                f"Gradients were not finite in {self.skipped_in_a_row} steps in a row, to step {step + 1}: lower the learning "
+                "rate, or use --mixed_precision no to see whether precision is the cause."
+            )
 
     def update(self) -> None:
         """After a step."""

@@ -31,7 +31,9 @@ def draw(run: FinetuningRun, test: Predictions) -> dict[str, Figure]:
     }
     if run.model.pooling is not None:
         examples = plot_examples(run.model, run.data, test, run.crop_length, run.crop_stride)
-        figures |= {f"ecg_{re.sub('[^A-Za-z0-9]+', '_', name)}": figure for name, figure in examples.items()}
+        for number, (name, figure) in enumerate(examples.items(), start=1):
+            # The number tells those apart that have no such letters.
+            figures[f"ecg_{number}_{re.sub('[^A-Za-z0-9]+', '_', name)[:60]}"] = figure
     return figures
 
 

@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any, Literal
 
 from ..common.schedules import warmup_cosine_schedule
-from ..common.settings import check_at_least, check_share, option, settings, shipped_configuration
+from ..common.settings import check_at_least, check_seed, check_share, option, settings, shipped_configuration
 from ..data.task_names import TASKS, parts_of
 
 PROTOCOLS = ("linear", "attentive", "finetune", "finetune_after_probe")
@@ -17,6 +17,9 @@ APPLIED_TO = RUN_ONLY | {
     *("task", "database", "label_fraction", "labels_per_class", "min_class_records", "split_seed"),
     *("seed", "mixed_precision"),
 }
+
+
+_SHORTEST_STRIDE = 0.02  # s: a sample at 50 Hz, the lowest rate
 
 
 @settings
@@ -81,9 +84,13 @@ class ProtocolSettings:
         check_at_least(self, 1, "max_steps", "batch_size", "eval_steps", "patience", "min_class_records", "readout_layers")
         rates = ("learning_rate", "final_learning_rate", "weight_decay", "max_grad_norm")
         check_at_least(self, 0, "warmup_steps", "seed", "split_seed", *rates)
-        check_share(self, "adam_beta1", "adam_beta2", "dropout")
-        if self.crop_duration <= 0 or self.crop_stride <= 0:
-            raise ValueError(f"crop_duration={self.crop_duration} and crop_stride={self.crop_stride} must be positive.")
+        check_share(self, "adam_beta1", "adam_beta2", "dropout", below_one=True)
+        check_seed(self, "seed", "split_seed")
+        if self.crop_duration <= 0 or self.crop_stride < _SHORTEST_STRIDE:
+            raise ValueError(
+                f"crop_duration={self.crop_duration} must be positive and crop_stride={self.crop_stride} at least "
+                f"{_SHORTEST_STRIDE} s."
+            )
         if not 0 < self.label_fraction <= 1:
             raise ValueError(f"label_fraction={self.label_fraction} must be more than 0 and at most 1.")
         if self.labels_per_class is not None and (self.labels_per_class < 1 or self.label_fraction != 1.0):

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from ..common.processes import share_of_batch
-from ..common.run_directory import MODEL_FILES
+from ..common.run_directory import MODEL_FILES, check_own, left_in
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Predictions, summarize
 from .classifier import build_classifier
 from .encoders import find_start
@@ -20,7 +20,7 @@ from .task_data import LabelBudget, TaskData
 PLOTS_DIR = "plots"
 
 # What a run writes, in patterns; a folder may hold other files, which are none of its business.
-WRITTEN = (*MODEL_FILES, METRICS_FILE, PREDICTIONS_FILE, "not_scored.json", f"{PLOTS_DIR}/*.png")
+WRITTEN = ("training_info.json", METRICS_FILE, PREDICTIONS_FILE, "not_scored.json", f"{PLOTS_DIR}/*.png", *MODEL_FILES)
 
 
 @dataclass
@@ -51,11 +51,14 @@ def check_directory(settings: ProtocolSettings) -> None:
         raise FileExistsError(
             f"{directory} holds a finished run: choose another --output_dir, or replace it with --overwrite_output_dir."
         )
+    if left_in(directory, ("checkpoint-*", "metrics.jsonl")):
+        raise FileExistsError(f"{directory} holds a pre-training run: choose another --output_dir.")
     config = directory / "config.json"
     if config.is_file() and "EcgJepaForSequenceClassification" not in config.read_text():
         raise FileExistsError(f"{directory} holds a model that is no classifier: choose another --output_dir.")
     if Path(settings.model_name_or_path).is_dir() and Path(settings.model_name_or_path).resolve() == directory.resolve():
         raise FileExistsError(f"{directory} holds the weights to start from: choose another --output_dir.")
+    check_own(directory, WRITTEN)
 
 
 def load_task(settings: ProtocolSettings) -> TaskData:

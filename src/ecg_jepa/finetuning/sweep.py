@@ -104,5 +104,6 @@ def _run(
 
 
 def _folder_name(model: str) -> str:
-    name = Path(model.removeprefix(RANDOM_PREFIX)).name
+    path = Path(model.removeprefix(RANDOM_PREFIX))
+    name = path.resolve().name if path.is_dir() else path.name  # . and .. have no name of their own
     return f"random-{name}" if model.startswith(RANDOM_PREFIX) else name

@@ -15,6 +15,8 @@ from .run import load_task
 from .sweep import SweepSettings
 from .task_data import TaskData
 
+FAILURE_FILE = "not_scored.json"
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -110,4 +112,4 @@ def write_failure(run: ProtocolSettings, error: Exception) -> None:
     path = Path(run.output_dir)
     path.mkdir(parents=True, exist_ok=True)
     note = {"task": run.task, "protocol": run.protocol, "model": run.model_name_or_path, "reason": str(error)}
-    write_json(path / "not_scored.json", note)
+    write_json(path / FAILURE_FILE, note)

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from ..common.files import digest_files, read_json, write_json
+from ..common.files import digest_files, digest_of, read_json, write_json
 from ..common.processes import on_main_process
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,8 @@ class Checkpoints:
     """
     Saves and restores what was given to `accelerator.prepare`, random states and the number of steps done.
 
-    Beside them, `progress.json` holds what is trained, what of it was changed on the way, and size and SHA-256 of every file.
+    Beside them, `progress.json` holds what is trained, what of it was changed on the way, size and SHA-256 of every file, and a
+    digest of itself.
 
     Args:
         accelerator: of the run.
@@ -57,6 +58,7 @@ class Checkpoints:
         self.allow_changes = allow_changes
         self.defaults = dict(defaults or {})
         self.changes: list[dict[str, Any]] = []
+        self.resumed_from: Path | None = None
 
     def save(self, steps_done: int) -> bool:
         """
@@ -106,20 +108,35 @@ class Checkpoints:
             str(path.relative_to(unfinished)): {"size": path.stat().st_size, "sha256": digest_files([path])} for path in files
         }
         progress = {"steps_done": steps_done, "training": self.training, "changes": self.changes, "files": contents}
-        write_json(unfinished / _PROGRESS_FILE, progress)
+        write_json(unfinished / _PROGRESS_FILE, {**progress, "sha256": digest_of(progress)})
         for path in [*files, unfinished / _PROGRESS_FILE, unfinished]:
             _flush(path)
         final = self.output_dir / f"checkpoint-{steps_done}"
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
         _flush(self.output_dir)
-        for outdated in self.existing()[: -self.keep]:
-            shutil.rmtree(outdated)
+        for outdated in self._own()[: -self.keep]:
+            try:
+                _remove(outdated)
+            except OSError as error:
+                logger.warning(f"{outdated}, which is outdated, cannot be removed: {error}")
 
     def existing(self) -> list[Path]:
         """Checkpoint folders, from the fewest steps to the most."""
-        found = [(int(match[1]), path) for path in self.output_dir.glob("*") if (match := _NAME.fullmatch(path.name))]
+        found = [
+            (int(match[1]), path) for path in self.output_dir.glob("*") if (match := _NAME.fullmatch(path.name)) and path.is_dir()
+        ]
         return [path for _, path in sorted(found)]
+
+    def _own(self) -> list[Path]:
+        """Those that a run of ours wrote: what has such a name alone is somebody else's."""
+        return [path for path in self.existing() if (path / _PROGRESS_FILE).is_file()]
+
+    def remove(self) -> None:
+        """Remove all checkpoints of a run, and nothing that only has such a name."""
+        for path in self.output_dir.glob("*checkpoint-*"):
+            if (path / _PROGRESS_FILE).is_file() or path.name.startswith("unfinished-"):
+                _remove(path)
 
     def restore(self, name: str | None, max_steps: int) -> int:
         """
@@ -146,6 +163,7 @@ class Checkpoints:
                 f"{path} does not fit this run, whose model or optimiser is another, or is damaged: {reason}"
             ) from error
         self.changes = self._changes_since(progress)
+        self.resumed_from = path
         logger.info(f"Resumed from {path} after {progress['steps_done']} steps.")
         return int(progress["steps_done"])
 
@@ -198,13 +216,21 @@ class Checkpoints:
         if "training" not in progress:
             return {}
         training = progress["training"]
-        return differences({**training, "recipe": {**self.defaults, **training.get("recipe", {})}}, self.training)
+        # What a checkpoint of before does not say of its records is taken to be as it is now.
+        records = {
+            name: {**self.training.get("databases", {}).get(name, {}), **said}
+            for name, said in training.get("databases", {}).items()
+        }
+        before = {**training, "recipe": {**self.defaults, **training.get("recipe", {})}}
+        if records:
+            before["databases"] = records
+        return differences(before, self.training)
 
     def leave_behind(self, steps_done: int) -> None:
         """Set aside checkpoints that are further than where the run goes on from, and remove what was never finished."""
         for path in self.output_dir.glob("unfinished-checkpoint-*"):
             shutil.rmtree(path, ignore_errors=True)
-        for path in self.existing():
+        for path in self._own():
             if int(path.name.rpartition("-")[2]) > steps_done:
                 aside = path.with_name(f"abandoned-{path.name}")
                 shutil.rmtree(aside, ignore_errors=True)
@@ -227,8 +253,14 @@ def fault_of(path: Path) -> str | None:
         return f"it has no {_PROGRESS_FILE}"
     try:
         progress = read_json(path / _PROGRESS_FILE)
-        if not isinstance(progress["steps_done"], int):
-            return f"{_PROGRESS_FILE} does not say how many steps were done"
+        stated = progress.pop("sha256", None)  # those of before there were digests are trusted
+        if stated is not None and stated != digest_of(progress):
+            return f"{_PROGRESS_FILE} is not what was written (SHA-256)"
+        kinds = {"steps_done": int, "training": dict, "changes": list, "files": dict}
+        if wrong := [name for name, kind in kinds.items() if name in progress and not isinstance(progress[name], kind)]:
+            return f"{_PROGRESS_FILE} holds no {', '.join(wrong)}"
+        if (named := _NAME.fullmatch(path.name)) and progress["steps_done"] != int(named[1]):
+            return f"{_PROGRESS_FILE} says that {progress['steps_done']} steps were done"
         for name, expected in progress.get("files", {}).items():
             file = path / name
             if not file.is_file():
@@ -240,6 +272,14 @@ def fault_of(path: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # of a disk, or a damaged file
         return f"it cannot be read ({type(error).__name__}: {error})"
     return None
+
+
+def _remove(path: Path) -> None:
+    """A folder, or the link to one alone."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -26,7 +26,7 @@ from .recipe import OF_ONE_START, PretrainingRecipe
 logger = logging.getLogger(__name__)
 
 # What a finished run leaves in its folder, in patterns, beside what it leaves on the way.
-EXPORTED = (*MODEL_FILES, *(f"pretraining/{name}" for name in MODEL_FILES), "plots/*.png")
+EXPORTED = ("training_info.json", *(f"pretraining/{name}" for name in MODEL_FILES), "plots/*.png", *MODEL_FILES)
 WRITTEN = (*EXPORTED, "metrics.jsonl", "checkpoint-*", "unfinished-checkpoint-*", "abandoned-checkpoint-*")
 
 
@@ -70,7 +70,7 @@ class PretrainingRun:
         return {
             "recipe": self.recipe.what_trains(),
             "databases": {
-                d.name: {"weight": weight, "records": len(records), "digest": d.info.identity}
+                d.name: {"weight": weight, "records": len(records), **d.info.what_models_see()}
                 for d, weight, records in zip(self.corpus.databases, weights, self.corpus.records, strict=True)
             },
             "num_processes": self.accelerator.num_processes,
@@ -81,7 +81,10 @@ class PretrainingRun:
         self.changes = checkpoints.changes
 
         def prepare_folder() -> None:
-            clear(self.output_dir, WRITTEN if self.recipe.overwrite_output_dir else EXPORTED)
+            clear(self.output_dir, EXPORTED[:-1])  # but for the last, which is replaced below
+            if self.recipe.overwrite_output_dir:
+                clear(self.output_dir, ("metrics.jsonl",))
+                checkpoints.remove()
             checkpoints.leave_behind(start)
             write_yaml(self.recipe, self.output_dir / "training_config.yaml", leave_out=OF_ONE_START)
 
@@ -121,7 +124,8 @@ def train(run: PretrainingRun) -> None:
     )
     start = checkpoints.restore(recipe.resume_from_checkpoint, recipe.max_steps)
     run.begin(checkpoints, start)
-    monitor = Monitor(accelerator, run.metrics_file, start, recipe.max_steps, recipe.stop_on_collapse)
+    source = run.metrics_file if checkpoints.resumed_from is None else checkpoints.resumed_from.parent / run.metrics_file.name
+    monitor = Monitor(accelerator, run.metrics_file, start, recipe.max_steps, recipe.stop_on_collapse, source)
     accumulation = recipe.gradient_accumulation_steps
     batches = run.corpus.batches(start * accumulation, accelerator.process_index, accelerator.num_processes)
 
@@ -134,8 +138,8 @@ def train(run: PretrainingRun) -> None:
             losses = []
             for part in range(accumulation):
                 input_values, drawn = run.inputs(next(batches), BatchKey(recipe.seed, step * accumulation + part))
-                is_last = part + 1 == accumulation
-                with contextlib.nullcontext() if is_last else accelerator.no_sync(network):
+                is_complete = part + 1 == accumulation
+                with contextlib.nullcontext() if is_complete else accelerator.no_sync(network):
                     output: StepOutput = network(input_values, **drawn)
                     accelerator.backward(output.loss / accumulation)
                 losses.append(output.loss.detach())
@@ -149,15 +153,19 @@ def train(run: PretrainingRun) -> None:
             monitor.update(step, torch.stack(losses).mean() if usable else None, recipe.batch_size * accumulation, output.latents)
             if log_due and usable:
                 monitor.log(step, output, grad_norm=norm, learning_rate=recipe.learning_rate_at(step))
+            is_last = step + 1 == recipe.max_steps
             asked = signals.agreed(also=bool(monitor.reason_to_stop))
-            if asked == OWN_REASON:
-                raise FloatingPointError(monitor.reason_to_stop or "Stopped, as --stop_on_collapse asks.")
-            if recipe.evaluation_due(step) and not asked:  # who is asked to stop may have little time
+            if recipe.evaluation_due(step) and (not asked or is_last):  # who is asked to stop may have little time
                 with monitor.paused():
                     monitor.log_evaluation(step, evaluate())
-            if asked or recipe.checkpoint_due(step):
+                asked = asked or signals.agreed(also=bool(monitor.reason_to_stop))
+            if asked == OWN_REASON:
+                raise FloatingPointError(monitor.reason_to_stop or "Stopped, as --stop_on_collapse asks.")
+            written = False
+            # While steps are skipped, something is broken: the checkpoints of before are worth more.
+            if (asked or recipe.checkpoint_due(step)) and not monitor.skipped_in_a_row:
                 written = checkpoints.save(step + 1)
-            if asked and step + 1 < recipe.max_steps:
+            if asked and not is_last:
                 end_early(accelerator, asked, step + 1, written)
     monitor.close()
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -97,7 +98,8 @@ def signs_of_collapse(untrained: Mapping[str, float], now: Mapping[str, float]) 
     What is wrong with the representations: measure -> a sentence; empty if nothing is.
 
     Args:
-        untrained: what was measured before training: of [`collapse_measures`], and `probe_auroc` if there is a probe.
+        untrained: what was measured before training: of [`collapse_measures`], and `probe_auroc` if there is a probe; without it,
+            only what needs no comparison is told.
         now: the same.
     """
     signs = {}
@@ -106,12 +108,12 @@ def signs_of_collapse(untrained: Mapping[str, float], now: Mapping[str, float]) 
             f"{now['position_share']:.2%} of the variance of tokens is their position: they say where a patch is, not what is "
             "in it."
         )
-    elif now["embedding_std"] < _CONTENT_LOST * untrained["embedding_std"]:
+    elif now["embedding_std"] < _CONTENT_LOST * untrained.get("embedding_std", 0.0):
         signs["embedding_std"] = (
             f"Embeddings of records differ by {now['embedding_std']:.2g}, those of the untrained encoder by "
             f"{untrained['embedding_std']:.2g}: what tells records apart is being lost."
         )
-    if now["content_effective_rank"] < _DIMENSIONS_LOST * untrained["content_effective_rank"]:
+    if now["content_effective_rank"] < _DIMENSIONS_LOST * untrained.get("content_effective_rank", 0.0):
         signs["content_effective_rank"] = (
             f"What tokens hold spreads over {now['content_effective_rank']:.1f} dimensions, in the untrained encoder over "
             f"{untrained['content_effective_rank']:.1f}."
@@ -126,17 +128,36 @@ def signs_of_collapse(untrained: Mapping[str, float], now: Mapping[str, float]) 
 
 def training_seconds(path: Path) -> float:
     """Of a whole run, from its `metrics.jsonl`: interruptions do not count."""
-    return sum(line.get("seconds", 0.0) for line in read_lines(path))
+    return sum(line.get("seconds", 0.0) for line in run_lines(path))
 
 
 def last_metrics(path: Path) -> dict[str, Any]:
     """The last log line of a run, from its `metrics.jsonl`; empty if there is none."""
-    return next((line for line in reversed(read_lines(path)) if "loss" in line), {})
+    return next((line for line in reversed(run_lines(path)) if "loss" in line), {})
+
+
+def skipped_steps(path: Path) -> int:
+    """How many steps of a run were skipped because gradients were not finite, from its `metrics.jsonl`."""
+    return sum("skipped" in line for line in run_lines(path))
+
+
+def run_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`; those that are of no step, which nobody but an editor writes, are left out."""
+    return [line for line in read_lines(path) if _is_of_a_step(line)]
+
+
+def _is_of_a_step(line: Mapping[str, Any]) -> bool:
+    numbers = (line[name] for name in ("loss", "seconds") if line.get(name) is not None)
+    return isinstance(line.get("step"), int) and all(isinstance(number, (int, float)) for number in numbers)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def untrained_metrics(path: Path) -> dict[str, Any]:
     """What was measured before the first step, from a run's `metrics.jsonl`; empty if nothing was."""
-    return {name: value for line in read_lines(path) if line["step"] == 0 for name, value in line.items()}
+    return {name: value for line in run_lines(path) if line["step"] == 0 for name, value in line.items()}
 
 
 class Monitor:
@@ -150,10 +171,19 @@ class Monitor:
         accelerator: of the run.
         path: of `metrics.jsonl`; lines from `start` on, left by an interrupted run, are dropped.
         start, max_steps: optimiser steps.
+        source: the log of the checkpoint that is gone on from, if that is another.
         stop_on_collapse: a sign of collapse or divergence is a `reason_to_stop`, on the main process, beside a warning.
     """
 
-    def __init__(self, accelerator: Accelerator, path: Path, start: int, max_steps: int, stop_on_collapse: bool = False):
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        path: Path,
+        start: int,
+        max_steps: int,
+        stop_on_collapse: bool = False,
+        source: Path | None = None,
+    ):
         self.accelerator = accelerator
         self.max_steps = max_steps
         self.stop_on_collapse = stop_on_collapse
@@ -170,9 +200,18 @@ class Monitor:
         self.signs: dict[str, dict[str, str]] = {"": {}, _EVAL: {}}  # that the last measurements showed, of either kind
 
         def open_log() -> None:
-            self.lines = JsonLines(path, lambda line: 0 <= line["step"] <= start and start > 0)
+            if source is not None and source.is_file() and not path.is_file():
+                shutil.copyfile(source, path)
+            self.lines = JsonLines(path, lambda line: _is_of_a_step(line) and 0 <= line["step"] <= start and start > 0)
             self.untrained = untrained_metrics(path)
-            self.first_loss = next((line["loss"] for line in read_lines(path) if "loss" in line), None)
+            losses = [line["loss"] for line in run_lines(path) if _is_number(line.get("loss"))]
+            self.first_loss = losses[0] if losses else None
+            self.skipped = skipped_steps(path)
+            if start and "position_share" not in self.untrained:
+                logger.warning(
+                    f"{path} has no line of step 0: that embeddings or content collapse can only be told in comparison with the "
+                    "untrained encoder, and will not be."
+                )
 
         on_main_process(accelerator, open_log)
 
@@ -272,7 +311,8 @@ class Monitor:
             {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
             for values in (line, self.untrained)
         )
-        if not self.accelerator.is_main_process or "position_share" not in untrained or 10 * line["step"] < self.max_steps:
+        measured = "position_share" in now
+        if not self.accelerator.is_main_process or not measured or 10 * line["step"] < self.max_steps:
             return
         signs = signs_of_collapse(untrained, now)
         # Of the probe at the end only: representations often get worse before they get better.
@@ -307,8 +347,18 @@ class Monitor:
         self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
 
     def close(self) -> None:
-        """End the progress bar, and say whether the run was healthy."""
+        """
+        End the progress bar, and say whether the run was healthy.
+
+        Raises:
+            FloatingPointError: if its last steps were skipped: what it ends with may compute nothing finite.
+        """
         self.bar.close()
+        if self.skipped_in_a_row:
+            raise FloatingPointError(
+                f"Gradients were not finite in the last {self.skipped_in_a_row} steps: nothing is exported. Resume from a "
+                "checkpoint of before with a lower learning rate (--allow_changes)."
+            )
         for sentence in (self.signs[_EVAL] or self.signs[""]).values():
             logger.warning(f"The run ends with a sign of collapse. {sentence} docs/recipe.md says what helps.")
 

@@ -11,7 +11,7 @@ import typing
 from typing import Any, Literal
 
 from ..common.schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
-from ..common.settings import check_at_least, check_share, make_settings, option, settings, shipped_configuration
+from ..common.settings import check_at_least, check_seed, check_share, make_settings, option, settings, shipped_configuration
 from ..data.task_names import TaskName
 
 if typing.TYPE_CHECKING:
@@ -107,7 +107,8 @@ class PretrainingRecipe:
         check_at_least(self, 1, "max_steps", "patch_size", "probe_records", *counts)
         rates = ("learning_rate", "final_learning_rate", "warmup_start_learning_rate", "weight_decay", "final_weight_decay")
         check_at_least(self, 0, "warmup_steps", "eval_steps", "synthetic_records", "max_grad_norm", "probe_seeds", "seed", *rates)
-        check_share(self, "adam_beta1", "adam_beta2")
+        check_share(self, "adam_beta1", "adam_beta2", below_one=True)
+        check_seed(self, "seed")
         if self.crop_duration <= 0 or self.adam_epsilon <= 0:
             raise ValueError(f"crop_duration={self.crop_duration} and adam_epsilon={self.adam_epsilon} must be positive.")
         if self.overwrite_output_dir and self.resume_from_checkpoint is not None:

@@ -1,5 +1,6 @@
 """What a finished run of a protocol leaves behind: a classifier that is complete by itself, its results and pictures."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from .card import as_eval_results, classifier_results, write_model_card
 from .checkpoint import save_checkpoint
 from .provenance import finetuning_info, write_training_info
 
+logger = logging.getLogger(__name__)
+
 
 def export_classifier(run: FinetuningRun, result: FinetuningResult, hardware: str) -> None:
     """Write the run's folder; `metrics.json` last, so that a run without it is not finished."""
@@ -32,8 +35,8 @@ def export_classifier(run: FinetuningRun, result: FinetuningResult, hardware: st
         crop_stride=settings.crop_stride,
         highpass_cutoff=data.database.info.highpass_cutoff,
     )
+    write_yaml(settings, directory / "training_config.yaml", leave_out=("overwrite_output_dir",))  # by which a folder is a run's
     save_checkpoint(directory, run.model, extractor)
-    write_yaml(settings, directory / "training_config.yaml", leave_out=("overwrite_output_dir",))
     np.savez_compressed(
         directory / PREDICTIONS_FILE,
         record_id=data.database.column("record_id")[data.splits["test"]].astype(str),
@@ -42,11 +45,14 @@ def export_classifier(run: FinetuningRun, result: FinetuningResult, hardware: st
         probabilities=probabilities(test.logits, data.task.single_label),
         class_names=np.array(data.task.class_names),
     )
-    for name, figure in draw(run, test).items():
-        save(figure, directory / PLOTS_DIR / f"{name}.png")
     info = finetuning_info(run, result, hardware)
     write_training_info(directory, info)
     _write_card(directory, run, result.metrics, extractor, info)
+    for name, figure in draw(run, test).items():
+        try:
+            save(figure, directory / PLOTS_DIR / f"{name}.png")
+        except Exception as error:  # of matplotlib, for a font or a name: no reason to lose what was measured
+            logger.warning(f"The picture {name} cannot be drawn: {type(error).__name__}: {error}")
     write_json(directory / METRICS_FILE, result.metrics)
 
 
