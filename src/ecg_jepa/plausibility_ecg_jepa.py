@@ -129,7 +129,7 @@ def _check_stuck(signal: np.ndarray, lead_names: Sequence[str], flat: Sequence[s
     """What holds one value for more than half of a lead holds it in the middle."""
     middle = signal.shape[1] // 2
     same = signal == signal[:, middle, None]
-    for lead in np.flatnonzero(same.mean(axis=1) > MOST_STUCK):
+    for lead in np.flatnonzero(same.mean(axis=1) > MOST_STUCK).tolist():
         changes = np.flatnonzero(~same[lead])
         before, after = changes[changes < middle], changes[changes > middle]
         length = (after[0] if len(after) else signal.shape[1]) - (before[-1] + 1 if len(before) else 0)

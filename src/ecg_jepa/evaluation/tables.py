@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -257,8 +257,8 @@ def as_markdown(table: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
-def _one_cell(name: str) -> str:
-    return " ".join(name.split()).replace("|", "&#124;").replace("<", "&#60;")
+def _one_cell(name: Hashable) -> str:
+    return " ".join(str(name).split()).replace("|", "&#124;").replace("<", "&#60;")
 
 
 def _budget(row: dict[Any, Any]) -> str:
