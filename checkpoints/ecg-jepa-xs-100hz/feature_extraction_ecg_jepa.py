@@ -1,0 +1,328 @@
+"""Records as users have them -> `input_values` as the models were trained on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.utils import TensorType, logging
+
+from .configuration_ecg_jepa import EcgJepaConfig
+from .plausibility_ecg_jepa import check_clipped, check_normalized, check_plausible, check_rate
+from .signal_processing_ecg_jepa import CLIP, STANDARD_LEADS, condition, cut_crops, normalize, select_leads, unit_factor
+
+logger = logging.get_logger(__name__)
+
+# What a saved configuration must say, because a default in its place would change the numbers in silence.
+_DECISIVE = ("lead_names", "sampling_rate", "patch_size", "signal_length", "mean", "std", "clip", "highpass_cutoff")
+_KNOWN = {
+    *(*_DECISIVE, "amplitude_free", "crop_duration", "crop_stride"),
+    # What transformers writes beside these.
+    *("feature_extractor_type", "feature_size", "padding_value", "padding_side", "return_attention_mask", "auto_map"),
+    *("processor_class", "_name_or_path", "_processor_class"),
+}
+
+
+class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
+    """
+    Does to a record exactly what training did: leads in order, unit, NaNs, optional high-pass, resampling, normalisation
+    with the training records' statistics, clipping, optional crops. It travels with every checkpoint.
+
+    Args:
+        lead_names: leads that the model expects, in its order.
+        sampling_rate: Hz that the model expects; records of other rates are resampled.
+        patch_size: samples per patch; an input is a whole number of patches.
+        signal_length: longest input in samples.
+        mean, std: per lead, in mV, of the training records; a number stands for all leads.
+        clip: largest distance from the mean, in standard deviations; `None` for none.
+        highpass_cutoff: cutoff in Hz of the high-pass that training applied (CODE-15 and St-Petersburg: 0.5), or `None`.
+        amplitude_free: band-pass each record and divide each lead by its own standard deviation, instead of mV and a high-pass;
+            `mean` and `std` are then in such units. The unit of records may be `"unknown"`.
+        crop_duration, crop_stride: in s; if given, `input_values` has a dimension of crops that cover the record, over
+            which `EcgJepaForSequenceClassification` averages its logits.
+
+    Raises:
+        ValueError: for values that make no sense, such as a `std` of NaN or a `clip` of 0.
+    """
+
+    model_input_names = ["input_values"]
+
+    def __init__(
+        self,
+        lead_names: Sequence[str] = STANDARD_LEADS,
+        sampling_rate: int = 500,
+        patch_size: int = 25,
+        signal_length: int = 5000,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        clip: float | None = CLIP,
+        highpass_cutoff: float | None = None,
+        amplitude_free: bool = False,
+        crop_duration: float | None = None,
+        crop_stride: float | None = None,
+        **kwargs: Any,
+    ):
+        kwargs.pop("feature_size", None)  # the number of leads
+        kwargs.pop("padding_value", None)  # records are never padded
+        kwargs.setdefault("return_attention_mask", False)
+        if not _are_names(lead_names) or not len(lead_names) or len(set(lead_names)) < len(lead_names):
+            raise ValueError(f"lead_names must be a list of names, each once, but is {lead_names!r}.")
+        for name, value in (("sampling_rate", sampling_rate), ("patch_size", patch_size), ("signal_length", signal_length)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, but is {value!r}.")
+        for name, number in (("clip", clip), ("highpass_cutoff", highpass_cutoff)):
+            if number is not None and not (_is_finite(number) and number > 0):
+                raise ValueError(f"{name} must be a positive number or None, but is {number!r}.")
+        super().__init__(feature_size=len(lead_names), sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
+        self.lead_names = list(lead_names)
+        self.patch_size = patch_size
+        self.signal_length = signal_length
+        self.mean = self._per_lead("mean", mean)
+        self.std = self._per_lead("std", std)
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive for every lead, but is {self.std}: was a lead dead in all training records?")
+        self.clip = clip
+        self.highpass_cutoff = highpass_cutoff
+        self.amplitude_free = amplitude_free
+        if (crop_duration is None) != (crop_stride is None):
+            raise ValueError("crop_duration and crop_stride go together: give both in seconds, or none.")
+        if crop_duration is not None and crop_stride is not None:
+            if not (_is_finite(crop_duration) and _is_finite(crop_stride)):
+                raise ValueError(f"crop_duration={crop_duration!r} and crop_stride={crop_stride!r} must be numbers of seconds.")
+            length = round(crop_duration * sampling_rate)
+            if length < patch_size or length % patch_size or length > signal_length or crop_stride <= 0:
+                raise ValueError(
+                    f"crop_duration={crop_duration} s is {length} samples at {sampling_rate} Hz: it must be a whole number "
+                    f"of patches of {patch_size} samples, at most {signal_length} samples, with a positive crop_stride."
+                )
+        self.crop_duration = crop_duration
+        self.crop_stride = crop_stride
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """
+        As for all feature extractors, but what decides on the numbers that a model sees is not filled in: `ValueError` if a saved
+        configuration lacks it. What is not known is warned of.
+        """
+        given = {**feature_extractor_dict, **kwargs}
+        if missing := [name for name in _DECISIVE if name not in given]:
+            raise ValueError(
+                f"The feature extractor's configuration lacks {', '.join(missing)}: the model's inputs would be others than in "
+                "training. Use the preprocessor_config.json that came with the model."
+            )
+        if unknown := sorted(feature_extractor_dict.keys() - _KNOWN):
+            logger.warning(f"The feature extractor's configuration has keys that mean nothing here: {', '.join(unknown)}.")
+        return super().from_dict(feature_extractor_dict, **kwargs)
+
+    @classmethod
+    def for_model(cls, config: EcgJepaConfig, mean: Any, std: Any, **options: Any) -> "EcgJepaFeatureExtractor":
+        """The extractor that fits a model's configuration; `mean`, `std` and `options` as for the class."""
+        return cls(
+            lead_names=config.lead_names,
+            sampling_rate=config.sampling_rate,
+            patch_size=config.patch_size,
+            signal_length=config.signal_length,
+            amplitude_free=config.amplitude_free,
+            mean=mean,
+            std=std,
+            **options,
+        )
+
+    def check_model(self, config: EcgJepaConfig) -> None:
+        """
+        Raise `ValueError` unless this is the extractor of a model with this configuration: another's would hand it a signal of
+        another rate, lead order or kind, which the model cannot notice.
+        """
+        for name in ("lead_names", "sampling_rate", "patch_size", "amplitude_free"):
+            own, models = getattr(self, name), getattr(config, name)
+            if own != models:
+                raise ValueError(
+                    f"The feature extractor does not fit the model: its {name} is {own}, the model's {models}. Use the "
+                    "preprocessor_config.json that came with the model, or EcgJepaFeatureExtractor.for_model."
+                )
+        if self.signal_length > config.signal_length:
+            raise ValueError(
+                f"The feature extractor does not fit the model: its signal_length is {self.signal_length}, the model takes at "
+                f"most {config.signal_length} samples."
+            )
+
+    def _per_lead(self, name: str, value: float | Sequence[float]) -> list[float]:
+        try:
+            values = np.asarray(value, dtype=float)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} must be a number, or one per lead, but is {value!r}.") from None
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite for every lead, but is {values.tolist()}.")
+        if values.ndim > 1 or (values.ndim == 1 and len(values) != len(self.lead_names)):
+            raise ValueError(f"{name} needs one value per lead ({len(self.lead_names)}), but got {values.size}.")
+        return np.broadcast_to(values, len(self.lead_names)).tolist()
+
+    def __call__(
+        self,
+        signal: Any,
+        sampling_rate: float | None = None,
+        lead_names: Sequence[str] | None = None,
+        unit: str = "mV",
+        return_tensors: str | TensorType | None = None,
+        check_plausibility: bool = True,
+    ) -> BatchFeature:
+        """
+        Args:
+            signal: one record, an array or tensor (leads, samples), or a list of records or an array (records, leads,
+                samples) that share rate, leads and unit. NaN marks missing samples.
+            sampling_rate: of the signal in Hz. It must be given: it cannot be guessed.
+            lead_names: of the rows, in any order and case; `None` means the model's leads in the model's order. III, aVR, aVL
+                and aVF are derived from I and II when absent.
+            unit: "mV", "uV", "V" or "nV"; for amplitude-free input also "unknown". Declared or not, it must be plausible.
+            return_tensors: "pt" or "np"; `None` gives a list of arrays.
+            check_plausibility: refuse what cannot be an ECG in that unit (size of the signal, flat and mostly missing leads,
+                share of clipped samples, sampling rates outside 50 to 4,000 Hz: see `plausibility_ecg_jepa`).
+
+        Returns:
+            `BatchFeature` with `input_values`: (records, leads, samples), or (records, crops, leads, samples) if the extractor
+            crops. What is left of a record after its last whole patch, less than one patch, is cut off with a warning.
+
+        Raises:
+            ValueError: for an undeclared rate, an unknown unit, missing leads, all-NaN leads, infinite values, records shorter
+                than a patch or, without crops, longer than `signal_length`, and records of different lengths with
+                `return_tensors`; `ImplausibleSignalError`, which is one, for what is not plausible.
+            TypeError: for masked arrays, whose mask would be lost.
+        """
+        if sampling_rate is None:
+            raise ValueError(
+                f"sampling_rate of the signal is not given: name it in Hz (the model expects {self.sampling_rate} Hz, "
+                "other rates are resampled)."
+            )
+        if not (_is_finite(sampling_rate) and sampling_rate > 0):
+            raise ValueError(f"sampling_rate={sampling_rate!r} must be a positive number of Hz.")
+        if lead_names is not None and not _are_names(lead_names):
+            raise ValueError(f"lead_names must be a list of names, one per row of the signal, but is {lead_names!r}.")
+        factor = unit_factor(unit, self.amplitude_free)
+        if check_plausibility:
+            check_rate(sampling_rate)
+        # As the model expects them: leads and mV, but neither filtered nor resampled.
+        selected = [self._select(record, lead_names, factor) for record in self._as_records(signal)]
+        records = [
+            self.normalize_and_crop(
+                condition(record, sampling_rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free)
+            )
+            for record in selected
+        ]
+        if return_tensors is not None and len({record.shape for record in records}) > 1:
+            raise ValueError(
+                f"Records of different lengths make no tensor: {sorted({r.shape for r in records})}. Pass records of one "
+                "length, one at a time, or return_tensors=None."
+            )
+        if check_plausibility:
+            for record, values in zip(selected, records, strict=True):
+                self._check_plausible(record, values)
+        return BatchFeature({"input_values": records}, tensor_type=return_tensors)
+
+    def _as_records(self, signal: Any) -> list[np.ndarray]:
+        if not isinstance(signal, (list, tuple)):
+            signal = _as_array(signal)
+        elif signal and np.ndim(_as_array(signal[0])) == 1:
+            # One record as nested lists: rows are leads, of any kind that a record may have.
+            signal = _as_array([_as_array(row) for row in signal])
+        if getattr(signal, "ndim", 3) not in (2, 3):
+            raise ValueError(f"A record must be numbers of shape (leads, samples), but got {signal.dtype} {signal.shape}.")
+        records = [signal] if getattr(signal, "ndim", 3) == 2 else list(signal)
+        arrays = [_as_array(record) for record in records]
+        if not arrays:
+            raise ValueError("No record given: signal is empty.")
+        for array in arrays:
+            if array.ndim != 2 or array.dtype.kind not in "iuf" or not array.size:
+                raise ValueError(f"A record must be numbers of shape (leads, samples), but got {array.dtype} {array.shape}.")
+        return arrays
+
+    def _select(self, signal: np.ndarray, lead_names: Sequence[str] | None, factor: float) -> np.ndarray:
+        if lead_names is None and signal.shape[0] != len(self.lead_names):
+            hint = " It looks transposed." if signal.shape[1] == len(self.lead_names) else ""
+            raise ValueError(
+                f"The record has {signal.shape[0]} leads of {signal.shape[1]} samples, expected (leads, samples) with the "
+                f"{len(self.lead_names)} leads {', '.join(self.lead_names)}; pass lead_names for another order or set." + hint
+            )
+        with np.errstate(over="ignore"):  # infinite values are refused
+            signal = signal.astype(np.float32) * np.float32(factor)
+        return select_leads(signal, self.lead_names if lead_names is None else lead_names, self.lead_names)
+
+    def _check_plausible(self, signal: np.ndarray, input_values: np.ndarray) -> None:
+        """`signal` in mV as it was given, and what was made of it: see `plausibility_ecg_jepa`."""
+        flat = check_plausible(signal, self.lead_names, any_amplitude=self.amplitude_free)
+        if flat:
+            logger.warning(
+                f"Leads {', '.join(flat)} of a record do not change, or hardly beside the others: was an electrode off?"
+            )
+        values = input_values if input_values.ndim == 2 else np.concatenate(list(input_values), axis=1)
+        check_normalized(values)
+        if self.clip is not None:
+            check_clipped(np.abs(values) >= self.clip, self.lead_names, f"{self.clip:g} standard deviations of training records")
+
+    def normalize_and_crop(self, signal: np.ndarray) -> np.ndarray:
+        """
+        The last steps alone, for records that are already conditioned, as those of prepared databases are.
+
+        Args:
+            signal: (leads, samples) in mV or amplitude-free, with the model's leads and sampling rate.
+
+        Returns:
+            (leads, samples) or, if the extractor crops, (crops, leads, samples), float32.
+        """
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
+        normalized = normalize(signal.astype(np.float32, copy=False), mean, std, self.clip)
+        return self._whole_patches(normalized) if self.crop_duration is None else self._crops(normalized)
+
+    def _whole_patches(self, signal: np.ndarray) -> np.ndarray:
+        samples = signal.shape[1]
+        whole = samples - samples % self.patch_size
+        if whole == 0:
+            raise ValueError(
+                f"The record has {samples} samples at {self.sampling_rate} Hz, fewer than one patch of {self.patch_size}."
+            )
+        if self.crop_duration is None and whole > self.signal_length:
+            raise ValueError(
+                f"The record has {samples} samples at {self.sampling_rate} Hz, but the model takes at most "
+                f"{self.signal_length}: crop it, or set crop_duration and crop_stride of the feature extractor."
+            )
+        if whole < samples:
+            logger.warning_once(f"A record's last {samples - whole} samples fill no patch of {self.patch_size} and are left out.")
+        return signal[:, :whole]
+
+    def _crops(self, signal: np.ndarray) -> np.ndarray:
+        assert self.crop_duration is not None
+        assert self.crop_stride is not None
+        length = round(self.crop_duration * self.sampling_rate)
+        stride = max(1, round(self.crop_stride * self.sampling_rate))
+        if signal.shape[1] < length:
+            signal = self._whole_patches(signal)
+        return cut_crops(signal, length, stride)
+
+
+def _are_names(value: Any) -> bool:
+    """Whether these are several texts in an order: not one, whose letters would be taken for leads, and no set."""
+    ordered = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return (ordered or isinstance(value, np.ndarray)) and all(isinstance(name, str) for name in value)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether this is a number that is neither NaN nor infinite."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _as_array(signal: Any) -> np.ndarray:
+    """As an array. Raises `TypeError` or `ValueError` for what is none, and for what an array would lose."""
+    if isinstance(signal, np.ma.MaskedArray):
+        raise TypeError("A masked array would lose its mask: pass signal.filled(np.nan), with NaN where nothing was recorded.")
+    try:
+        if isinstance(signal, torch.Tensor):
+            signal = signal.detach().cpu()
+            signal = signal.float() if signal.dtype == torch.bfloat16 else signal
+        return np.asarray(signal)
+    except Exception as error:  # whatever the object's own conversion raises
+        raise ValueError(
+            f"A record must be numbers of shape (leads, samples), but {type(signal).__name__} makes no array: {error}"
+        ) from error
+
+
+__all__ = ["EcgJepaFeatureExtractor"]

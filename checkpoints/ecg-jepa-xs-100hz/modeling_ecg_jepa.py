@@ -1,0 +1,783 @@
+"""ECG-JEPA models: the encoder, its pre-training pair with predictor, and a classifier."""
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_ecg_jepa import EcgJepaConfig
+
+# In bfloat16 on a CPU, plain attention takes half to two thirds of the time of PyTorch's fused one (torch 2.13), and its weights
+# for this many tokens fit into memory with ease; 0 leaves the fused one to all.
+PLAIN_ATTENTION_TOKENS = 1024
+
+
+@dataclass
+class EcgJepaForPreTrainingOutput(ModelOutput):
+    """
+    Args:
+        loss: mean absolute error between `prediction` and `target`, a scalar.
+        prediction: predicted latents of the hidden patches, (batch, hidden patches, hidden_size).
+        target: the target encoder's latents of the same patches, same shape, without gradient.
+        hidden_states, attentions: the context encoder's, when asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    prediction: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def sinusoidal_positions(num_positions: int, width: int) -> torch.Tensor:
+    """Fixed 1-D positions, (num_positions, width): sine on even, cosine on odd channels, base 10000."""
+    frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
+    angles = torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+
+
+class MismatchedWeightsError(RuntimeError, ValueError):
+    """Weights have other shapes than their configuration says: a `RuntimeError`, as transformers raises, and a bad value."""
+
+
+def rotary_angles(positions: torch.Tensor, width: int, num_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Rotary positions (Su et al. 2021) for [`rotate`]: cosine and signed sine, (batch or 1, tokens, width) float32, of the angles
+    by which pairs of channels of queries and keys are turned, the same in every head. Positions (batch or 1, tokens); base 10000,
+    as for sinusoidal ones.
+    """
+    head_width = width // num_heads
+    frequencies = 10000.0 ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device=positions.device) / head_width)
+    angles = positions[..., None].float() * frequencies
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.cat([cosine, cosine] * num_heads, dim=-1), torch.cat([-sine, sine] * num_heads, dim=-1)
+
+
+def rotate(states: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], num_heads: int) -> torch.Tensor:
+    """Turn queries or keys (batch, tokens, width) by [`rotary_angles`]; a pair is a channel and the one half a head further."""
+    cosine, sine = (angles.to(states.dtype) for angles in rotation)
+    heads = states.unflatten(-1, (num_heads, -1))
+    # All heads at once, because a CPU multiplies long rows several times as fast as a head's.
+    return states * cosine + heads.roll(heads.shape[-1] // 2, dims=-1).flatten(-2) * sine
+
+
+def gather_patches(tokens: torch.Tensor, patch_indices: torch.Tensor) -> torch.Tensor:
+    """Pick patches (batch, kept) out of tokens (batch or 1, patches, width) -> (batch, kept, width)."""
+    index = patch_indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+    return tokens.expand(patch_indices.shape[0], -1, -1).gather(1, index)
+
+
+def check_patch_indices(name: str, indices: torch.Tensor, batch_size: int) -> None:
+    """Raise `ValueError` unless `indices` is a long tensor (batch_size, patches)."""
+    if indices.dim() != 2 or indices.shape[0] != batch_size or indices.dtype != torch.long:
+        raise ValueError(
+            f"{name} must hold patch indices, a long tensor of shape (batch={batch_size}, patches), but got "
+            f"{indices.dtype} of shape {tuple(indices.shape)}."
+        )
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain softmax attention over (batch, heads, tokens, head width); also returns the weights."""
+    weights = torch.matmul(query * scaling, key.transpose(2, 3))
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1).to(query.dtype)  # summed in float32 also in narrower types
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+def attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    rotation: tuple[torch.Tensor, torch.Tensor] | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    Multi-head attention through the implementation that the configuration names.
+
+    `query` (batch, queries, width), `key` and `value` (batch, keys, width) -> (batch, queries, width) and the weights,
+    or `None` where the implementation does not return any. `module` holds `config`, `num_heads` and `attention_dropout`;
+    `rotation` of [`rotary_angles`] turns queries and keys.
+    """
+    batch, num_queries, width = query.shape
+    if rotation is not None:
+        query, key = (rotate(states, rotation, module.num_heads) for states in (query, key))
+    query, key, value = (
+        x.view(batch, -1, module.num_heads, width // module.num_heads).transpose(1, 2) for x in (query, key, value)
+    )
+    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
+    kind = (module.config._attn_implementation, query.device.type, query.dtype)
+    if kind == ("sdpa", "cpu", torch.bfloat16) and key.shape[2] <= PLAIN_ATTENTION_TOKENS:
+        interface = eager_attention_forward
+    output, weights = interface(
+        module,
+        *(query, key, value),
+        None,
+        dropout=module.attention_dropout if module.training else 0.0,
+        scaling=(width // module.num_heads) ** -0.5,
+        **kwargs,
+    )
+    return output.reshape(batch, num_queries, width), weights
+
+
+class EcgJepaEmbeddings(nn.Module):
+    """Signal -> patch tokens with positions, the kept ones only, with the registers in front."""
+
+    position_embeddings: torch.Tensor
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__()
+        self.config = config
+        self.patch_projection = nn.Conv1d(
+            len(config.lead_names),
+            config.hidden_size,
+            kernel_size=config.patch_size,
+            stride=config.patch_size,
+            bias=config.use_bias,
+        )
+        self.register_tokens = (
+            nn.Parameter(torch.zeros(1, config.num_register_tokens, config.hidden_size)) if config.num_register_tokens else None
+        )
+        self.register_buffer(
+            "position_embeddings", sinusoidal_positions(config.num_patches, config.hidden_size), persistent=False
+        )
+
+    def forward(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, leads, samples) -> (batch, registers + kept patches, hidden_size)."""
+        self._check_input(input_values, patch_indices)
+        dtype = self.patch_projection.weight.dtype
+        # Under autocast the projection is bfloat16, but what layers add up stays in the weights' float32: content is small beside
+        # positions, and bfloat16 is coarse.
+        tokens = self.patch_projection(input_values.to(dtype)).transpose(1, 2).to(dtype)
+        if self.config.position_encoding == "sinusoidal":
+            tokens = tokens + self.position_embeddings[: tokens.shape[1]].to(tokens.dtype)
+        if patch_indices is not None:
+            tokens = gather_patches(tokens, patch_indices)
+        if self.register_tokens is not None:
+            registers = self.register_tokens.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+            tokens = torch.cat([registers, tokens], dim=1)
+        return tokens
+
+    def rotation(self, num_tokens: int, patch_indices: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What [`attend`] turns queries and keys by; `None` without rotary positions. Registers are not turned."""
+        if self.config.position_encoding != "rotary":
+            return None
+        registers = self.config.num_register_tokens
+        device = self.patch_projection.weight.device
+        positions = torch.arange(num_tokens - registers, device=device)[None] if patch_indices is None else patch_indices
+        positions = nn.functional.pad(positions, (registers, 0))  # angle 0: not turned
+        return rotary_angles(positions, self.config.hidden_size, self.config.num_attention_heads)
+
+    def _check_input(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None) -> None:
+        config = self.config
+        if input_values.dim() != 3 or input_values.shape[1] != len(config.lead_names):
+            raise ValueError(
+                f"input_values must be (batch, {len(config.lead_names)} leads, samples) with leads "
+                f"{', '.join(config.lead_names)}, but its shape is {tuple(input_values.shape)}. "
+                "EcgJepaFeatureExtractor brings records into this form."
+            )
+        samples = input_values.shape[2]
+        if samples == 0 or samples % config.patch_size or samples > config.signal_length:
+            raise ValueError(
+                f"input_values has {samples} samples, but the model takes 1 to {config.num_patches} whole patches of "
+                f"{config.patch_size} samples ({config.patch_size} to {config.signal_length} samples at "
+                f"{config.sampling_rate} Hz): crop the signal."
+            )
+        if patch_indices is not None:
+            check_patch_indices("patch_indices", patch_indices, input_values.shape[0])
+
+
+class EcgJepaResidualProjection(nn.Linear):
+    """
+    The last linear layer of a residual branch, initialised with a smaller standard deviation.
+
+    A class of its own because transformers only ever initialises modules of packages like this one that hold parameters
+    themselves: a block cannot do it for its children.
+    """
+
+
+class EcgJepaAttention(nn.Module):
+    """Self-attention with one fused projection to queries, keys and values."""
+
+    def __init__(self, config: EcgJepaConfig, width: int, num_heads: int):
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
+        self.projection = EcgJepaResidualProjection(width, width, bias=config.use_bias)
+
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, tokens, width) -> the same shape, and attention weights if the implementation returns them."""
+        query, key, value = self.qkv(hidden_states).chunk(3, dim=-1)
+        output, weights = attend(self, query, key, value, **kwargs)
+        return self.projection(output), weights
+
+
+class EcgJepaMLP(nn.Module):
+    """Two linear layers around the activation."""
+
+    def __init__(self, config: EcgJepaConfig, width: int):
+        super().__init__()
+        inner = int(width * config.mlp_ratio)
+        self.up_projection = nn.Linear(width, inner, bias=config.use_bias)
+        self.activation = ACT2FN[config.hidden_act]
+        self.down_projection = EcgJepaResidualProjection(inner, width, bias=config.use_bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, width) -> the same shape."""
+        return self.down_projection(self.activation(self.up_projection(hidden_states)))
+
+
+class EcgJepaLayerScale(nn.Module):
+    """A learned factor per channel on a residual branch."""
+
+    def __init__(self, config: EcgJepaConfig, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((width,), float(config.layerscale_value)))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, width) -> the same shape."""
+        return hidden_states * self.weight
+
+
+class EcgJepaLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer block, with LayerScale only in the encoder (as in the reference)."""
+
+    def __init__(self, config: EcgJepaConfig, width: int, num_heads: int, has_layerscale: bool = False):
+        super().__init__()
+
+        def layerscale() -> nn.Module:
+            return EcgJepaLayerScale(config, width) if has_layerscale else nn.Identity()
+
+        self.attention_norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
+        self.attention = EcgJepaAttention(config, width, num_heads)
+        self.attention_scale = layerscale()
+        self.mlp_norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
+        self.mlp = EcgJepaMLP(config, width)
+        self.mlp_scale = layerscale()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        """(batch, tokens, width) -> the same shape."""
+        attended, _ = self.attention(self.attention_norm(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.dropout(self.attention_scale(attended))
+        return hidden_states + self.dropout(self.mlp_scale(self.mlp(self.mlp_norm(hidden_states))))
+
+
+class EcgJepaPredictor(nn.Module):
+    """Context tokens and the places of hidden patches -> predicted latents of the hidden patches."""
+
+    position_embeddings: torch.Tensor
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__()
+        self.config = config
+        width = config.pred_hidden_size
+        self.input_projection = nn.Linear(config.hidden_size, width, bias=config.use_bias)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.layers = nn.ModuleList(
+            EcgJepaLayer(config, width, config.pred_num_attention_heads) for _ in range(config.pred_num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
+        self.output_projection = nn.Linear(width, config.hidden_size, bias=config.use_bias)
+        self.register_buffer("position_embeddings", sinusoidal_positions(config.num_patches, width), persistent=False)
+
+    def forward(
+        self,
+        context: torch.Tensor,
+        context_mask: torch.Tensor,
+        target_mask: torch.Tensor,
+        with_context: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """
+        `context` (batch, K, hidden_size), masks (batch, K) and (batch, M) -> (batch, M, hidden_size), or `with_context` of the
+        visible patches as well and before the others, (batch, K + M, hidden_size).
+        """
+        context = self.input_projection(context).to(self.mask_token.dtype)
+        hidden = self.mask_token.expand(*target_mask.shape, -1)
+        hidden_states = torch.cat([context, hidden], dim=1)
+        places = torch.cat([context_mask, target_mask], dim=1)
+        if self.config.position_encoding == "rotary":
+            rotation = rotary_angles(places, self.config.pred_hidden_size, self.config.pred_num_attention_heads)
+            kwargs["rotation"] = rotation  # type: ignore[typeddict-unknown-key]
+        else:
+            hidden_states = hidden_states + gather_patches(self.position_embeddings[None].to(context.dtype), places)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        first = 0 if with_context else context.shape[1]
+        return self.output_projection(self.norm(hidden_states[:, first:]))
+
+
+class EcgJepaAttentivePooling(nn.Module):
+    """One learned query that looks at all tokens; heads as in the encoder."""
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.first_token = 0 if config.classifier_pool_registers else config.num_register_tokens
+        bias = config.qkv_bias if config.classifier_qkv_bias is None else config.classifier_qkv_bias
+        self.query_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=bias)
+        self.key_value = nn.Linear(config.hidden_size, 2 * config.hidden_size, bias=bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, tokens, hidden_size) -> pooled (batch, hidden_size) and attention weights, if the implementation has any."""
+        query = self.query(self.query_token.to(hidden_states.dtype)).expand(hidden_states.shape[0], -1, -1)
+        key, value = self.key_value(hidden_states[:, self.first_token :]).chunk(2, dim=-1)
+        pooled, weights = attend(self, query, key, value)
+        return pooled.squeeze(1), weights
+
+
+class EcgJepaLayerMix(nn.Module):
+    """A learned average of the last layers, equal shares at first (ELMo's, Peters et al. 2018)."""
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__()
+        self.layer_logits = nn.Parameter(torch.zeros(config.readout_layers))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, layers, tokens, hidden_size) -> (batch, tokens, hidden_size)."""
+        return torch.einsum("l,bltw->btw", self.layer_logits.softmax(dim=0).to(hidden_states.dtype), hidden_states)
+
+
+class EcgJepaPreTrainedModel(PreTrainedModel):
+    """Initialisation and abilities shared by the models."""
+
+    config: EcgJepaConfig
+    config_class = EcgJepaConfig
+    base_model_prefix = "ecg_jepa"
+    main_input_name = "input_values"
+    input_modalities = ("time",)  # type: ignore[assignment]  # a tuple in transformers' own models, too
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["EcgJepaEmbeddings", "EcgJepaLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": EcgJepaLayer, "attentions": EcgJepaAttention}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        As `PreTrainedModel.from_pretrained`, but damaged weights are errors that name where they are.
+
+        Raises:
+            ValueError: if the weights cannot be read, are not all finite, or lack parts: any of the encoder, or some but not all
+                of another network (an absent head is a new one). With `output_loading_info`, what is missing is in there instead.
+            MismatchedWeightsError: if they have other shapes than the configuration says.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        ignores_sizes = kwargs.pop("ignore_mismatched_sizes", False)
+        source = f"The weights in {pretrained_model_name_or_path} (model.safetensors)"
+        # Sizes that differ are reported below, with their names.
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        try:
+            loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(f"{source} cannot be read: {error}. The file is damaged or was not copied as a whole.") from error
+        model, info = loaded
+        if info["mismatched_keys"] and not ignores_sizes:
+            name, found, expected = min(info["mismatched_keys"])
+            raise MismatchedWeightsError(
+                f"{source} do not fit its config.json in {len(info['mismatched_keys'])} places, the first of them {name}: "
+                f"{tuple(found)} instead of {tuple(expected)}. For a head of another size, pass ignore_mismatched_sizes=True."
+            )
+        # Who asks what is missing judges for themselves.
+        model._check_loaded(source, () if wants_info else info["missing_keys"])
+        return (model, info) if wants_info else model
+
+    def _check_loaded(self, source: str, missing: Iterable[str]) -> None:
+        """Raise `ValueError` if weights lack what they may not lack, or are not finite; `source` begins the message."""
+        missing = set(missing)
+
+        def network(name: str) -> str:
+            return name.partition(".")[0] if hasattr(self, self.base_model_prefix) else self.base_model_prefix
+
+        names = [name for name, _ in self.named_parameters()]
+        incomplete = {network(name) for name in names if network(name) == self.base_model_prefix or name not in missing}
+        lacking = sorted(name for name in missing if network(name) in incomplete)
+        if lacking:
+            raise ValueError(
+                f"{source} lack {len(lacking)} of {type(self).__name__}, the first of them "
+                f"{', '.join(lacking[:3])}: they are incomplete or belong to another config.json."
+            )
+        for name, parameter in self.named_parameters():
+            if not parameter.is_meta and not bool(parameter.isfinite().all()):
+                raise ValueError(f"{source} have NaN or infinite values in {name}.")
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """
+        As `PreTrainedModel.save_pretrained`; the code goes along, so that the directory works without this package. `AutoModel`
+        reads the encoder of it, whatever is saved.
+        """
+        # transformers adds the class that it saves.
+        self.config.auto_map = {"AutoModel": f"{__name__.rpartition('.')[2]}.{EcgJepaModel.__name__}"}
+        super().save_pretrained(save_directory, *args, **kwargs)
+        for weights in Path(save_directory).glob("*.safetensors"):
+            # safetensors writes for the owner alone; configuration and weights are for the same readers.
+            shutil.copymode(Path(save_directory, "config.json"), weights)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Only functions of transformers.initialization: they leave alone what from_pretrained has loaded.
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Linear, nn.Conv1d)):
+            # The encoder's depth counts in both networks, as in the reference.
+            depth_factor = (2 * self.config.num_hidden_layers) ** -0.5
+            residual = isinstance(module, EcgJepaResidualProjection)
+            init.trunc_normal_(module.weight, std=std * depth_factor if residual else std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, EcgJepaLayerScale):
+            init.constant_(module.weight, float(self.config.layerscale_value))
+        elif isinstance(module, EcgJepaEmbeddings):
+            if module.register_tokens is not None:
+                init.trunc_normal_(module.register_tokens, std=std)
+        elif isinstance(module, EcgJepaPredictor):
+            init.trunc_normal_(module.mask_token, std=std)
+        elif isinstance(module, EcgJepaAttentivePooling):
+            init.trunc_normal_(module.query_token, std=std)
+        elif isinstance(module, EcgJepaLayerMix):
+            init.zeros_(module.layer_logits)
+        if isinstance(module, (EcgJepaEmbeddings, EcgJepaPredictor)):
+            # from_pretrained builds on the meta device, where a buffer that is not saved has no values.
+            init.copy_(module.position_embeddings, sinusoidal_positions(*module.position_embeddings.shape))
+
+
+class EcgJepaModel(EcgJepaPreTrainedModel):
+    """
+    One ECG-JEPA encoder.
+
+    Loaded from any checkpoint of this package it is the encoder meant for use (in pre-training: the target encoder).
+    """
+
+    # The rest of a pre-training or classifier checkpoint is of no use here, and no reason to warn.
+    _keys_to_ignore_on_load_unexpected = [r"^(context_encoder|predictor|mixing|pooling|classifier)\."]
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__(config)
+        self.embeddings = EcgJepaEmbeddings(config)
+        self.layers = nn.ModuleList(
+            EcgJepaLayer(config, config.hidden_size, config.num_attention_heads, bool(config.layerscale_value))
+            for _ in range(config.num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.norm_bias)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch projection."""
+        return self.embeddings.patch_projection
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        patch_indices: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        Args:
+            input_values (`torch.Tensor` of shape `(batch, leads, samples)`):
+                Normalised signals, leads in the order of `config.lead_names`, any whole number of patches up to
+                `config.signal_length` samples at `config.sampling_rate` Hz.
+            patch_indices (`torch.LongTensor` of shape `(batch, kept)`, *optional*):
+                Encode these patches only; the others do not enter the network.
+
+        Returns:
+            `last_hidden_state` (batch, registers + patches, hidden_size), registers first, and `pooler_output`
+            (batch, hidden_size), the mean over patches.
+
+        Raises:
+            ValueError: for a wrong number of leads, or a length that is no whole number of patches or too long.
+        """
+        hidden_states = self.layer_outputs(input_values, patch_indices, **kwargs)[0]
+        pooled = hidden_states[:, self.config.num_register_tokens :].mean(dim=1)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+    def layer_outputs(
+        self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None, num_layers: int = 1, **kwargs: Any
+    ) -> list[torch.Tensor]:
+        """
+        The outputs of the last `num_layers` layers, the very last one last, each through the final norm; of each the shape and
+        arguments as for [`~EcgJepaModel.forward`].
+        """
+        hidden_states = self.embeddings(input_values, patch_indices)
+        rotation = self.embeddings.rotation(hidden_states.shape[1], patch_indices)
+        outputs = deque([hidden_states], maxlen=num_layers)
+        for layer in self.layers:
+            outputs.append(layer(outputs[-1], rotation=rotation, **kwargs))
+        return [self.norm(hidden_states) for hidden_states in outputs]
+
+
+class EcgJepaContextEncoder(EcgJepaModel):
+    """The encoder that is trained and sees visible patches only; a class of its own, so as not to be taken for the one to use."""
+
+
+class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
+    """
+    Context encoder, predictor and target encoder.
+
+    `.ecg_jepa` is the target encoder, an exponential moving average of `.context_encoder` that never takes gradients; a
+    training loop calls [`~EcgJepaForPreTraining.update_target_encoder`] once per optimiser step.
+    """
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__(config)
+        self.context_encoder = EcgJepaContextEncoder(config)
+        self.predictor = EcgJepaPredictor(config)
+        self.ecg_jepa = EcgJepaModel(config)
+        self.post_init()
+        self._freeze_target_encoder()
+
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        """Initialise what no checkpoint brought; both encoders start equal."""
+        super().initialize_weights()
+        for target, context in zip(self.ecg_jepa.parameters(), self.context_encoder.parameters(), strict=True):
+            # A checkpoint may hold the target encoder alone: then the context encoder starts from it.
+            if getattr(target, "_is_hf_initialized", False):
+                init.copy_(context, target)
+            else:
+                init.copy_(target, context)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, which forgets that the target encoder is frozen: freeze it again."""
+        result = super().from_pretrained(*args, **kwargs)
+        model = result[0] if isinstance(result, tuple) else result
+        model._freeze_target_encoder()
+        return result
+
+    def _freeze_target_encoder(self) -> None:
+        self.ecg_jepa.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "EcgJepaForPreTraining":
+        """Training mode for context encoder and predictor; the target encoder stays in evaluation mode (no dropout)."""
+        super().train(mode)
+        self.ecg_jepa.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch projection of the target encoder."""
+        return self.ecg_jepa.get_input_embeddings()
+
+    @torch.no_grad()
+    def update_target_encoder(self, momentum: float) -> None:
+        """
+        One EMA step: target = momentum * target + (1 - momentum) * context.
+
+        The reference does this at the start of every forward; once after every optimiser step is the same training
+        without gradient accumulation, and the intended one with it.
+        """
+        targets = [parameter.data for parameter in self.ecg_jepa.parameters()]
+        sources = [parameter.data for parameter in self.context_encoder.parameters()]
+        torch._foreach_lerp_(targets, sources, 1.0 - momentum)
+
+    def without_registers(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Tokens of an encoder (batch, registers + patches, hidden_size) -> those of patches."""
+        return hidden_states[:, self.config.num_register_tokens :]
+
+    @torch.no_grad()
+    def encode_targets(self, input_values: torch.Tensor, num_layers: int = 1) -> list[torch.Tensor]:
+        """
+        What the target encoder makes of all patches of signals (batch, leads, samples): the outputs of its last `num_layers`
+        layers, each through the final norm, (batch, patches, hidden_size), the very last one last.
+        """
+        return [self.without_registers(output) for output in self.ecg_jepa.layer_outputs(input_values, num_layers=num_layers)]
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        context_mask: torch.Tensor,
+        target_mask: torch.Tensor,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> EcgJepaForPreTrainingOutput:
+        r"""
+        Args:
+            input_values (`torch.Tensor` of shape `(batch, leads, samples)`): Normalised signals.
+            context_mask (`torch.LongTensor` of shape `(batch, K)`): Indices of the visible patches.
+            target_mask (`torch.LongTensor` of shape `(batch, M)`): Indices of the hidden patches to predict.
+
+        Returns:
+            [`EcgJepaForPreTrainingOutput`] with the L1 `loss`, `prediction` and `target` (batch, M, hidden_size).
+        """
+        check_patch_indices("context_mask", context_mask, input_values.shape[0])
+        check_patch_indices("target_mask", target_mask, input_values.shape[0])
+        target = gather_patches(self.encode_targets(input_values)[0], target_mask)
+        context = self.context_encoder(input_values, patch_indices=context_mask, **kwargs)
+        prediction = self.predictor(self.without_registers(context.last_hidden_state), context_mask, target_mask)
+        return EcgJepaForPreTrainingOutput(
+            loss=nn.functional.l1_loss(prediction.float(), target.float()),
+            prediction=prediction,
+            target=target,
+            hidden_states=context.hidden_states,
+            attentions=context.attentions,
+        )
+
+
+class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
+    """ECG-JEPA encoder with a classifier over its tokens (see `config.classifier_pooling`)."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^context_encoder\.", r"^predictor\."]
+
+    def __init__(self, config: EcgJepaConfig):
+        super().__init__(config)
+        self.num_labels: int = config.num_labels or 2
+        self.ecg_jepa = EcgJepaModel(config)
+        self.mixing = EcgJepaLayerMix(config) if config.readout_layers > 1 else None
+        self.pooling = EcgJepaAttentivePooling(config) if config.classifier_pooling == "attentive" else None
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        bias = config.use_bias if config.classifier_bias is None else config.classifier_bias
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels, bias=bias)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch projection of the encoder."""
+        return self.ecg_jepa.get_input_embeddings()
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As for the other models; `pipeline("ecg-classification")` works with the directory as well."""
+        # Also what makes transformers copy that file.
+        from .pipeline_ecg_jepa import EcgClassificationPipeline
+
+        implementation = f"{EcgClassificationPipeline.__module__.rpartition('.')[2]}.{EcgClassificationPipeline.__name__}"
+        pipelines = {"ecg-classification": {"impl": implementation, "pt": ["AutoModelForSequenceClassification"]}}
+        self.config.custom_pipelines = pipelines
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            del self.config.custom_pipelines
+
+    def reset_classifier(self, num_labels: int | None = None, id2label: dict[int, str] | None = None) -> None:
+        """
+        A new, untrained head (classifier and attentive pooling) for another set of labels; the encoder stays as it is.
+
+        Args:
+            num_labels: number of labels; may be left out if `id2label` is given.
+            id2label: index -> name of each label; default: `LABEL_0`, `LABEL_1`, ...
+
+        Raises:
+            ValueError: if neither is given, or they contradict each other.
+        """
+        count = len(id2label) if num_labels is None and id2label is not None else num_labels
+        if not count or count < 1:
+            raise ValueError("Give num_labels (at least 1) or id2label for the new classifier.")
+        names = {index: f"LABEL_{index}" for index in range(count)} if id2label is None else dict(id2label)
+        if sorted(names) != list(range(count)):
+            raise ValueError(f"id2label must name every label from 0 to {count - 1} once, but has {sorted(names)}.")
+        self.num_labels = count
+        self.config.id2label = names
+        self.config.label2id = {name: index for index, name in names.items()}
+        old = self.classifier
+        self.classifier = nn.Linear(old.in_features, count, bias=old.bias is not None).to(old.weight)
+        for module in (self.classifier, *(self.pooling.modules() if self.pooling is not None else ())):
+            for parameter in module.parameters(recurse=False):
+                parameter._is_hf_initialized = False  # or initialisation would leave what was loaded
+            self._init_weights(module)
+
+    def encode(self, input_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """
+        What the head sees of signals (batch, leads, samples): tokens (batch, registers + patches, hidden_size), or with
+        `readout_layers` those of each layer, (batch, layers, registers + patches, hidden_size).
+        """
+        if self.mixing is None:
+            return self.ecg_jepa.layer_outputs(input_values, **kwargs)[0]
+        return torch.stack(self.ecg_jepa.layer_outputs(input_values, num_layers=self.config.readout_layers, **kwargs), dim=1)
+
+    def mix_layers(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """What [`~EcgJepaForSequenceClassification.encode`] returns -> tokens (batch, registers + patches, hidden_size)."""
+        return hidden_states if self.mixing is None else self.mixing(hidden_states)
+
+    def classify_tokens(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The head alone: what [`~EcgJepaForSequenceClassification.encode`] returns -> logits (batch, labels)."""
+        hidden_states = self.mix_layers(hidden_states)
+        if self.pooling is not None:
+            pooled, _ = self.pooling(hidden_states)
+        elif self.config.classifier_pooling == "register":
+            pooled = hidden_states[:, 0]
+        else:
+            pooled = hidden_states[:, self.config.num_register_tokens :].mean(dim=1)
+        return self.classifier(self.dropout(pooled))
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SequenceClassifierOutput:
+        r"""
+        Args:
+            input_values (`torch.Tensor` of shape `(batch, leads, samples)` or `(batch, crops, leads, samples)`):
+                Normalised signals; logits are averaged over crops.
+            labels (`torch.Tensor`, *optional*): For `problem_type="multi_label_classification"` floats of shape
+                `(batch, num_labels)`, for `"single_label_classification"` class indices of shape `(batch,)`.
+
+        Returns:
+            `SequenceClassifierOutput` with `logits` (batch, num_labels) and, given labels, the `loss`.
+        """
+        num_crops = input_values.shape[1] if input_values.dim() == 4 else 1
+        if input_values.dim() == 4:
+            input_values = input_values.flatten(0, 1)
+        logits = self.classify_tokens(self.encode(input_values, **kwargs))
+        logits = logits.view(-1, num_crops, self.num_labels).mean(dim=1)
+        return SequenceClassifierOutput(loss=None if labels is None else self._loss(logits, labels), logits=logits)
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.config.problem_type == "multi_label_classification" and labels.shape != logits.shape:
+            raise ValueError(
+                f"labels must be one 0 or 1 per class, of shape {tuple(logits.shape)}, but got {tuple(labels.shape)}."
+            )
+        return self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+
+
+__all__ = [
+    "EcgJepaForPreTraining",
+    "EcgJepaForPreTrainingOutput",
+    "EcgJepaForSequenceClassification",
+    "EcgJepaModel",
+    "EcgJepaPreTrainedModel",
+]
