@@ -278,6 +278,9 @@ def test_a_pretraining_run_and_what_is_no_runs_are_left_alone(finetune, tmp_path
         with pytest.raises(SystemExit, match=r"holds files that are no run's .README\.md"):
             finetune("linear", tmp_path / "mine", "--task", "rhythm", *flags)
     assert (tmp_path / "mine" / "README.md").read_text() == "mine"
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "not_scored.json").write_text("{}")  # of a sweep, which tries again
+    finetune("linear", tmp_path / "failed", "--task", "rhythm")
 
 
 @pytest.mark.parametrize("name", ["a$\\bad$", "x" * 300, "a|b\n| c |", "心房"])

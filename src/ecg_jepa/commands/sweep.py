@@ -11,8 +11,9 @@ from ..common.hardware import use_all_cores
 from ..common.logs import progress_bar
 from ..common.run_directory import own_directory
 from ..common.signals import end_with_launcher
+from ..finetuning.run import FAILURE_FILE
 from ..finetuning.sweep import SweepSettings, plan
-from ..finetuning.sweep_folder import FAILURE_FILE, SweepFolder, check_sources, write_failure
+from ..finetuning.sweep_folder import SweepFolder, check_sources, write_failure
 from .finetune import train_and_export
 
 logger = logging.getLogger(__name__)

@@ -19,8 +19,10 @@ from .task_data import LabelBudget, TaskData
 
 PLOTS_DIR = "plots"
 
+FAILURE_FILE = "not_scored.json"  # of a sweep, beside a run that it could not score
+
 # What a run writes, in patterns; a folder may hold other files, which are none of its business.
-WRITTEN = ("training_info.json", METRICS_FILE, PREDICTIONS_FILE, "not_scored.json", f"{PLOTS_DIR}/*.png", *MODEL_FILES)
+WRITTEN = ("training_info.json", METRICS_FILE, PREDICTIONS_FILE, FAILURE_FILE, f"{PLOTS_DIR}/*.png", *MODEL_FILES)
 
 
 @dataclass
@@ -58,7 +60,7 @@ def check_directory(settings: ProtocolSettings) -> None:
         raise FileExistsError(f"{directory} holds a model that is no classifier: choose another --output_dir.")
     if Path(settings.model_name_or_path).is_dir() and Path(settings.model_name_or_path).resolve() == directory.resolve():
         raise FileExistsError(f"{directory} holds the weights to start from: choose another --output_dir.")
-    check_own(directory, WRITTEN)
+    check_own(directory, [name for name in WRITTEN if name != FAILURE_FILE])  # with that note alone, it is tried again
 
 
 def load_task(settings: ProtocolSettings) -> TaskData:

@@ -11,11 +11,9 @@ from ..data.records import find_database
 from ..evaluation.results import METRICS_FILE
 from .encoders import find_start
 from .protocols import ProtocolSettings
-from .run import load_task
+from .run import FAILURE_FILE, load_task
 from .sweep import SweepSettings
 from .task_data import TaskData
-
-FAILURE_FILE = "not_scored.json"
 
 
 @dataclass(frozen=True)
