@@ -322,13 +322,14 @@ def test_a_finished_run_that_is_started_again_says_so(pretrain, finished_run, tm
 def poison(monkeypatch):
     """Make the gradients of some forwards, counted from 0, not finite."""
 
-    def plant(forwards):
+    def plant(forwards, latents=False):
         forward, calls = Jepa.forward, itertools.count()
 
         def poisoned(self, *args, **drawn):
             output = forward(self, *args, **drawn)
             if next(calls) in forwards:
                 output.loss = output.loss * float("nan")
+                output.latents = output.latents * float("nan") if latents else output.latents
             return output
 
         monkeypatch.setattr(Jepa, "forward", poisoned)
@@ -360,13 +361,19 @@ def test_many_steps_that_are_not_finite_end_the_run(pretrain, poison, tmp_path):
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
-def test_what_ends_with_skipped_steps_is_not_exported(pretrain, poison, tmp_path):
-    poison(range(3, 6))
-    with pytest.raises(SystemExit, match="not finite in the last 3 steps: nothing is exported"):
+def test_what_ends_broken_is_not_exported(pretrain, poison, tmp_path):
+    poison(range(3, 6), latents=True)
+    with pytest.raises(SystemExit, match="not finite in the last 3 steps, nor what the encoder computes: nothing is exported"):
         pretrain(tmp_path, "--save_steps", 1, "--save_total_limit", 2)
     assert not (tmp_path / "model.safetensors").exists()
     # Those of before the first of them are kept, not ones that may be as broken.
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+
+
+def test_a_last_step_that_is_skipped_costs_no_run(pretrain, poison, tmp_path):
+    poison({5})
+    pretrain(tmp_path, "--save_steps", 1)
+    assert json.loads((tmp_path / "training_info.json").read_text())["skipped_steps"] == 1
 
 
 def test_skipped_steps_are_counted_over_interruptions(pretrain, poison, tmp_path):

@@ -192,6 +192,7 @@ class Monitor:
         self.bar = progress_bar(total=max_steps, initial=start, unit="step")
         self.losses: list[torch.Tensor] = []
         self.skipped = self.skipped_in_a_row = 0
+        self.latents_are_finite = True
         self.diverged = False
         self.num_records = 0
         self.logged_step = start
@@ -255,6 +256,8 @@ class Monitor:
             self._write({"step": 0, **collapse_measures(latents)})
         if loss is not None:
             self.losses.append(loss.detach())
+        else:
+            self.latents_are_finite = bool(torch.isfinite(latents).all())
         self.num_records += num_records
         self.bar.update(step + 1 - self.bar.n)
 
@@ -351,13 +354,14 @@ class Monitor:
         End the progress bar, and say whether the run was healthy.
 
         Raises:
-            FloatingPointError: if its last steps were skipped: what it ends with may compute nothing finite.
+            FloatingPointError: if its last steps were skipped, and the last latents are not finite either: weights can be finite
+                and yet too large to compute with.
         """
         self.bar.close()
-        if self.skipped_in_a_row:
+        if self.skipped_in_a_row and not self.latents_are_finite:
             raise FloatingPointError(
-                f"Gradients were not finite in the last {self.skipped_in_a_row} steps: nothing is exported. Resume from a "
-                "checkpoint of before with a lower learning rate (--allow_changes)."
+                f"Gradients were not finite in the last {self.skipped_in_a_row} steps, nor what the encoder computes: nothing is "
+                "exported. Resume from a checkpoint of before with a lower learning rate (--allow_changes)."
             )
         for sentence in (self.signs[_EVAL] or self.signs[""]).values():
             logger.warning(f"The run ends with a sign of collapse. {sentence} docs/recipe.md says what helps.")
