@@ -298,12 +298,13 @@ def _check_signal_files(path: Path, header: Any) -> None:
     Signal files must be there and as long as the header says; wfdb reads the beginning of a longer one in silence.
     """
     for name in dict.fromkeys(header.file_name):
-        size = plain_file_size(path, _signal_file(path, name), "missing signal file", at_most=4 * MAX_VALUES)
         signals = [index for index, other in enumerate(header.file_name) if other == name]
-        if header.sig_len is None or any(header.fmt[index] not in _SAMPLE_BYTES for index in signals):
-            # A length that is not stated, and packed formats, which take a byte and a half or less: left to wfdb.
-            plain_file_size(path, _signal_file(path, name), "missing signal file", at_most=MAX_VALUES)
-            continue
+        is_told = header.sig_len is not None and all(header.fmt[index] in _SAMPLE_BYTES for index in signals)
+        # Samples take at most four bytes where the header tells how many there are, and else, in packed formats, one or more.
+        at_most = (4 if is_told else 1) * MAX_VALUES
+        size = plain_file_size(path, _signal_file(path, name), "missing signal file", at_most)
+        if not is_told:
+            continue  # a length that is not stated, and packed formats: left to wfdb
         frame = sum(_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
         _check_size(path, name, size, (header.byte_offset[signals[0]] or 0) + frame * header.sig_len)
     check_record_size(path, header.n_sig, header.sig_len or 0)

@@ -10,6 +10,7 @@ from torch import nn
 from .schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
 
 __all__ = [
+    "MOST_SKIPPED_IN_A_ROW",
     "cosine_schedule",
     "gradient_norm",
     "linear_schedule",
@@ -17,6 +18,9 @@ __all__ = [
     "set_schedules",
     "warmup_cosine_schedule",
 ]
+
+# Steps whose gradients are not finite are skipped; fewer in a row than these may be the fault of a record or two.
+MOST_SKIPPED_IN_A_ROW = 10
 
 
 def parameter_groups(modules: Iterable[nn.Module]) -> list[dict]:

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from ..common.logs import duration, progress_bar
-from ..common.optimization import gradient_norm, parameter_groups, set_schedules
+from ..common.optimization import MOST_SKIPPED_IN_A_ROW, gradient_norm, parameter_groups, set_schedules
 from ..evaluation.metrics import macro_auroc
 from ..evaluation.results import Predictions
 from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
@@ -20,9 +20,6 @@ from .protocols import ProtocolSettings
 from .task_data import TaskData
 
 logger = logging.getLogger(__name__)
-
-# Steps in a row whose gradients are not finite: fewer may be the fault of a record or two.
-_SKIPPED_AT_MOST = 10
 
 
 @dataclass
@@ -120,7 +117,7 @@ class Progress:
         self.skipped_in_a_row = 0 if torch.isfinite(norm) else self.skipped_in_a_row + 1
         if self.skipped_in_a_row:
             logger.warning(f"step {step + 1}/{self.run.settings.max_steps}: gradients are not finite, the step is skipped.")
-        if self.skipped_in_a_row >= _SKIPPED_AT_MOST:
+        if self.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
             raise FloatingPointError(
                 f"Gradients were not finite in {self.skipped_in_a_row} steps in a row, to step {step + 1}: lower the learning "
                 "rate, or use --mixed_precision no to see whether precision is the cause."

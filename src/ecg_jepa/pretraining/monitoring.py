@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from ..common.json_lines import JsonLines, read_lines
 from ..common.logs import duration, progress_bar
+from ..common.optimization import MOST_SKIPPED_IN_A_ROW
 from ..common.processes import on_main_process
 from .objective import StepOutput
 
@@ -32,9 +33,7 @@ _MEASURES = (
 # A loss that is so many times what it was at first does not come back by itself.
 _DIVERGED = 2.0
 
-# Steps in a row whose gradients are not finite: fewer may be the fault of a record or two.
-_SKIPPED_AT_MOST = 10
-_NAMES_SHOWN = 8
+_NAMES_SHOWN = 8  # of the records of a step that is skipped
 
 # More of the variance than this is position: what is in a patch no longer shows in its token.
 _ONLY_POSITION = 0.999
@@ -239,7 +238,7 @@ class Monitor:
         logger.warning(f"step {step + 1}/{self.max_steps}: gradients are not finite, the step is skipped. Its records: {shown}")
         if self.accelerator.is_main_process:
             self.lines.append({"step": step + 1, "skipped": self.skipped, "records": names})
-        if self.skipped_in_a_row >= _SKIPPED_AT_MOST:
+        if self.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
             raise FloatingPointError(
                 f"Gradients were not finite in {self.skipped_in_a_row} steps in a row, to step {step + 1}: resume from the last "
                 "checkpoint with a lower learning rate, or with --mixed_precision no to see whether precision is the cause "
