@@ -79,6 +79,13 @@ def test_curves_of_the_most_frequent_classes_in_colour(task):
         assert all(labels_of(figure))
 
 
+def test_no_name_is_left_out_of_a_legend(task):
+    labels, scores = task
+    names = ["_hidden", *NAMES[1:]]
+    assert texts(plot_roc(labels, scores, names))[0].strip().startswith("_hidden:")
+    assert texts(plot_calibration(labels, scores.clip(0, 1), names))[1].strip() == "_hidden"
+
+
 def test_calibration_of_perfect_probabilities_lies_on_the_diagonal():
     rng = np.random.default_rng(0)
     probabilities = rng.random((20_000, 1))

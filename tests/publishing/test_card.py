@@ -99,14 +99,23 @@ def test_text_from_data_stays_text(tmp_path, monkeypatch):
     )
     write_model_card(
         *(tmp_path / "a.md", "t.jinja", "m"),
-        names=["a|b", "c\nd\n---", "CC BY-NC 4.0 (100% 'x')"],
+        names=[
+            "a|b",
+            "c\nd\n---",
+            "*b* ~~s~~ _i_ st_depression __init__ 3:1",
+            "https://e.org www.e.org",
+            "CC BY-NC 4.0 (100% 'x')",
+        ],
         code="a`b",
         html="<script>alert(1)</script> [click](javascript:x) \\| &lt;",
         good=("A|[B]", "https://example.org/a?b=1#c"),
         bad=("C", "javascript:alert(1)"),
     )
     row, line = (tmp_path / "a.md").read_text().splitlines()[-2:]
-    assert row == "| a&#124;b | c d --- | CC BY-NC 4.0 (100% 'x') |"
+    assert row == (
+        "| a&#124;b | c d --- | &#42;b&#42; &#126;&#126;s&#126;&#126; &#95;i&#95; st_depression &#95;&#95;init&#95;&#95; 3:1 "
+        "| https&#58;//e.org www&#46;e.org | CC BY-NC 4.0 (100% 'x') |"
+    )
     assert line == (
         "`a&#96;b` &#60;script&#62;alert(1)&#60;/script&#62; &#91;click&#93;(javascript:x) &#92;&#124; &#38;lt; "
         "[A&#124;&#91;B&#93;](https://example.org/a?b=1#c) C none 1.5"

@@ -90,6 +90,16 @@ def test_resume_is_exact(pretrain, tmp_path, flags):
     assert_same_tensors(tmp_path / "whole/pretraining/model.safetensors", tmp_path / "resumed/pretraining/model.safetensors")
 
 
+def test_log_lines_of_a_resumed_run_average_the_same_steps(pretrain, tmp_path):
+    rarely = ("--logging_steps", 5)
+    pretrain(tmp_path / "whole", *rarely)
+    leave_as_if_killed(tmp_path / "whole", tmp_path / "resumed", 2)
+    pretrain(tmp_path / "resumed", *rarely, "--resume_from_checkpoint", "latest")
+    whole, resumed = ([(line["step"], line["loss"]) for line in metrics(tmp_path / run)] for run in ("whole", "resumed"))
+    assert [step for step, _ in whole] == [2, 4, 5, 6]  # one for each checkpoint, too
+    assert resumed == whole
+
+
 def test_the_loop_is_the_recipe(pretrain, prepared_dir, tmp_path):
     """Two steps of the script against the same steps written out by hand."""
     pretrain(tmp_path, "--max_steps", 2, "--warmup_steps", 1, "--mixed_precision", "no", "--seed", 7)

@@ -35,3 +35,8 @@ def new_figure(width: float, height: float, **layout: Any) -> tuple[Figure, Any]
     for axis in np.atleast_1d(axes).ravel():
         axis.set_prop_cycle(cycler(color=COLORS) + cycler(linestyle=styles))
     return figure, axes
+
+
+def in_legend(name: str) -> str:
+    """A name as the label of a curve: Matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name

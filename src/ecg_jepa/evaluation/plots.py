@@ -12,7 +12,7 @@ from matplotlib.ticker import MultipleLocator, PercentFormatter
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from ..common.figures import COLORS, new_figure
+from ..common.figures import COLORS, in_legend, new_figure
 from .metrics import auroc, average_precision
 
 _MAX_CURVES = len(COLORS)  # in colour, the classes with most records; the others are thin and grey
@@ -151,7 +151,7 @@ def _draw_curves(axis: Axes, labels: np.ndarray, class_names: list[str], values:
             axis.plot(*curve(column), color="0.8", linewidth=0.6, linestyle="-", zorder=1)
     for column in chosen:
         name = class_names[column]
-        axis.plot(*curve(column), linewidth=1.6, label=f"{name}: {values[name]:.3f}")
+        axis.plot(*curve(column), linewidth=1.6, label=in_legend(f"{name}: {values[name]:.3f}"))
     if len(chosen) < len(scorable):
         axis.plot([], [], color="0.8", linewidth=0.6, linestyle="-", label=f"{len(scorable) - len(chosen)} more classes")
 
@@ -163,7 +163,7 @@ def plot_calibration(labels: np.ndarray, probabilities: np.ndarray, class_names:
     scorable = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
     for column in _most_frequent(labels, scorable):
         observed, predicted = calibration_curve(labels[:, column], probabilities[:, column], n_bins=num_bins, strategy="quantile")
-        axis.plot(predicted, observed, marker="o", markersize=3, linewidth=1.4, label=class_names[column])
+        axis.plot(predicted, observed, marker="o", markersize=3, linewidth=1.4, label=in_legend(class_names[column]))
     axis.set(xlabel="predicted probability", ylabel="observed share of positives", title="Calibration")
     axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     figure.legend(fontsize=8, loc="outside right upper")
@@ -181,7 +181,9 @@ def plot_label_fractions(table: pd.DataFrame) -> Figure:
     for (model, protocol), rows in table.groupby(["model", "protocol"], sort=False):
         rows = rows.sort_values("label_fraction")
         errors = rows["auroc_std"].fillna(0.0)
-        axis.errorbar(rows["label_fraction"], rows["auroc"], yerr=errors, marker="o", capsize=3, label=f"{model}, {protocol}")
+        axis.errorbar(
+            rows["label_fraction"], rows["auroc"], yerr=errors, marker="o", capsize=3, label=in_legend(f"{model}, {protocol}")
+        )
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axis.set_xticks(sorted(table["label_fraction"].unique()))

@@ -143,7 +143,6 @@ def train(run: PretrainingRun) -> None:
                     output: StepOutput = network(input_values, **drawn)
                     accelerator.backward(output.loss / accumulation)
                 losses.append(output.loss.detach())
-            log_due = recipe.log_due(step)
             norm = gradient_norm(accelerator, network, recipe.max_grad_norm)
             usable = monitor.is_usable(step, norm, run.records_of)
             if usable:
@@ -151,8 +150,9 @@ def train(run: PretrainingRun) -> None:
                 objective.after_step(step)
             optimizer.zero_grad()
             monitor.update(step, torch.stack(losses).mean() if usable else None, recipe.batch_size * accumulation, output.latents)
-            if log_due and usable:
-                monitor.log(step, output, grad_norm=norm, learning_rate=recipe.learning_rate_at(step))
+            figures = {"grad_norm": norm, "learning_rate": recipe.learning_rate_at(step)}
+            if recipe.log_due(step) and usable:
+                monitor.log(step, output, **figures)
             is_last = step + 1 == recipe.max_steps
             asked = signals.agreed(also=bool(monitor.reason_to_stop))
             if recipe.evaluation_due(step) and (not asked or is_last):  # who is asked to stop may have little time
@@ -164,6 +164,8 @@ def train(run: PretrainingRun) -> None:
             written = False
             # While steps are skipped, something is broken: the checkpoints of before are worth more.
             if (asked or recipe.checkpoint_due(step)) and not monitor.skipped_in_a_row:
+                if monitor.losses:  # of steps of which no line tells yet: whoever resumes no longer has them
+                    monitor.log(step, output, **figures)
                 written = checkpoints.save(step + 1)
             if asked and not is_last:
                 end_early(accelerator, asked, step + 1, written)

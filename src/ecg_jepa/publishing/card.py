@@ -58,14 +58,18 @@ def write_model_card(
     ModelCard(content).save(path)
 
 
+# Of Markdown as the Hub renders it: underscores within words and single colons are none.
+_MARKUP = re.compile(r"[&<>|`\[\]\\*~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
+
+
 def _escape(value: Any) -> Any:
     """
     Text that a template puts onto a card, names of labels for example, as what it is and nothing else: it cannot end a row of a
-    table or a code span, open a link or an HTML element, or begin a line.
+    table or a code span, open a link or an HTML element, be set in italics or bold, or begin a line.
     """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return re.sub(r"[&<>|`\[\]\\]", lambda found: f"&#{ord(found[0])};", " ".join(value.split()))
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", " ".join(value.split()))
 
 
 def _link(name: str, page: str | None) -> Markup:
