@@ -554,21 +554,24 @@ class EcgJepaContextEncoder(EcgJepaModel):
     """The encoder that is trained and sees visible patches only; a class of its own, so as not to be taken for the one to use."""
 
 
-class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
+class EcgJepaEncoderPair(EcgJepaPreTrainedModel):
     """
-    Context encoder, predictor and target encoder.
+    An encoder that is trained and its moving average.
 
-    `.ecg_jepa` is the target encoder, an exponential moving average of `.context_encoder` that never takes gradients; a
-    training loop calls [`~EcgJepaForPreTraining.update_target_encoder`] once per optimiser step.
+    `.ecg_jepa` is an exponential moving average of `.context_encoder` that never takes gradients; a training loop calls
+    [`~EcgJepaEncoderPair.update_target_encoder`] once per optimiser step.
     """
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
         self.context_encoder = EcgJepaContextEncoder(config)
-        self.predictor = EcgJepaPredictor(config)
+        self._add_networks(config)
         self.ecg_jepa = EcgJepaModel(config)
         self.post_init()
         self._freeze_target_encoder()
+
+    def _add_networks(self, config: EcgJepaConfig) -> None:
+        """What is trained beside the encoder. The order of networks decides what a seed makes of each."""
 
     @torch.no_grad()
     def initialize_weights(self) -> None:
@@ -592,8 +595,8 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
     def _freeze_target_encoder(self) -> None:
         self.ecg_jepa.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "EcgJepaForPreTraining":
-        """Training mode for context encoder and predictor; the target encoder stays in evaluation mode (no dropout)."""
+    def train(self, mode: bool = True) -> "EcgJepaEncoderPair":
+        """Training mode for what is trained; the target encoder stays in evaluation mode (no dropout)."""
         super().train(mode)
         self.ecg_jepa.eval()
         return self
@@ -625,6 +628,13 @@ class EcgJepaForPreTraining(EcgJepaPreTrainedModel):
         layers, each through the final norm, (batch, patches, hidden_size), the very last one last.
         """
         return [self.without_registers(output) for output in self.ecg_jepa.layer_outputs(input_values, num_layers=num_layers)]
+
+
+class EcgJepaForPreTraining(EcgJepaEncoderPair):
+    """Context encoder, its moving average, which is the target encoder, and predictor."""
+
+    def _add_networks(self, config: EcgJepaConfig) -> None:
+        self.predictor = EcgJepaPredictor(config)
 
     @can_return_tuple
     def forward(
@@ -775,6 +785,7 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
 
 
 __all__ = [
+    "EcgJepaEncoderPair",
     "EcgJepaForPreTraining",
     "EcgJepaForPreTrainingOutput",
     "EcgJepaForSequenceClassification",

@@ -45,7 +45,6 @@ from ecg_jepa.evaluation.linear_probe import probe_scores
 from ecg_jepa.evaluation.metrics import macro_auroc
 from ecg_jepa.finetuning.task_data import TaskData
 from ecg_jepa.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
-from ecg_jepa.pretraining.flops import jepa_flops
 from ecg_jepa.pretraining.plots import PANELS
 from ecg_jepa.pretraining.recipe import JepaRecipe
 
@@ -133,6 +132,9 @@ RUNGS: dict[str, dict[str, Any]] = {
 # Untrained encoders are rungs, too: what of a gain is the architecture's, and what was learnt.
 UNTRAINED: dict[str, dict[str, Any]] = {"random": {}, "random-rotary": ROTARY}
 
+# Backward takes the products of forward twice: for inputs and for weights.
+_FORWARD_AND_BACKWARD = 3
+
 HEAD_STEPS, HEAD_BATCH, HEAD_LEARNING_RATE, HEAD_WEIGHT_DECAY = 300, 128, 1e-3, 0.1
 
 
@@ -169,8 +171,28 @@ def recipe_of(rung: str, seed: int, arguments: Arguments) -> JepaRecipe:
 
 
 def flops(recipe: JepaRecipe) -> float:
-    """Per record."""
-    return jepa_flops(recipe.model_config(100, True), recipe)
+    """
+    Floating-point operations per record and step: matrix products and attention, a multiplication and an addition counted as two.
+    """
+    config = recipe.model_config(100, True)
+    patches = config.num_patches
+    visible = patches * (recipe.min_keep_ratio + recipe.max_keep_ratio) / 2
+    width, narrow, registers = config.hidden_size, config.pred_hidden_size, config.num_register_tokens
+    per_patch = 2.0 * len(config.lead_names) * config.patch_size * width
+
+    def encoder(tokens: float) -> float:
+        return _layers(tokens + registers, width, config.num_hidden_layers, config.mlp_ratio) + patches * per_patch
+
+    predictor = _layers(patches, narrow, config.pred_num_hidden_layers, config.mlp_ratio) + 2.0 * patches * width * narrow
+    each_mask = encoder(visible) + predictor
+    return encoder(patches) + recipe.masks_per_record * _FORWARD_AND_BACKWARD * each_mask
+
+
+def _layers(tokens: float, width: int, depth: int, mlp_ratio: float) -> float:
+    """Forward through transformer layers."""
+    projections = 2.0 * tokens * width**2 * (4 + 2 * mlp_ratio)
+    attention = 4.0 * tokens**2 * width
+    return depth * (projections + attention)
 
 
 def flags(recipe: JepaRecipe) -> list[str]:

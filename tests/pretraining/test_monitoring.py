@@ -5,7 +5,6 @@ import torch
 from accelerate import Accelerator
 
 from ecg_jepa.pretraining.monitoring import Monitor, collapse_measures, last_metrics, signs_of_collapse, training_seconds
-from ecg_jepa.pretraining.objective import StepOutput
 
 LATENTS = torch.randn(8, 5, 16, generator=torch.Generator().manual_seed(5))
 
@@ -28,19 +27,20 @@ def test_standard_deviation_is_over_tokens():
     assert collapse_measures(3 * torch.randn(10, 1000, 8))["target_std"] == pytest.approx(3, rel=0.05)
 
 
-def output(**figures) -> StepOutput:
-    return StepOutput(loss=torch.tensor(0.0), latents=torch.randn(2, 5, 8), figures=figures)
+def latents() -> torch.Tensor:
+    return LATENTS
 
 
 def test_lines_average_the_steps_and_outlive_an_interruption(tmp_path):
     path = tmp_path / "metrics.jsonl"
     monitor = Monitor(Accelerator(cpu=True), path, 0, 10)
+    monitor.log_untrained(LATENTS, 1.5)
     for step, loss in enumerate((1.0, 3.0, 5.0)):
-        monitor.update(step, torch.tensor(loss), 8, LATENTS)
+        monitor.update(step, torch.tensor(loss), 8, latents)
         if step >= 1:
-            monitor.log(step, output(), learning_rate=0.1)
+            monitor.log(step, LATENTS, learning_rate=0.1)
     untrained, *lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert untrained == {"step": 0, **collapse_measures(LATENTS)}
+    assert untrained == {"step": 0, **collapse_measures(LATENTS), "gflop_per_record": 1.5}
     assert [(line["step"], line["loss"]) for line in lines] == [(2, 2.0), (3, 5.0)]
     assert lines[0]["learning_rate"] == 0.1
     assert lines[0]["records_per_second"] > 0
@@ -53,9 +53,9 @@ def test_lines_average_the_steps_and_outlive_an_interruption(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     monitor = Monitor(Accelerator(cpu=True), tmp_path / "metrics.jsonl", 0, 10)
-    monitor.update(0, torch.tensor(float("nan")), 8, LATENTS)
+    monitor.update(0, torch.tensor(float("nan")), 8, latents)
     with pytest.raises(FloatingPointError, match="nan after 1 steps"):
-        monitor.log(0, output())
+        monitor.log(0, LATENTS)
 
 
 def test_evaluations_have_lines_of_their_own_and_take_no_training_time(tmp_path, monkeypatch):
@@ -64,13 +64,13 @@ def test_evaluations_have_lines_of_their_own_and_take_no_training_time(tmp_path,
     path = tmp_path / "metrics.jsonl"
     monitor = Monitor(Accelerator(cpu=True), path, 0, 10)
     for step in range(2):
-        monitor.update(step, torch.tensor(1.0), 8, LATENTS)
+        monitor.update(step, torch.tensor(1.0), 8, latents)
         now += 2
         with monitor.paused():
             now += 50
             monitor.log_evaluation(step, {"loss": 0.5})
-    monitor.log(1, output(invariance=torch.tensor(0.25)))
-    lines = [json.loads(line) for line in path.read_text().splitlines()][1:]
+    monitor.log(1, LATENTS, invariance=torch.tensor(0.25))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[:2] == [{"step": 1, "eval_loss": 0.5}, {"step": 2, "eval_loss": 0.5}]
     assert lines[2]["seconds"] == training_seconds(path) == 4
     assert lines[2]["invariance"] == 0.25  # what an objective reports
@@ -82,10 +82,10 @@ def test_a_log_line_reads_like_one(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("time.perf_counter", lambda: now)
     monitor = Monitor(Accelerator(cpu=True), tmp_path / "metrics.jsonl", 0, 1000)
     for step in range(10):
-        monitor.update(step, torch.tensor(0.5), 64, LATENTS)
+        monitor.update(step, torch.tensor(0.5), 64, latents)
     now = 20.0
     with caplog.at_level("INFO", logger="ecg_jepa"):
-        monitor.log(9, StepOutput(torch.tensor(0.5), torch.zeros(4, 5, 8)), grad_norm=1.25)
+        monitor.log(9, torch.zeros(4, 5, 8), grad_norm=1.25)
     (line,) = caplog.messages
     shown = "target std 0.000, effective rank 1.0, position share 1.000, embedding std 0.000"
     assert line == (f"step 10/1000: loss 0.5000, gradient norm 1.25, {shown}, records/s 32, 33:00 to go")
@@ -130,9 +130,10 @@ def test_signs_of_collapse():
 def test_a_collapse_is_warned_of_when_it_shows_and_at_the_end(tmp_path, caplog):
     monitor = Monitor(Accelerator(cpu=True), tmp_path / "metrics.jsonl", 0, 10)
     for step, content in enumerate((1.0, 0.4, 0.4, 0.4)):
-        output = StepOutput(torch.tensor(0.5), tokens(3.0, content))
-        monitor.update(step, output.loss, 8, output.latents)
-        monitor.log(step, output)
+        if step == 0:
+            monitor.log_untrained(tokens(3.0, content), 1.5)
+        monitor.update(step, torch.tensor(0.5), 8, latents)
+        monitor.log(step, tokens(3.0, content))
     monitor.close()
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 2

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
+from ecg_jepa import EcgJepaModel
 from ecg_jepa.common.settings import option, settings
 from ecg_jepa.pretraining.objective import Objective, StepOutput
 from ecg_jepa.pretraining.objectives import OBJECTIVES
@@ -23,9 +23,10 @@ class PatchMeansRecipe(PretrainingRecipe):
 class PatchMeans(Objective[PatchMeansRecipe]):
     """Predict the mean of each patch and lead from a noisy record."""
 
+    summary = "pre-trained by predicting the means of patches"
+
     def __init__(self, config, recipe):
         super().__init__(config, recipe)
-        self.model = EcgJepaForSequenceClassification(config)
         self.decoder = torch.nn.Linear(config.hidden_size, len(config.lead_names))
 
     def draw(self, key, batch_size):
@@ -34,9 +35,9 @@ class PatchMeans(Objective[PatchMeansRecipe]):
 
     def forward(self, input_values, noise):
         means = input_values.unflatten(2, (-1, self.config.patch_size)).mean(-1).mT
-        latents = self.encoder(input_values + self.recipe.noise * noise).last_hidden_state[:, self.config.num_register_tokens :]
-        loss = torch.nn.functional.mse_loss(self.decoder(latents), means)
-        return StepOutput(loss, latents.detach(), {"share_explained": 1 - loss.detach() / means.var()})
+        tokens = self.model.context_encoder(input_values + self.recipe.noise * noise).last_hidden_state
+        loss = torch.nn.functional.mse_loss(self.decoder(self.model.without_registers(tokens)), means)
+        return StepOutput(loss, figures={"share_explained": 1 - loss.detach() / means.var()})
 
 
 @pytest.fixture
@@ -67,7 +68,9 @@ def test_it_trains_exports_probes_and_resumes(pretrain, run_script, prepared_dir
     assert type(encoder) is EcgJepaModel
     info = json.loads((tmp_path / "run" / "training_info.json").read_text())
     assert (info["objective"], info["settings"]["noise"]) == ("patch_means", 0.1)
-    assert "with the objective `patch_means`" in (tmp_path / "run" / "README.md").read_text()
+    assert (
+        "pre-trained by predicting the means of patches (objective `patch_means`)" in (tmp_path / "run" / "README.md").read_text()
+    )
     assert {path.name for path in (tmp_path / "run" / "plots").iterdir()} == {"pretraining.png"}
     # The decoder is trained and resumed, but stays at home.
     assert "decoder.weight" in load_file(tmp_path / "run" / "checkpoint-30" / "model.safetensors")
@@ -88,7 +91,7 @@ def test_it_trains_exports_probes_and_resumes(pretrain, run_script, prepared_dir
 
 def test_its_settings_are_flags_of_its_own(pretrain, tmp_path, capsys):
     for flags, message in (
-        (("--ema_momentum", 0.9), "unknown flag: 'ema_momentum'"),
+        (("--min_keep_ratio", 0.1), "unknown flag: 'min_keep_ratio'"),
         (("--noise", "loud"), "invalid noise='loud'"),
         (("--objective", "patch_mean"), "there is no objective 'patch_mean': did you mean 'patch_means'?"),
     ):

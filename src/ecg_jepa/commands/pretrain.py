@@ -119,14 +119,15 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
     output_dir = Path(recipe.output_dir)
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(recipe).items()})
 
-    logger.info(
-        f"{recipe.objective}: encoder of {objective.encoder.num_parameters():,} parameters, {config.num_patches} patches of "
-        f"{config.patch_size} samples at {config.sampling_rate} Hz; {sum(map(len, corpus.records)):,} records of "
-        f"{', '.join(database.name for database in corpus.databases)}; {describe_hardware(accelerator)}; into {output_dir}"
-    )
     probe = Probe.of(recipe) if recipe.probe_task else None
     online = probe if recipe.eval_steps else None
     training = PretrainingRun(recipe, accelerator, corpus, objective, output_dir, online)
+    logger.info(
+        f"{recipe.objective}: encoder of {objective.encoder.num_parameters():,} parameters, {config.num_patches} patches of "
+        f"{config.patch_size} samples at {config.sampling_rate} Hz; {training.gflop_per_record:.3g} GFLOP a record; "
+        f"{sum(map(len, corpus.records)):,} records of "
+        f"{', '.join(database.name for database in corpus.databases)}; {describe_hardware(accelerator)}; into {output_dir}"
+    )
     train(training)
 
     if accelerator.is_main_process:
@@ -166,7 +167,7 @@ def draw_pictures(training: PretrainingRun) -> None:
     lines = read_lines(training.metrics_file)
     if any("loss" in line for line in lines):  # somebody may have removed them
         save(plot_pretraining(pd.DataFrame(lines)), plots / "pretraining.png")
-    last = recipe.max_steps * recipe.gradient_accumulation_steps - 1
+    last = max(1, recipe.max_steps) * recipe.gradient_accumulation_steps - 1
     batch = training.corpus.batch(last).first(_RECORDS_IN_PICTURES).to(training.accelerator.device)
     drawn = objective.draw(BatchKey(recipe.seed, last), len(batch.signal))
     objective.eval()

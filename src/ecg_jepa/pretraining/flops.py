@@ -1,32 +1,35 @@
-"""What a record costs in pre-training, so that recipes can be compared at equal cost whatever machine they run on."""
+"""What a record costs in pre-training, so that objectives can be compared at equal cost whatever machine they run on."""
 
-from ..configuration_ecg_jepa import EcgJepaConfig
-from .recipe import JepaRecipe
+from copy import deepcopy
+from typing import Any
 
-# Backward takes the products of forward twice: for inputs and for weights.
-_FORWARD_AND_BACKWARD = 3
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .objective import BatchKey, Objective
+
+# Few enough to be quick, enough for batch statistics. What grows with the square of a batch is next to nothing beside encoders.
+_RECORDS = 4
+_BATCHES = 4  # whose masks differ
 
 
-def jepa_flops(config: EcgJepaConfig, recipe: JepaRecipe) -> float:
+def count_flops(objective: Objective[Any]) -> float:
     """
-    Floating-point operations per record and step of the objective `jepa`: matrix products and attention, a multiplication and an
-    addition counted as two. Normalisation, activations and the optimiser are left out; they are a few percent.
+    Floating-point operations per record of a training step of the objective, forward and backward: those that PyTorch's counter
+    knows (matrix products, convolutions, attention), a multiplication and an addition counted as two. Nothing is computed.
     """
-    patches = config.num_patches
-    visible = patches * (recipe.min_keep_ratio + recipe.max_keep_ratio) / 2
-    width, narrow, registers = config.hidden_size, config.pred_hidden_size, config.num_register_tokens
-    per_patch = 2.0 * len(config.lead_names) * config.patch_size * width
-
-    def encoder(tokens: float) -> float:
-        return _layers(tokens + registers, width, config.num_hidden_layers, config.mlp_ratio) + patches * per_patch
-
-    predictor = _layers(patches, narrow, config.pred_num_hidden_layers, config.mlp_ratio) + 2.0 * patches * width * narrow
-    each_mask = encoder(visible) + predictor
-    return encoder(patches) + recipe.masks_per_record * _FORWARD_AND_BACKWARD * each_mask
-
-
-def _layers(tokens: float, width: int, depth: int, mlp_ratio: float) -> float:
-    """Forward through transformer layers."""
-    projections = 2.0 * tokens * width**2 * (4 + 2 * mlp_ratio)
-    attention = 4.0 * tokens**2 * width
-    return depth * (projections + attention)
+    if not objective.recipe.max_steps:
+        return 0.0
+    shadow = deepcopy(objective).to("meta").train()
+    # The counter sees through plain attention, whatever the device.
+    shadow.config._attn_implementation = "eager"
+    for module in shadow.modules():
+        if hasattr(module, "config"):
+            module.config = shadow.config  # type: ignore[assignment]
+    leads, samples = len(objective.config.lead_names), objective.config.signal_length
+    with FlopCounterMode(display=False) as counter:
+        for index in range(_BATCHES):
+            drawn = objective.draw(BatchKey(0, index), _RECORDS)
+            signal = torch.empty(_RECORDS, leads, samples, device="meta")
+            shadow(signal, **{name: rows.to("meta") for name, rows in drawn.items()}).loss.backward()
+    return counter.get_total_flops() / (_RECORDS * _BATCHES)

@@ -5,6 +5,7 @@ import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +20,15 @@ from ..common.signals import OWN_REASON, StopSignals, exit_code
 from ..data.corpus import BatchNormalizer, Corpus, CorpusBatch
 from ..modeling_ecg_jepa import EcgJepaModel
 from .checkpointing import Checkpoints
+from .flops import count_flops
 from .monitoring import Monitor, collapse_measures
 from .objective import BatchKey, Objective, StepOutput
 from .recipe import OF_ONE_START, PretrainingRecipe
 
 logger = logging.getLogger(__name__)
+
+# Of a lead of adults, in mV (PTB-XL: 0.14 to 0.34 by lead): what stands for a millivolt where records have no amplitude.
+TYPICAL_STD = 0.2
 
 # What a finished run leaves in its folder, in patterns, beside what it leaves on the way.
 EXPORTED = ("training_info.json", *(f"pretraining/{name}" for name in MODEL_FILES), "plots/*.png", *MODEL_FILES)
@@ -58,6 +63,19 @@ class PretrainingRun:
         rank = self.accelerator.process_index
         share = share_of_batch(self.recipe.batch_size, self.accelerator.num_processes)
         self.own_rows = slice(rank * share, (rank + 1) * share)
+        self.objective.units_per_millivolt = self._units_per_millivolt().to(self.accelerator.device)
+
+    @cached_property
+    def gflop_per_record(self) -> float:
+        """What a record costs in a training step, in units of 1e9 floating-point operations."""
+        return count_flops(self.objective) / 1e9
+
+    def _units_per_millivolt(self) -> torch.Tensor:
+        """Of normalised records, per lead (leads, 1)."""
+        _, std = self.corpus.mixture_statistics()
+        if self.corpus.databases[0].info.amplitude_free:
+            std = std * TYPICAL_STD
+        return torch.as_tensor(1.0 / std, dtype=torch.float32)[:, None]
 
     @property
     def metrics_file(self) -> Path:
@@ -102,6 +120,13 @@ class PretrainingRun:
         own = {name: rows[self.own_rows].to(device, non_blocking=True) for name, rows in drawn.items()}
         return self.normalize(batch.to(device)), own
 
+    def latents(self, output: StepOutput, input_values: torch.Tensor) -> torch.Tensor:
+        """Tokens of the encoder meant for use, of the records that the output is of."""
+        if output.latents is not None:
+            return output.latents
+        with self.accelerator.autocast():
+            return self.objective.latents(input_values)
+
 
 def train(run: PretrainingRun) -> None:
     """Train from the last checkpoint, if the recipe asks for it, to the last step."""
@@ -145,14 +170,17 @@ def train(run: PretrainingRun) -> None:
                 losses.append(output.loss.detach())
             norm = gradient_norm(accelerator, network, recipe.max_grad_norm)
             usable = monitor.is_usable(step, norm, run.records_of)
+            if step == 0:
+                monitor.log_untrained(run.latents(output, input_values), run.gflop_per_record)
             if usable:
                 optimizer.step()
                 objective.after_step(step)
             optimizer.zero_grad()
-            monitor.update(step, torch.stack(losses).mean() if usable else None, recipe.batch_size * accumulation, output.latents)
-            figures = {"grad_norm": norm, "learning_rate": recipe.learning_rate_at(step)}
+            latents = partial(run.latents, output, input_values)  # most objectives compute them only when they are looked at
+            monitor.update(step, torch.stack(losses).mean() if usable else None, recipe.batch_size * accumulation, latents)
+            figures: dict[str, Any] = {**output.figures, "grad_norm": norm, "learning_rate": recipe.learning_rate_at(step)}
             if recipe.log_due(step) and usable:
-                monitor.log(step, output, **figures)
+                monitor.log(step, latents(), **figures)
             is_last = step + 1 == recipe.max_steps
             asked = signals.agreed(also=bool(monitor.reason_to_stop))
             if recipe.evaluation_due(step) and (not asked or is_last):  # who is asked to stop may have little time
@@ -165,7 +193,7 @@ def train(run: PretrainingRun) -> None:
             # While steps are skipped, something is broken: the checkpoints of before are worth more.
             if (asked or recipe.checkpoint_due(step)) and not monitor.skipped_in_a_row:
                 if monitor.losses:  # of steps of which no line tells yet: whoever resumes no longer has them
-                    monitor.log(step, output, **figures)
+                    monitor.log(step, latents(), **figures)
                 written = checkpoints.save(step + 1)
             if asked and not is_last:
                 end_early(accelerator, asked, step + 1, written)
@@ -212,12 +240,14 @@ class HeldOut:
     def __call__(self) -> dict[str, float]:
         """`loss`, those of [`collapse_measures`], and what the probe measures."""
         self.network.eval()
-        outputs: list[StepOutput] = []
+        losses, latents = [], []
         for index, batch in enumerate(self.batches):
             input_values, drawn = self.run.inputs(batch, BatchKey.held_out(self.run.recipe.seed, index))
-            outputs.append(self.network(input_values, **drawn))
-        loss = self.run.accelerator.reduce(torch.stack([output.loss for output in outputs]).mean(), "mean").item()
-        measures = collapse_measures(torch.cat([output.latents for output in outputs]))
+            output = self.network(input_values, **drawn)
+            losses.append(output.loss)
+            latents.append(self.run.latents(output, input_values))
+        loss = self.run.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+        measures = collapse_measures(torch.cat(latents))
         probe = self.run.probe if self.run.accelerator.is_main_process else None
         with self.run.accelerator.autocast():  # in the precision of the run, which takes half the time
             figures = {"loss": loss, **measures, **(probe(self.run.objective.encoder) if probe else {})}

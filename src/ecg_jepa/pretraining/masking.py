@@ -4,6 +4,22 @@ import math
 
 import torch
 
+from .objective import BatchKey
+from .recipe import BlockMaskRecipe
+
+
+def draw_block_masks(
+    key: BatchKey, recipe: BlockMaskRecipe, num_patches: int, batch_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The masks of a batch, as [`sample_block_masks`] returns them; equally many patches are visible in all of them. A pure function
+    of its arguments.
+    """
+    num_context = draw_num_context(num_patches, recipe.min_keep_ratio, recipe.max_keep_ratio, key.generator())
+    return sample_block_masks(
+        batch_size, num_patches, num_context, recipe.min_block_size, key.generator(1), recipe.uniform_mask_positions
+    )
+
 
 def draw_num_context(num_patches: int, min_keep_ratio: float, max_keep_ratio: float, generator: torch.Generator) -> int:
     """Number of visible patches of a batch: ceil(ratio * num_patches) with ratio uniform in [min, max)."""

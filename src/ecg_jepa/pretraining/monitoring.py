@@ -16,7 +16,6 @@ from ..common.json_lines import JsonLines, read_lines
 from ..common.logs import duration, progress_bar
 from ..common.optimization import MOST_SKIPPED_IN_A_ROW
 from ..common.processes import on_main_process
-from .objective import StepOutput
 
 logger = logging.getLogger(__name__)
 
@@ -246,23 +245,25 @@ class Monitor:
             )
         return False
 
-    def update(self, step: int, loss: torch.Tensor | None, num_records: int, latents: torch.Tensor) -> None:
+    def log_untrained(self, latents: torch.Tensor, gflop_per_record: float) -> None:
+        """Write the line of step 0: what the encoder makes of records before any training, and what each of them will cost."""
+        self._write({"step": 0, **collapse_measures(latents), "gflop_per_record": gflop_per_record})
+
+    def update(self, step: int, loss: torch.Tensor | None, num_records: int, latents: Callable[[], torch.Tensor]) -> None:
         """
         After optimiser step `step`: its loss (a scalar on the device; `None` if it was skipped), records over all processes, and
-        the step's latents.
+        how to have the step's latents.
         """
-        if step == 0:  # the latents are of before the step
-            self._write({"step": 0, **collapse_measures(latents)})
         if loss is not None:
             self.losses.append(loss.detach())
         else:
-            self.latents_are_finite = bool(torch.isfinite(latents).all())
+            self.latents_are_finite = bool(torch.isfinite(latents()).all())
         self.num_records += num_records
         self.bar.update(step + 1 - self.bar.n)
 
-    def log(self, step: int, output: StepOutput, **values: float | torch.Tensor) -> dict[str, Any]:
+    def log(self, step: int, latents: torch.Tensor, **values: float | torch.Tensor) -> dict[str, Any]:
         """
-        Write a line for the steps since the last one.
+        Write a line for the steps since the last one, with figures of the last step.
 
         Raises:
             FloatingPointError: if the loss is not finite.
@@ -277,8 +278,8 @@ class Monitor:
         line = {
             "step": step + 1,
             "loss": loss,
-            **collapse_measures(output.latents),
-            **{name: float(value) for name, value in {**output.figures, **values}.items()},
+            **collapse_measures(latents),
+            **{name: float(value) for name, value in values.items()},
             "seconds": elapsed,
             "records_per_second": self.num_records / elapsed,
         }

@@ -1,10 +1,16 @@
 """Pictures of a pre-training run. Each function returns a figure."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..common.figures import COLORS, new_figure
+
+_ROW_HEIGHT = 6.0  # of leads below each other, in standard deviations
 
 # Columns of `metrics.jsonl`, and what they are called.
 PANELS = {
@@ -85,3 +91,63 @@ def plot_masked_prediction(
     axes[2].set_xlabel("time (s); shaded: hidden from the context encoder")
     figure.colorbar(image, ax=axes[2], label="prediction error", location="right")
     return figure
+
+
+def plot_reconstruction(
+    signal: np.ndarray, reconstruction: np.ndarray, sampling_rate: float, lead_names: Sequence[str]
+) -> Figure:
+    """
+    A record, and what was made of its hidden patches.
+
+    Args:
+        signal: normalised, (leads, samples).
+        reconstruction: the same shape, NaN where the record was visible.
+        sampling_rate: in Hz.
+        lead_names: of the rows.
+    """
+    figure, axis = new_figure(10, 7)
+    _draw_strips(axis, signal, sampling_rate, lead_names, color="0.6", label="record")
+    _draw_strips(axis, reconstruction, sampling_rate, lead_names, color=COLORS[1], label="made of hidden patches")
+    seconds = np.arange(signal.shape[1]) / sampling_rate
+    hidden = ~np.isnan(reconstruction[0])
+    axis.fill_between(seconds, 0, 1, where=hidden, color=COLORS[0], alpha=0.1, linewidth=0, transform=axis.get_xaxis_transform())
+    axis.set_xlabel("time (s); shaded: hidden")
+    figure.legend(fontsize=8, loc="outside upper right", ncols=2)
+    return figure
+
+
+def plot_views(
+    records: np.ndarray, first: np.ndarray, second: np.ndarray, sampling_rate: float, lead_names: Sequence[str]
+) -> Figure:
+    """
+    Records beside their two views.
+
+    Args:
+        records: normalised, (records, leads, samples).
+        first, second: their views, (records, leads, samples of a view).
+        sampling_rate: in Hz.
+        lead_names: of the rows.
+    """
+    columns = {"record": records, "first view": first, "second view": second}
+    ratios = [part.shape[2] for part in columns.values()]
+    figure, axes = new_figure(13, 5 * len(records), nrows=len(records), ncols=3, squeeze=False, width_ratios=ratios)
+    for row, of_record in zip(axes, zip(*columns.values(), strict=True), strict=True):
+        for axis, name, signal in zip(row, columns, of_record, strict=True):
+            _draw_strips(axis, signal, sampling_rate, lead_names)
+            axis.set_title(name)
+    return figure
+
+
+def _draw_strips(axis: Axes, signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str], **style: Any) -> None:
+    """Leads below each other."""
+    seconds = np.arange(signal.shape[1]) / sampling_rate
+    offsets = -_ROW_HEIGHT * np.arange(len(lead_names))
+    lines = axis.plot(seconds, (signal + offsets[:, None]).T, **{"color": "black", "linewidth": 0.7, "linestyle": "-", **style})
+    for line in lines[1:]:
+        line.set_label(None)
+    axis.set_yticks(offsets, lead_names)
+    axis.set_ylim(offsets[-1] - 0.8 * _ROW_HEIGHT, 0.8 * _ROW_HEIGHT)
+    axis.set_xlim(0, signal.shape[1] / sampling_rate)
+    axis.set_ylabel(f"lead, rows {_ROW_HEIGHT:g} standard deviations apart")
+    axis.set_xlabel("time (s)")
+    axis.grid(axis="x", color="0.9")

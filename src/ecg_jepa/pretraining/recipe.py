@@ -76,6 +76,11 @@ class PretrainingRecipe:
     adam_epsilon: float = option(1e-6, "AdamW")
     max_grad_norm: float = option(0.0, "clip gradients to this norm; 0 does not clip")
 
+    # The moving average of the encoder, which some objectives learn from
+    ema_momentum: float = option(0.998, "of the average at step 0")
+    final_ema_momentum: float = option(0.9995, "of the average at the end (linear)")
+    exported_weights: Literal["ema", "trained"] = option("ema", "of the encoder that is meant for use: the average, or the last")
+
     # Run
     output_dir: str = option("runs/pretrain", "folder for checkpoints, logs and the exported encoder")
     resume_from_checkpoint: str | None = option(None, "'latest' or the path of a checkpoint-<step> folder")
@@ -99,7 +104,7 @@ class PretrainingRecipe:
     probe_seeds: int = option(3, "untrained encoders to compare with")
 
     # What is learned; each objective has settings of its own.
-    objective: str = option("jepa", "what is learned: jepa")
+    objective: str = option("jepa", "what is learned: see ecg_jepa.pretraining.objectives")
 
     def __post_init__(self) -> None:
         self.database_weights()
@@ -108,6 +113,7 @@ class PretrainingRecipe:
         rates = ("learning_rate", "final_learning_rate", "warmup_start_learning_rate", "weight_decay", "final_weight_decay")
         check_at_least(self, 0, "warmup_steps", "eval_steps", "synthetic_records", "max_grad_norm", "probe_seeds", "seed", *rates)
         check_share(self, "adam_beta1", "adam_beta2", below_one=True)
+        check_share(self, "ema_momentum", "final_ema_momentum")
         check_seed(self, "seed")
         if self.crop_duration <= 0 or self.adam_epsilon <= 0:
             raise ValueError(f"crop_duration={self.crop_duration} and adam_epsilon={self.adam_epsilon} must be positive.")
@@ -154,13 +160,7 @@ class PretrainingRecipe:
         overrides = ("hidden_size", "num_hidden_layers", "num_attention_heads")
         names = [*overrides, *(f"pred_{name}" for name in overrides)]
         numbers = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        length = round(self.crop_duration * sampling_rate)
-        if length % self.patch_size:
-            fitting = max(1, length // self.patch_size) * self.patch_size / sampling_rate
-            raise ValueError(
-                f"crop_duration={self.crop_duration} s is {length} samples at {sampling_rate} Hz, no whole number of patches of "
-                f"patch_size={self.patch_size} samples: use {fitting:g} s."
-            )
+        length = whole_patches(self, "crop_duration", self.patch_size, sampling_rate)
         return EcgJepaConfig.from_size(
             self.size,
             sampling_rate=sampling_rate,
@@ -186,6 +186,10 @@ class PretrainingRecipe:
         """Cosine."""
         return cosine_schedule(step, self.max_steps, self.weight_decay, self.final_weight_decay)
 
+    def momentum_at(self, step: int) -> float:
+        """Momentum of the average before forward `step`, which is the one after optimiser step `step - 1` (linear)."""
+        return linear_schedule(step, self.max_steps, self.ema_momentum, self.final_ema_momentum)
+
     def log_due(self, step: int) -> bool:
         """Whether to log after optimiser step `step`."""
         return self._due(step, self.logging_steps)
@@ -206,15 +210,42 @@ class PretrainingRecipe:
         return shipped_configuration(self, RUN_ONLY | {"mixed_precision"})
 
 
-@settings
-class JepaRecipe(PretrainingRecipe):
-    """The paper's objective: `objectives/jepa.py`."""
+def whole_patches(recipe: PretrainingRecipe, name: str, patch_size: int, sampling_rate: int) -> int:
+    """The duration of that name in samples. Raises `ValueError` unless that is a whole number of patches."""
+    seconds = getattr(recipe, name)
+    length = round(seconds * sampling_rate)
+    if length % patch_size:
+        fitting = max(1, length // patch_size) * patch_size / sampling_rate
+        raise ValueError(
+            f"{name}={seconds} s is {length} samples at {sampling_rate} Hz, no whole number of patches of "
+            f"patch_size={patch_size} samples: use {fitting:g} s."
+        )
+    return length
 
-    # Masks
+
+@settings
+class BlockMaskRecipe(PretrainingRecipe):
+    """Of objectives that hide blocks of patches, as the paper's does."""
+
     min_keep_ratio: float = option(0.15, "smallest share of visible patches")
     max_keep_ratio: float = option(0.25, "largest share of visible patches")
     min_block_size: int = option(10, "shortest hidden block, in patches")
     uniform_mask_positions: bool = option(False, "hide all positions equally often, unlike the paper")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min_keep_ratio <= self.max_keep_ratio < 1:
+            raise ValueError(
+                f"min_keep_ratio={self.min_keep_ratio} and max_keep_ratio={self.max_keep_ratio} must lie between 0 and 1, "
+                "the first no larger than the second."
+            )
+        check_at_least(self, 1, "min_block_size")
+
+
+@settings
+class JepaRecipe(BlockMaskRecipe):
+    """The paper's objective: `objectives/jepa.py`."""
+
     masks_per_record: int = option(1, "masks of each record that share one pass of the target encoder")
 
     # Targets and loss; the paper has none of these
@@ -230,28 +261,14 @@ class JepaRecipe(PretrainingRecipe):
         0.0, "of the squared distance between the mean of visible tokens and that of all tokens of the target encoder"
     )
 
-    # Target encoder
-    ema_momentum: float = option(0.998, "of the target encoder at step 0")
-    final_ema_momentum: float = option(0.9995, "of the target encoder at the end (linear)")
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.min_keep_ratio <= self.max_keep_ratio < 1:
-            raise ValueError(
-                f"min_keep_ratio={self.min_keep_ratio} and max_keep_ratio={self.max_keep_ratio} must lie between 0 and 1, "
-                "the first no larger than the second."
-            )
-        check_at_least(self, 1, "min_block_size", "masks_per_record", "target_layers")
+        check_at_least(self, 1, "masks_per_record", "target_layers")
         check_at_least(self, 0, "context_loss_weight", "variance_weight", "variance_floor", "covariance_weight")
         check_at_least(self, 0, "invariance_weight")
-        check_share(self, "ema_momentum", "final_ema_momentum")
         coupled = self.center_targets or self.variance_weight or self.covariance_weight
         if self.gradient_accumulation_steps > 1 and coupled:
             raise ValueError(
                 "center_targets, variance_weight and covariance_weight look at all records of an optimiser step together: use a "
                 "larger batch_size instead of gradient_accumulation_steps."
             )
-
-    def momentum_at(self, step: int) -> float:
-        """Momentum of the EMA before forward `step`, which is the one after optimiser step `step - 1` (linear)."""
-        return linear_schedule(step, self.max_steps, self.ema_momentum, self.final_ema_momentum)

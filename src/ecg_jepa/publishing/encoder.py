@@ -1,5 +1,7 @@
 """What a finished pre-training run leaves behind: an encoder that `AutoModel.from_pretrained` reads, complete by itself."""
 
+from markupsafe import Markup
+
 from ..common.files import TRAINING_INFO_FILE
 from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..pretraining.loop import PretrainingRun
@@ -38,7 +40,7 @@ def export_pretraining(run: PretrainingRun, hardware: str) -> None:
         )
     ]
     # The encoder last, and last of it what says that the run is finished.
-    for folder, network in ((directory / "pretraining", run.objective.model), (directory, run.objective.encoder)):
+    for folder, network in ((directory / "pretraining", run.objective.model), (directory, run.objective.plain_encoder())):
         save_checkpoint(folder, network, extractor)
         write_model_card(
             folder / "README.md",
@@ -48,6 +50,7 @@ def export_pretraining(run: PretrainingRun, hardware: str) -> None:
             config=config,
             extractor=extractor,
             recipe=recipe,
+            summary=Markup(run.objective.summary),
             num_parameters=network.num_parameters(),
             databases=databases,
             metrics=last_metrics(run.metrics_file),

@@ -3,10 +3,12 @@
 
 Both kinds of runs record `settings` (all of them), `configuration` (the shipped one that they agree with, or null), `databases`
 (name, digest of the prepared records, how many of them were trained on), `records_seen`, `versions`, `commit`, `hardware`,
-`seconds`, `finished` (UTC) and `weights` (digest of what was saved). Pre-training adds `objective`, `num_processes`, `changes`
-(of settings and records on the way: after how many steps, what it was and what it is) and `skipped_steps` (their gradients were
-not finite; their records count as seen), fine-tuning `protocol`, `task`, `start` (name, directory as seen from the run's, and
-digest of the weights that it started from), `encoder` (as `metrics.json` has it) and `labels` (a digest).
+`seconds`, `finished` (UTC) and `weights` (digest of what was saved).
+
+Pre-training adds `objective`, `num_processes`, `changes` (of settings and records on the way: after how many steps, what it was
+and what it is), `gflop_per_record` (of a training step, as counted) and `skipped_steps` (their gradients were not finite; their
+records count as seen). Fine-tuning adds `protocol`, `task`, `start` (name, directory as seen from the run's, and digest of the
+weights that it started from), `encoder` (as `metrics.json` has it) and `labels` (a digest).
 """
 
 import dataclasses
@@ -40,6 +42,7 @@ def pretraining_info(run: PretrainingRun, hardware: str, seconds: float) -> dict
         "num_processes": training["num_processes"],
         "changes": run.changes,
         "records_seen": recipe.max_steps * recipe.batch_size * recipe.gradient_accumulation_steps,
+        "gflop_per_record": run.gflop_per_record,
         "skipped_steps": skipped_steps(run.metrics_file),
         **_circumstances(hardware, seconds),
     }

@@ -12,9 +12,16 @@ from ..recipe import JepaRecipe, PretrainingRecipe
 if TYPE_CHECKING:
     from ..objective import Objective
 
-# Name -> its recipe, and its class or where that is: recipes are read without torch.
-OBJECTIVES: "dict[str, tuple[type[PretrainingRecipe], type[Objective[Any]] | str]]" = {
-    "jepa": (JepaRecipe, "ecg_jepa.pretraining.objectives.jepa:Jepa"),
+_HERE = "ecg_jepa.pretraining.objectives"
+
+# Name -> its recipe and its class, or where they are: that of the default is read without torch.
+OBJECTIVES: "dict[str, tuple[type[PretrainingRecipe] | str, type[Objective[Any]] | str]]" = {
+    "jepa": (JepaRecipe, f"{_HERE}.jepa:Jepa"),
+    "mae": (f"{_HERE}.mae:MaeRecipe", f"{_HERE}.mae:Mae"),
+    "simclr": (f"{_HERE}.simclr:SimClrRecipe", f"{_HERE}.simclr:SimClr"),
+    "byol": (f"{_HERE}.byol:ByolRecipe", f"{_HERE}.byol:Byol"),
+    "vicreg": (f"{_HERE}.vicreg:VicRegRecipe", f"{_HERE}.vicreg:VicReg"),
+    "random": (f"{_HERE}.random:RandomRecipe", f"{_HERE}.random:Random"),
 }
 
 
@@ -25,13 +32,17 @@ def recipe_class(settings: Mapping[str, Any]) -> type[PretrainingRecipe]:
         nearest = difflib.get_close_matches(name, OBJECTIVES, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose among {', '.join(OBJECTIVES)}."
         raise ValueError(f"there is no objective {name!r}: {hint}")
-    return OBJECTIVES[name][0]
+    return _at(OBJECTIVES[name][0])
 
 
 def objective_class(name: str) -> "type[Objective]":
     """The class of an objective of `OBJECTIVES`."""
-    place = OBJECTIVES[name][1]
+    return _at(OBJECTIVES[name][1])
+
+
+def _at(place: Any) -> Any:
+    """A class, or what is at `module:name`."""
     if not isinstance(place, str):
         return place
-    module, _, class_name = place.partition(":")
-    return getattr(importlib.import_module(module), class_name)
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -5,44 +5,39 @@ sees them. The recipe's switches that the paper does not have are off by default
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch.nn.functional import l1_loss, layer_norm, mse_loss, relu
+from torch.nn.functional import l1_loss, layer_norm, mse_loss
 
 from ...configuration_ecg_jepa import EcgJepaConfig
 from ...data.corpus import CorpusBatch
 from ...data.records import MICROVOLTS_PER_MILLIVOLT
 from ...modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForPreTrainingOutput, gather_patches
-from ..masking import draw_num_context, sample_block_masks
+from ..masking import draw_block_masks
 from ..objective import BatchKey, Objective, StepOutput, mean_over_processes
 from ..plots import plot_masked_prediction
 from ..recipe import JepaRecipe
+from ..spread import spread_losses
 
 
 class Jepa(Objective[JepaRecipe]):
     """Context encoder and predictor learn, the target encoder is an exponential moving average of the former."""
 
-    model: EcgJepaForPreTraining
+    summary = (
+        "pre-trained by predicting from visible patches how a target encoder, the moving average of the trained one, represents "
+        "hidden ones (Weimann & Conrad 2024)"
+    )
+    model_class = EcgJepaForPreTraining
 
     def __init__(self, config: EcgJepaConfig, recipe: JepaRecipe):
         super().__init__(config, recipe)
         if recipe.target_layers > config.num_hidden_layers:
             raise ValueError(f"target_layers={recipe.target_layers}, but the encoder has {config.num_hidden_layers} layers.")
-        self.model = EcgJepaForPreTraining(config)
 
     def draw(self, key: BatchKey, batch_size: int) -> dict[str, torch.Tensor]:
-        """
-        Masks (batch_size, visible) and (batch_size, hidden), or with several per record (batch_size, masks, visible) and so on;
-        equally many patches are visible in all of a batch.
-        """
-        recipe, num_patches, count = self.recipe, self.config.num_patches, self.recipe.masks_per_record
-        shared = _seeded_generator(key.seed, key.index)
-        num_context = draw_num_context(num_patches, recipe.min_keep_ratio, recipe.max_keep_ratio, shared)
-        own = _seeded_generator(key.seed, key.index, 1)
-        masks = sample_block_masks(
-            batch_size * count, num_patches, num_context, recipe.min_block_size, own, recipe.uniform_mask_positions
-        )
+        """Masks (batch_size, visible) and (batch_size, hidden); with several per record (batch_size, masks, visible), ..."""
+        count = self.recipe.masks_per_record
+        masks = draw_block_masks(key, self.recipe, self.config.num_patches, batch_size * count)
         context_mask, target_mask = (mask if count == 1 else mask.view(batch_size, count, -1) for mask in masks)
         return {"context_mask": context_mask, "target_mask": target_mask}
 
@@ -72,7 +67,8 @@ class Jepa(Objective[JepaRecipe]):
             whole = latents.mean(dim=1).repeat_interleave(recipe.masks_per_record, dim=0)
             figures["invariance_loss"] = mse_loss(context.float().mean(dim=1), whole)
             loss = loss + recipe.invariance_weight * figures["invariance_loss"]
-        return StepOutput(loss, latents, {name: figure.detach() for name, figure in figures.items()})
+        known = latents if recipe.exported_weights == "ema" else None
+        return StepOutput(loss, known, {name: figure.detach() for name, figure in figures.items()})
 
     @torch.no_grad()
     def encode_targets(self, input_values: torch.Tensor, alone: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,10 +89,6 @@ class Jepa(Objective[JepaRecipe]):
             targets = layer_norm(targets, width)
         return layers[-1], targets
 
-    def after_step(self, step: int) -> None:
-        """The reference moves the target encoder in every forward; here once per optimiser step."""
-        self.model.update_target_encoder(self.recipe.momentum_at(step + 1))
-
     def figures(self, batch: CorpusBatch, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> dict[str, Figure]:
         """The masks of some records, with the prediction error of each hidden patch; only one process draws them."""
         masks = {name: mask if mask.dim() == 2 else mask[:, 0] for name, mask in drawn.items()}
@@ -116,21 +108,6 @@ class Jepa(Objective[JepaRecipe]):
         return {"masks": figure}
 
 
-def spread_losses(rows: torch.Tensor, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Two guards against collapse, of VICReg (Bardes et al. 2022) as C-JEPA (Mo & Tong 2024) sets them beside a JEPA's loss, over
-    the rows of all processes, of which this one has (rows, width):
-
-    - how far the standard deviation of each channel falls below `floor`, averaged over channels;
-    - the sum of squared covariances of different channels, divided by the number of channels.
-    """
-    centred = rows - mean_over_processes(rows.mean(dim=0))
-    covariance = mean_over_processes(centred.T @ centred / len(rows))
-    variance = covariance.diagonal()
-    shared = covariance.square().sum() - variance.square().sum()
-    return relu(floor - (variance + 1e-6).sqrt()).mean(), shared / len(variance)
-
-
 @torch.no_grad()
 def patch_errors(output: EcgJepaForPreTrainingOutput, target_mask: torch.Tensor, num_patches: int) -> torch.Tensor:
     """Mean absolute error of the predicted latents of each patch, (batch, num_patches) float32; NaN where it was visible."""
@@ -138,8 +115,3 @@ def patch_errors(output: EcgJepaForPreTrainingOutput, target_mask: torch.Tensor,
     assert output.target is not None
     errors = (output.prediction.float() - output.target.float()).abs().mean(dim=-1)
     return torch.full((len(errors), num_patches), torch.nan, device=errors.device).scatter(1, target_mask, errors)
-
-
-def _seeded_generator(*key: int) -> torch.Generator:
-    """A generator whose stream depends on all numbers of `key`."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))

@@ -1,0 +1,43 @@
+"""Losses that look at all records of a batch do so across processes: the same loss and gradients as one process has."""
+
+import pytest
+import torch
+from torch.multiprocessing import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from ecg_jepa.pretraining.objective import BatchKey
+
+
+def step(objective, signal, drawn):
+    output = objective(signal, **drawn)
+    output.loss.backward()
+    return output.loss.item()
+
+
+def share(rank, folder, objective, signal, drawn):
+    """One of two processes, which has half of the records; gradients are averaged as in training."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    own = slice(4 * rank, 4 * rank + 4)
+    loss = step(DistributedDataParallel(objective), signal[own], {name: rows[own] for name, rows in drawn.items()})
+    gradients = {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
+    torch.save((loss, gradients), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol", "vicreg"])
+def test_two_processes_are_one(make_objective, tmp_path, name):
+    signal = torch.randn(8, 12, 500, generator=torch.Generator().manual_seed(0))
+    objective = make_objective(name)
+    drawn = objective.draw(BatchKey(0, 0), 8)
+    spawn(share, (str(tmp_path), objective, signal, drawn), nprocs=2)
+    expected = step(objective, signal, drawn)
+    losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)), strict=True)
+    # SimCLR's is of all records in every process, others average theirs.
+    assert sum(losses) / 2 == pytest.approx(expected, abs=1e-5)
+    if name == "simclr":
+        assert losses[0] == losses[1]
+    for parameter, gradient in gradients[0].items():
+        alone = objective.get_parameter(parameter).grad
+        # Of VICReg they are 10 to 60, of the last bias, which batch statistics cancel, nothing.
+        assert (gradient - alone).abs().max() < 1e-4 * alone.abs().max().clamp(min=1.0), parameter
