@@ -59,6 +59,11 @@ COMMANDS = {
         "ecg_jepa.finetuning.sweep:SweepSettings",
         "--models RUN random:RUN --tasks all ST-MEM --seeds 0 1 2 --data_dir PREPARED --output_dir SWEEP",
     ),
+    "compare": Command(
+        "Compare objectives of pre-training on one encoder, corpus and budget: tune, pre-train, judge, report.",
+        "ecg_jepa.comparison.settings:ComparisonSettings",
+        "--config compare_demo",
+    ),
     "evaluate": Command(
         "Gather finished runs into tables beside the paper's figures, or compare two folders of them.",
         "ecg_jepa.commands.settings:EvaluationSettings",

@@ -111,7 +111,8 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
     set_seed(recipe.seed)
     use_all_cores(accelerator)
     with accelerator.main_process_first():
-        make_synthetic_database(recipe, accelerator)
+        if accelerator.is_local_main_process:
+            make_synthetic_database(recipe)
     corpus = open_corpus(recipe)
     records = corpus.databases[0].info
     config = recipe.model_config(records.sampling_rate, records.amplitude_free)
@@ -138,9 +139,9 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
             compare_with_untrained(recipe, objective.encoder, probe)
 
 
-def make_synthetic_database(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
+def make_synthetic_database(recipe: PretrainingRecipe) -> None:
     """Generate and prepare synthetic records if the recipe asks for some and there are none."""
-    if not recipe.synthetic_records or not accelerator.is_local_main_process:
+    if not recipe.synthetic_records:
         return
     raw = Path(recipe.data_dir, f"synthetic-raw-{recipe.synthetic_records}")
     generate_if_absent(raw, recipe.synthetic_records, num_proc=2)

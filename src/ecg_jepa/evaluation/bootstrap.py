@@ -128,21 +128,43 @@ def paired_test(
     level: float = 0.95,
 ) -> PairedTest:
     """
-    Whether two runs differ in macro AUROC on the same records: both are scored on the same resamples.
+    Whether two runs differ in macro AUROC on the same records: both are scored on the same resamples. A side may also be several
+    runs, whose AUROC is averaged.
 
     The p value is twice the share of resamples on the far side of zero, counting one more on either side, so that it is never
     smaller than the number of resamples can tell (Davison & Hinkley 1997, section 4.2).
 
+    Args:
+        labels: zeros and ones, (records, classes).
+        first, second: scores, (records, classes) or (runs, records, classes).
+        num_resamples, seed: of the draws.
+        level: of the interval.
+
     Raises:
         ValueError: if the runs are not of the same records and classes.
     """
-    if np.shape(first) != np.shape(second):
+    if np.shape(first)[-2:] != np.shape(second)[-2:]:
         raise ValueError(f"Scores of {np.shape(first)} and {np.shape(second)}: a paired test needs the same records and classes.")
 
+    sides = [scores[None] if scores.ndim == 2 else scores for scores in map(np.asarray, (first, second))]
+
     def difference(counts: np.ndarray) -> np.ndarray:
-        return macro(resampled_auroc(labels, first, counts)) - macro(resampled_auroc(labels, second, counts))
+        ours, theirs = (np.mean([macro(resampled_auroc(labels, run, counts)) for run in runs], axis=0) for runs in sides)
+        return ours - theirs
 
     observed = float(difference(np.ones((1, len(labels)), dtype=np.int32))[0])
     resampled = difference(resample_counts(len(labels), num_resamples, seed))
     far = min((resampled <= 0).sum(), (resampled >= 0).sum())
     return PairedTest(interval(observed, resampled, level), float(min(1.0, 2 * (far + 1) / (num_resamples + 1))))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """
+    P values (tests,) corrected for there being several (Holm 1979): rejecting what stays below a level makes any false rejection
+    among all of them no likelier than that level, however they depend on each other.
+    """
+    order = np.argsort(p_values, kind="stable")
+    raised = p_values[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(raised)) if len(p_values) else raised
+    return corrected

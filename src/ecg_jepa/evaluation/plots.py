@@ -192,3 +192,30 @@ def plot_label_fractions(table: pd.DataFrame) -> Figure:
     axis.grid(color="0.9")
     axis.legend(fontsize=8)
     return figure
+
+
+def plot_over_cost(logs: pd.DataFrame, column: str, task: str) -> Figure:
+    """
+    The linear probe on validation records over what training had cost until then: the mean over seeds of each objective, and thin
+    lines for seeds; one that does not train is a horizontal line.
+
+    Args:
+        logs: a row per `label`, `seed` and measurement, with `eval_probe_auroc` and the column that is drawn over.
+        column: `TFLOP` or `step`.
+        task: of the probe.
+    """
+    figure, axis = new_figure(7.5, 4.5)
+    for number, (label, rows) in enumerate(logs.groupby("label", sort=False)):
+        color = COLORS[number % len(COLORS)]
+        if rows[column].max() == 0:
+            axis.axhline(rows["eval_probe_auroc"].mean(), color=color, linestyle="--", label=in_legend(str(label)))
+            continue
+        for _, run in rows.groupby("seed"):
+            axis.plot(run[column], run["eval_probe_auroc"], color=color, linewidth=0.5, alpha=0.5, linestyle="-")
+        mean = rows.groupby(column)["eval_probe_auroc"].mean()
+        axis.plot(mean.index, mean, color=color, linewidth=1.8, linestyle="-", label=in_legend(str(label)))
+    axis.set(xlabel="TFLOP of training" if column == "TFLOP" else "optimiser steps", ylabel="macro AUROC of the linear probe")
+    axis.set_title(f"{task} on validation records")
+    axis.grid(color="0.9")
+    figure.legend(fontsize=8, loc="outside right upper")
+    return figure

@@ -252,12 +252,13 @@ def as_markdown(table: pd.DataFrame) -> str:
         cells = runs.pivot_table(index="row", columns="task", values="cell", aggfunc="first", sort=False)
         cells = cells.fillna("").rename_axis(f"encoder, on {database}")
         # Names of folders and labels must not end a cell or a row.
-        cells = cells.rename(index=_one_cell, columns=_one_cell)
-        parts.append(f"**{_one_cell(database)}, {protocol}**\n\n{cells.to_markdown()}")
+        cells = cells.rename(index=one_cell, columns=one_cell)
+        parts.append(f"**{one_cell(database)}, {protocol}**\n\n{cells.to_markdown()}")
     return "\n\n".join(parts)
 
 
-def _one_cell(name: Hashable) -> str:
+def one_cell(name: Hashable) -> str:
+    """A name as text that ends no cell or row of a table in Markdown."""
     return " ".join(str(name).split()).replace("|", "&#124;").replace("<", "&#60;")
 
 

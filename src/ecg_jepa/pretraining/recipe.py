@@ -8,7 +8,7 @@ that `--help` is quick; the objectives are in `objectives/`.
 import dataclasses
 import logging
 import typing
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..common.schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
 from ..common.settings import check_at_least, check_seed, check_share, make_settings, option, settings, shipped_configuration
@@ -41,6 +41,8 @@ class PretrainingRecipe:
 
     Steps count optimiser steps, from 0. Raises `ValueError` for values that do not fit together.
     """
+
+    LEAST_STEPS: ClassVar[int] = 1
 
     # Data
     data_dir: str = option("data/prepared", "folder with prepared databases")
@@ -109,7 +111,8 @@ class PretrainingRecipe:
     def __post_init__(self) -> None:
         self.database_weights()
         counts = ("batch_size", "gradient_accumulation_steps", "save_steps", "save_total_limit", "logging_steps", "eval_batches")
-        check_at_least(self, 1, "max_steps", "patch_size", "probe_records", *counts)
+        check_at_least(self, self.LEAST_STEPS, "max_steps")
+        check_at_least(self, 1, "patch_size", "probe_records", *counts)
         rates = ("learning_rate", "final_learning_rate", "warmup_start_learning_rate", "weight_decay", "final_weight_decay")
         check_at_least(self, 0, "warmup_steps", "eval_steps", "synthetic_records", "max_grad_norm", "probe_seeds", "seed", *rates)
         check_share(self, "adam_beta1", "adam_beta2", below_one=True)
@@ -119,7 +122,7 @@ class PretrainingRecipe:
             raise ValueError(f"crop_duration={self.crop_duration} and adam_epsilon={self.adam_epsilon} must be positive.")
         if self.overwrite_output_dir and self.resume_from_checkpoint is not None:
             raise ValueError("overwrite_output_dir removes what resume_from_checkpoint goes on from: choose one of them.")
-        if self.warmup_steps >= self.max_steps:
+        if self.warmup_steps >= self.max_steps > 0:
             logger.warning(
                 f"The run ends within its warm-up (warmup_steps={self.warmup_steps}, max_steps={self.max_steps}), at a learning "
                 f"rate of {self.learning_rate_at(self.max_steps - 1):.2g}: lower --warmup_steps for more than a try."

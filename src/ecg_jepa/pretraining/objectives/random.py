@@ -11,6 +11,8 @@ from ..recipe import PretrainingRecipe
 class RandomRecipe(PretrainingRecipe):
     """Settings of no training: however many steps are asked for, there are none."""
 
+    LEAST_STEPS = 0
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.max_steps = 0

@@ -1,0 +1,68 @@
+"""What a report says of runs whose results are known."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecg_jepa.comparison.plan import Entry
+from ecg_jepa.comparison.report import compare_with_first, describe_results, describe_tests, spread_over_seeds
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A good, an equally good and a useless encoder with three seeds each."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((400, 3)) < 0.3).astype(int)
+    rows = []
+    for label, use in (("jepa", 1.0), ("same", 1.0), ("useless", 0.0)):
+        for seed in range(3):
+            folder = tmp_path / f"{label}-{seed}"
+            folder.mkdir()
+            scores = use * labels + rng.normal(size=labels.shape)
+            np.savez(folder / "predictions.npz", labels=labels, logits=scores)
+            row = {"label": label, "seed": seed, "finetune_seed": 0, "protocol": "linear", "task": "form", "label_fraction": 0.1}
+            rows.append({**row, "auroc": 0.5 + 0.25 * use + 0.01 * seed, "folder": str(folder)})
+    return pd.DataFrame(rows)
+
+
+PLAN = SimpleNamespace(entries=[Entry.parse(name) for name in ("jepa", "useless=random", "same=mae")])
+
+
+def test_spread_is_over_seeds_of_pretraining(results):
+    table = spread_over_seeds(pd.concat([results, results.assign(finetune_seed=1, auroc=results["auroc"] + 0.02)]))
+    row = table[table["label"] == "jepa"].iloc[0]
+    assert row["auroc"] == pytest.approx(0.77)
+    assert row["auroc_std"] == pytest.approx(0.01)
+    assert row["seeds"] == 3
+
+
+def test_a_difference_is_found_and_none_is_not(results):
+    tests = compare_with_first(PLAN, results)
+    assert list(tests["second"]) == ["useless", "same"]
+    useless, same = tests.to_dict("records")
+    assert useless["difference"] == pytest.approx(0.26, abs=0.05)
+    assert useless["low"] > 0.15
+    assert useless["p_holm"] == pytest.approx(2 * useless["p"])
+    assert same["low"] < 0 < same["high"]
+    assert same["p_holm"] >= same["p"] > 0.05
+    assert {row["seeds"] for row in (useless, same)} == {3}
+
+
+def test_seeds_that_one_side_lacks_are_left_out(results):
+    fewer = results[(results["label"] != "useless") | (results["seed"] > 0)]
+    assert list(compare_with_first(PLAN, fewer)["seeds"]) == [2, 3]
+    alone = results[results["label"] == "jepa"]
+    assert compare_with_first(PLAN, alone).empty
+
+
+def test_tables_in_words(results):
+    text = describe_results(PLAN, results)
+    assert "**linear, 10% of the labels**" in text
+    assert "0.760 (0.010)" in text
+    text = describe_tests(PLAN, compare_with_first(PLAN, results))
+    assert "`jepa` minus each other" in text
+    assert "corrected for all 2 of them" in text
+    assert json.dumps("useless")[1:-1] in text

@@ -1,0 +1,67 @@
+"""The whole command on tiny encoders: it tunes, trains, judges, reports, resumes, and outlives a run that fails."""
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+SETTINGS = (
+    *(
+        "databases=synthetic=1.0",
+        "size=xs",
+        "hidden_size=32",
+        "num_hidden_layers=1",
+        "num_attention_heads=4",
+        "crop_duration=2.5",
+    ),
+    *("batch_size=16", "ema_momentum=0.9", "mixed_precision=no", "simclr.view_duration=1.25"),
+)
+JUDGED = ("--protocols", "linear", "--tasks", "superdiagnostic", "--label_fractions", 0.5, 1.0)
+FINETUNE = ("max_steps=4", "eval_steps=2", "warmup_steps=1", "batch_size=16")
+
+
+@pytest.fixture
+def compare(run_script, prepared_dir, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(output_dir, *flags, settings=SETTINGS):
+        short = (
+            "--max_steps",
+            6,
+            "--evaluations",
+            2,
+            "--seeds",
+            0,
+            "--tuning",
+            "simclr.temperature=0.1,0.5",
+            "--tuning_share",
+            0.5,
+        )
+        data = ("--data_dir", prepared_dir, "--output_dir", output_dir, "--settings", *settings)
+        run_script("compare", *short, *JUDGED, "--finetune_settings", *FINETUNE, *data, *flags)
+
+    return run
+
+
+def test_tunes_trains_judges_and_reports(compare, tmp_path, capfd):
+    compare(tmp_path, "--objectives", "simclr", "random")
+    report = (tmp_path / "report.md").read_text()
+    for part in ("## Tuning", "temperature 0.5", "## Course", "**linear, 50% of the labels**", "`simclr` minus each other"):
+        assert part in report
+    for line in report.splitlines():
+        if line.startswith("!["):
+            assert (tmp_path / line[line.index("(") + 1 : -1]).is_file()
+    results = pd.read_csv(tmp_path / "results.csv")
+    assert sorted(results["label"]) == ["random", "random", "simclr", "simclr"]
+    assert len(pd.read_csv(tmp_path / "tests.csv")) == 2
+
+    weights = (tmp_path / "pretraining" / "simclr-0" / "model.safetensors").stat().st_mtime_ns
+    capfd.readouterr()
+    # Once more, with one that cannot be trained: what is there stays, and the others do not suffer.
+    broken = (*SETTINGS, "broken.learning_rate=1e30", "broken.view_duration=1.25")
+    compare(tmp_path, "--objectives", "simclr", "random", "broken=byol", settings=broken)
+    printed = "".join(capfd.readouterr())
+    assert "broken-0 failed (1): the comparison goes on without it" in printed
+    assert "not finite" in printed
+    assert (tmp_path / "pretraining" / "simclr-0" / "model.safetensors").stat().st_mtime_ns == weights
+    assert load_file(tmp_path / "pretraining" / "random-0" / "model.safetensors")
+    assert "| broken" in (tmp_path / "report.md").read_text()
