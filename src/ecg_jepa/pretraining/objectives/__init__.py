@@ -21,6 +21,7 @@ OBJECTIVES: "dict[str, tuple[type[PretrainingRecipe] | str, type[Objective[Any]]
     "simclr": (f"{_HERE}.simclr:SimClrRecipe", f"{_HERE}.simclr:SimClr"),
     "byol": (f"{_HERE}.byol:ByolRecipe", f"{_HERE}.byol:Byol"),
     "vicreg": (f"{_HERE}.vicreg:VicRegRecipe", f"{_HERE}.vicreg:VicReg"),
+    "data2vec": (f"{_HERE}.data2vec:Data2VecRecipe", f"{_HERE}.data2vec:Data2Vec"),
     "random": (f"{_HERE}.random:RandomRecipe", f"{_HERE}.random:Random"),
 }
 

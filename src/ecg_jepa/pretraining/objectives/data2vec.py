@@ -1,0 +1,24 @@
+"""
+Predict the average of several layers of the moving average of the encoder (data2vec, Baevski et al. 2022), with the JEPA's masks
+and predictor: what differs is the target.
+"""
+
+from ...common.settings import option, settings
+from ..recipe import JepaRecipe
+from .jepa import Jepa
+
+
+@settings
+class Data2VecRecipe(JepaRecipe):
+    """The JEPA's settings with another default."""
+
+    target_layers: int = option(8, "targets are the average of the last layers, each normalised, and normalised once more")
+
+
+class Data2Vec(Jepa):
+    """The JEPA with targets of several layers."""
+
+    summary = (
+        "pre-trained by predicting from visible patches the average of several layers of its own moving average (data2vec, Baevski "
+        "et al. 2022)"
+    )
