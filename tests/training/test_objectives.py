@@ -17,9 +17,13 @@ SETTINGS = {
     "simclr": ("--projection_hidden_size", 32),
     "byol": ("--projection_hidden_size", 32),
     "vicreg": ("--projection_size", 32),
+    "data2vec": ("--min_block_size", 5, "--target_layers", 2, "--num_hidden_layers", 2),
     "random": (),
 }
-PICTURES = {"jepa": {"masks"}, "mae": {"reconstruction"}, "simclr": {"views"}, "byol": {"views"}, "vicreg": {"views"}}
+PICTURES = {
+    **{"jepa": {"masks"}, "data2vec": {"masks"}, "mae": {"reconstruction"}},
+    **{"simclr": {"views"}, "byol": {"views"}, "vicreg": {"views"}},
+}
 
 
 @pytest.fixture
