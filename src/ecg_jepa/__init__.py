@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .configuration_ecg_jepa import EcgJepaConfig
     from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
     from .modeling_ecg_jepa import (
+        EcgJepaEncoderPair,
         EcgJepaForPreTraining,
         EcgJepaForPreTrainingOutput,
         EcgJepaForSequenceClassification,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EcgClassificationPipeline",
     "EcgJepaConfig",
+    "EcgJepaEncoderPair",
     "EcgJepaFeatureExtractor",
     "EcgJepaForPreTraining",
     "EcgJepaForPreTrainingOutput",

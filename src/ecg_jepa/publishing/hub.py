@@ -26,6 +26,7 @@ _PUBLISHED = ("*.safetensors", "*.json", "*.jsonl", "*.yaml", "*.md", "*_ecg_jep
 _FOREIGN_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.onnx")
 _AUTO_CLASSES = {
     "EcgJepaModel": AutoModel,
+    "EcgJepaEncoderPair": AutoModel,
     "EcgJepaForPreTraining": AutoModelForPreTraining,
     "EcgJepaForSequenceClassification": AutoModelForSequenceClassification,
 }
