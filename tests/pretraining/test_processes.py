@@ -5,6 +5,7 @@ import torch
 from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
+from ecg_jepa.pretraining.flops import count_flops
 from ecg_jepa.pretraining.objective import BatchKey
 
 
@@ -18,6 +19,7 @@ def share(rank, folder, objective, signal, drawn):
     """One of two processes, which has half of the records; gradients are averaged as in training."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    assert count_flops(objective) > 0  # counting asks no other process
     own = slice(4 * rank, 4 * rank + 4)
     loss = step(DistributedDataParallel(objective), signal[own], {name: rows[own] for name, rows in drawn.items()})
     gradients = {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}

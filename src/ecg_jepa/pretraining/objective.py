@@ -129,7 +129,7 @@ class Objective(nn.Module, Generic[Recipe]):
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     """Average a tensor over all processes of the run; its gradient flows to each of them."""
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+    if _is_alone(value):
         return value
     from torch.distributed.nn.functional import all_reduce
 
@@ -143,13 +143,18 @@ def gather_over_processes(rows: torch.Tensor) -> torch.Tensor:
     A loss that every process computes of all rows then has the gradient of one process with the same batch, after the average
     over processes that data-parallel training takes.
     """
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+    if _is_alone(rows):
         return rows
     from torch.distributed.nn.functional import all_reduce
 
     count, rank = len(rows), torch.distributed.get_rank()
     everywhere = rows.new_zeros(count * torch.distributed.get_world_size(), *rows.shape[1:])
     return all_reduce(everywhere.index_copy(0, torch.arange(count, device=rows.device) + rank * count, rows))
+
+
+def _is_alone(tensor: torch.Tensor) -> bool:
+    """Whether there are no others to share with: one process, or a tensor without values, by which costs are counted."""
+    return tensor.is_meta or not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
 
 
 def in_full_precision(like: torch.Tensor) -> torch.autocast:
