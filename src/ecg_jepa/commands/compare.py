@@ -3,82 +3,73 @@
 import logging
 import math
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from ..common.files import write_json
 from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
+from ..common.run_directory import own_directory
 from ..common.settings import write_yaml
-from ..comparison.plan import Candidate, ComparisonPlan, Entry
+from ..common.signals import run_to_the_end
+from ..comparison.outcome import Outcome
+from ..comparison.plan import Candidate, ComparisonPlan
 from ..comparison.report import write_report
 from ..comparison.settings import ComparisonSettings
+from ..data.records import find_database
 from .pretrain import make_synthetic_database
 
 logger = logging.getLogger(__name__)
 
 
 def run(comparison: ComparisonSettings) -> None:
-    """Choose settings, pre-train, judge, report; a run that fails ends nothing. Raises `ValueError` if no encoder came out."""
+    """
+    Choose settings, pre-train, judge, report. A run that fails ends nothing, and stands in the report.
+
+    Raises:
+        ValueError: if a run failed, after the report.
+    """
     plan = ComparisonPlan(comparison)
     make_synthetic_database(plan.first_recipe())
-    tuned = [(candidate, validation_score(plan, candidate)) for candidate in progress_bar(plan.tuning(), desc="tuning")]
-    chosen = choose(plan, tuned)
-    trained = pretrain_all(plan, chosen)
-    if not trained:
-        raise ValueError(f"None of the runs in {plan.directory / 'pretraining'} could be finished: their messages are above.")
-    sweep = plan.sweep([str(directory) for directory in trained])
-    execute(plan, "sweep", sweep, plan.directory / "plans" / "sweep.yaml")
-    print(f"Report: {write_report(plan, tuned, chosen)}")
+    find_database(comparison.data_dir, comparison.database)
+    with own_directory(plan.directory, Accelerator(cpu=True)):
+        write_yaml(comparison, plan.directory / "comparison.yaml")
+        outcome = Outcome(plan)
+        for candidate in progress_bar(plan.tuning(), desc="tuning"):
+            outcome.tuned.append((candidate, validation_score(plan, candidate, outcome)))
+        write_json(plan.directory / "chosen.json", outcome.chosen)
+        for entry, seed in progress_bar(outcome.runs(), desc="pre-training"):
+            recipe = plan.recipe(entry, seed, outcome.chosen[entry.label])
+            if execute(plan, "pretrain", recipe, Path(recipe.output_dir).name, outcome):
+                outcome.encoders[entry.label, seed] = Path(recipe.output_dir)
+        if outcome.encoders:
+            models = [str(directory) for directory in outcome.encoders.values()]
+            execute(plan, "sweep", plan.sweep(models), "sweep", outcome)
+        print(f"Report: {write_report(outcome)}")
+    if outcome.failures:
+        raise ValueError(f"{len(outcome.failures)} runs failed: {', '.join(outcome.failures)}. Their messages are above.")
 
 
-def validation_score(plan: ComparisonPlan, candidate: Candidate) -> float:
+def validation_score(plan: ComparisonPlan, candidate: Candidate, outcome: Outcome) -> float:
     """Of a run of the tuning, which is made unless it is there: its probe's AUROC at the end; NaN if the run failed."""
-    recipe = candidate.recipe
-    name = f"tuning-{candidate.entry.label}-{Path(recipe.output_dir).name}"
-    if not execute(plan, "pretrain", recipe, plan.directory / "plans" / f"{name}.yaml"):
+    directory = Path(candidate.recipe.output_dir)
+    if not execute(plan, "pretrain", candidate.recipe, f"tuning-{directory.name}", outcome):
         return math.nan
-    lines = read_lines(Path(recipe.output_dir, "metrics.jsonl"))
-    scores = [line["eval_probe_auroc"] for line in lines if "eval_probe_auroc" in line]
+    scores = [line["eval_probe_auroc"] for line in read_lines(directory / "metrics.jsonl") if "eval_probe_auroc" in line]
     return scores[-1] if scores else math.nan
 
 
-def choose(plan: ComparisonPlan, tuned: list[tuple[Candidate, float]]) -> dict[str, dict[str, str]]:
-    """Of each entry what did best on validation records, the first of those that are equal: label -> settings."""
-    chosen: dict[str, dict[str, str]] = {entry.label: {} for entry in plan.entries}
-    best = dict.fromkeys(chosen, -math.inf)
-    for candidate, score in tuned:
-        label = candidate.entry.label
-        if score > best[label]:  # not of NaN
-            best[label], chosen[label] = score, candidate.tried
-    for label in {candidate.entry.label for candidate, _ in tuned}:
-        if best[label] == -math.inf:
-            logger.warning(f"Nothing that was tried of {label} could be finished: it is trained with its defaults.")
-    return chosen
-
-
-def pretrain_all(plan: ComparisonPlan, chosen: dict[str, dict[str, str]]) -> list[Path]:
-    """Folders of the encoders that are there in the end."""
-    runs: list[tuple[Entry, int]] = [(entry, seed) for seed in plan.comparison.seeds for entry in plan.entries]
-    finished = []
-    for entry, seed in progress_bar(runs, desc="pre-training"):
-        recipe = plan.recipe(entry, seed, chosen[entry.label])
-        if execute(plan, "pretrain", recipe, plan.directory / "plans" / f"{entry.label}-{seed}.yaml"):
-            finished.append(Path(recipe.output_dir))
-    write_json(plan.directory / "chosen.json", chosen)
-    return finished
-
-
-def execute(plan: ComparisonPlan, command: str, settings: Any, path: Path) -> bool:
-    """Run a command in a process of its own, with settings that are written to a file; whether it came to its end."""
+def execute(plan: ComparisonPlan, command: str, settings: Any, name: str, outcome: Outcome) -> bool:
+    """Run a command in a process of its own, with settings that are written to `plans/`; whether it came to its end."""
+    path = plan.directory / "plans" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_yaml(settings, path)
     launcher = shlex.split(plan.comparison.launcher) or [sys.executable]
-    result = subprocess.run([*launcher, "-m", "ecg_jepa", command, "--config", str(path)], check=False)
-    if result.returncode >= 128 or result.returncode < 0:  # stopped from outside, and so are we
-        raise SystemExit(result.returncode if result.returncode > 0 else 128 - result.returncode)
-    if result.returncode:
-        logger.warning(f"{path.stem} failed ({result.returncode}): the comparison goes on without it.")
-    return result.returncode == 0
+    status = run_to_the_end([*launcher, "-m", "ecg_jepa", command, "--config", str(path)])
+    if status:
+        logger.warning(f"{name} failed ({status}): the comparison goes on without it.")
+        outcome.failures.append(name)
+    return status == 0

@@ -169,11 +169,10 @@ def draw_pictures(training: PretrainingRun) -> None:
     if any("loss" in line for line in lines):  # somebody may have removed them
         save(plot_pretraining(pd.DataFrame(lines)), plots / "pretraining.png")
     last = max(1, recipe.max_steps) * recipe.gradient_accumulation_steps - 1
-    batch = training.corpus.batch(last).first(_RECORDS_IN_PICTURES).to(training.accelerator.device)
-    drawn = objective.draw(BatchKey(recipe.seed, last), len(batch.signal))
+    batch = training.corpus.batch(last).first(_RECORDS_IN_PICTURES)
+    input_values, drawn = training.inputs(batch, BatchKey(recipe.seed, last), slice(0, len(batch.signal)))
     objective.eval()
-    own = {name: rows.to(training.accelerator.device) for name, rows in drawn.items()}
-    for name, figure in objective.figures(batch, training.normalize(batch), own).items():
+    for name, figure in objective.figures(batch, input_values, drawn).items():
         save(figure, plots / f"{name}.png")
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def run(sweep: SweepSettings) -> None:
     """Run what is not finished; a run that cannot be scored ends nothing. Raises `ValueError` if none of them can."""
     end_with_launcher()
-    accelerator = Accelerator()
+    accelerator = Accelerator(mixed_precision=plan(sweep)[0].mixed_precision)
     use_all_cores(accelerator)
     check_sources(sweep)
     with own_directory(sweep.output_dir, accelerator):

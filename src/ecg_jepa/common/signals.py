@@ -4,7 +4,9 @@ import ctypes
 import logging
 import os
 import signal
+import subprocess
 import threading
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -70,11 +72,42 @@ def exit_code(number: int) -> int:
     return 128 + number
 
 
+_STARTED_BY_US = "ECG_JEPA_STARTED"  # in the environment of what run_to_the_end starts
+
+
 def end_with_launcher() -> None:
     """
-    Have the system send SIGTERM to this process when `accelerate launch`, if it was started by that, dies: it would train on
-    unseen, beside the run that is started in its place.
+    Have the system send SIGTERM to this process when `accelerate launch` or a comparison, if it was started by one, dies: it
+    would train on unseen, beside the run that is started in its place.
     """
-    launched = any(name in os.environ for name in ("ACCELERATE_MIXED_PRECISION", "LOCAL_RANK"))
+    launched = any(name in os.environ for name in ("ACCELERATE_MIXED_PRECISION", "LOCAL_RANK", _STARTED_BY_US))
     if launched and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
         logger.warning("This process will not notice if its launcher dies: stop it by hand then.")
+
+
+def run_to_the_end(command: Sequence[str]) -> int:
+    """
+    Run a command in a session of its own, pass signals that ask to stop on to it, and wait: it may have a checkpoint to write.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        SystemExit: if this process was asked to stop, with the status that says so.
+    """
+    received: list[int] = []
+    process = subprocess.Popen(command, start_new_session=True, env={**os.environ, _STARTED_BY_US: "1"})
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in _ASK_TO_STOP}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise SystemExit(exit_code(received[0]))
+    return status

@@ -2,15 +2,14 @@
 
 import itertools
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..common.files import digest_of
 from ..common.settings import field_names, make_settings
 from ..data.records import find_database
 from ..finetuning.sweep import SweepSettings
 from ..pretraining.flops import count_flops
-from ..pretraining.objective import Objective
 from ..pretraining.objectives import objective_class, recipe_class
 from ..pretraining.recipe import PretrainingRecipe
 from .settings import ComparisonSettings
@@ -20,6 +19,14 @@ _OF_THE_COMPARISON = frozenset(
     {
         *("objective", "seed", "max_steps", "warmup_steps", "data_dir", "output_dir", "eval_steps", "probe_task", "probe_seeds"),
         *("resume_from_checkpoint", "overwrite_output_dir", "allow_changes"),
+    }
+)
+
+# What objectives are compared on.
+_SHARED = frozenset(
+    {
+        *("databases", "synthetic_records", "crop_duration", "mixed_precision", "position_encoding"),
+        *("size", "hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size"),
     }
 )
 
@@ -49,39 +56,32 @@ class Candidate:
 
 class ComparisonPlan:
     """
-    Recipes and the sweep of a comparison.
+    Recipes and the sweep of a comparison. Folders of pre-training carry a digest of what decides their figures, so that runs with
+    other settings never stand for these.
 
     Args:
         comparison: what is asked for.
 
     Raises:
-        ValueError: for unknown objectives, labels and settings.
+        ValueError: for unknown objectives, labels and settings, of pre-training and of what judges it.
     """
 
     def __init__(self, comparison: ComparisonSettings):
         self.comparison = comparison
         self.directory = Path(comparison.output_dir)
         self.entries = [Entry.parse(text) for text in comparison.objectives]
+        self._costs: dict[str, float] = {}
         labels = [entry.label for entry in self.entries]
-        if len(set(labels)) < len(labels) or any(set(label) & set("./") or not label for label in labels):
-            raise ValueError(f"objectives: labels must differ, and hold no dot and no slash: {', '.join(labels)}.")
+        if len(set(labels)) < len(labels) or any(set(label) & set("./|") or not label for label in labels):
+            raise ValueError(f"objectives: labels must differ, and hold no dot, slash or bar: {', '.join(labels)}.")
         for name in ("settings", "tuning"):
             for text in getattr(comparison, name):
                 self._check_scope(name, text)
-
-    @cached_property
-    def costs(self) -> dict[str, float]:
-        """
-        Floating-point operations per record of each label.
-
-        Raises:
-            FileNotFoundError: if there is no such database.
-        """
-        return {entry.label: count_flops(self._objective(entry)) for entry in self.entries}
+        self.sweep(["encoder"])
 
     def first_recipe(self) -> PretrainingRecipe:
         """Of the first entry, to see the data by."""
-        return self._recipe(self.entries[0], self.comparison.seeds[0], self.comparison.max_steps, self.directory, {})
+        return self._recipe(self.entries[0], self.comparison.seeds[0], self.comparison.max_steps, "pretraining", {})
 
     def tuning(self) -> list[Candidate]:
         """All that is tried of all entries; nothing of one that does not train or has nothing to choose from."""
@@ -89,14 +89,32 @@ class ComparisonPlan:
 
     def recipe(self, entry: Entry, seed: int, chosen: dict[str, str]) -> PretrainingRecipe:
         """Of a run of its own length, with what was chosen for it."""
-        directory = self.directory / "pretraining" / f"{entry.label}-{seed}"
-        return self._recipe(entry, seed, self.steps(entry), directory, chosen)
+        return self._recipe(entry, seed, self.steps(entry, chosen), "pretraining", chosen)
 
-    def steps(self, entry: Entry) -> int:
-        """As many as cost what the first entry costs, or as many as it has."""
+    def steps(self, entry: Entry, chosen: dict[str, str]) -> int:
+        """As many as cost what the first entry costs with its own settings, or as many as it has."""
         steps = self.comparison.max_steps
-        first, own = self.costs[self.entries[0].label], self.costs[entry.label]
+        first, own = self.cost_per_step(self.entries[0], {}), self.cost_per_step(entry, chosen)
         return max(1, round(steps * first / own)) if self.comparison.match == "flops" and own and first else steps
+
+    def cost_per_step(self, entry: Entry, chosen: dict[str, str]) -> float:
+        """Floating-point operations of an optimiser step."""
+        recipe = self._recipe(entry, 0, self.comparison.max_steps, "pretraining", chosen)
+        return self.cost_per_record(recipe) * recipe.batch_size * recipe.gradient_accumulation_steps
+
+    def cost_per_record(self, recipe: PretrainingRecipe) -> float:
+        """
+        Floating-point operations of a training step per record.
+
+        Raises:
+            FileNotFoundError: if there is no such database.
+        """
+        key = digest_of({**recipe.what_trains(), "seed": 0, "max_steps": bool(recipe.max_steps), "warmup_steps": 0})
+        if key not in self._costs:
+            info = find_database(recipe.data_dir, next(iter(recipe.database_weights()))).info
+            config = recipe.model_config(info.sampling_rate, info.amplitude_free)
+            self._costs[key] = count_flops(objective_class(recipe.objective)(config, recipe))
+        return self._costs[key]
 
     def sweep(self, models: list[str]) -> SweepSettings:
         """The runs that judge encoders."""
@@ -106,62 +124,54 @@ class ComparisonPlan:
         return make_settings(SweepSettings, {**values, "output_dir": str(self.directory / "finetuning")})
 
     def _candidates(self, entry: Entry) -> list[Candidate]:
-        choices = self._choices(entry)
-        if not choices or not self.costs[entry.label]:
-            return []
-        steps = max(1, round(self.comparison.tuning_share * self.steps(entry)))
+        choices = self._scoped("tuning", entry)
         found = []
-        for values in itertools.product(*choices.values()):
+        for values in itertools.product(*(text.split(",") for text in choices.values())) if choices else ():
             tried = dict(zip(choices, values, strict=True))
-            name = ",".join(f"{key}={value}" for key, value in tried.items())
-            directory = self.directory / "tuning" / entry.label / name
-            found.append(Candidate(entry, tried, self._recipe(entry, self.comparison.seeds[0], steps, directory, tried)))
+            if not self.cost_per_step(entry, tried):
+                return []
+            steps = max(1, round(self.comparison.tuning_share * self.steps(entry, tried)))
+            found.append(Candidate(entry, tried, self._recipe(entry, self.comparison.seeds[0], steps, "tuning", tried)))
         return found
 
-    def _recipe(self, entry: Entry, seed: int, steps: int, directory: Path, chosen: dict[str, str]) -> PretrainingRecipe:
+    def _recipe(self, entry: Entry, seed: int, steps: int, folder: str, chosen: dict[str, str]) -> PretrainingRecipe:
         comparison = self.comparison
-        values: dict[str, Any] = {"logging_steps": max(1, steps // 20), **self._settings(entry), **chosen}
+        values: dict[str, Any] = {"logging_steps": max(1, steps // 20), **self._scoped("settings", entry), **chosen}
+        if "databases" in values:
+            values["databases"] = values["databases"].split()
         values |= {"objective": entry.objective, "seed": seed, "max_steps": steps, "data_dir": comparison.data_dir}
-        values |= {"warmup_steps": round(comparison.warmup_share * steps), "output_dir": str(directory)}
-        values |= {"eval_steps": max(1, steps // comparison.evaluations), "probe_task": comparison.probe_task, "probe_seeds": 0}
-        values["resume_from_checkpoint"] = "latest"
-        return make_settings(recipe_class({"objective": entry.objective}), values)
+        values |= {"warmup_steps": round(comparison.warmup_share * steps), "resume_from_checkpoint": "latest"}
+        values |= {"eval_steps": -(-steps // comparison.evaluations), "probe_task": comparison.probe_task, "probe_seeds": 0}
+        kind = recipe_class({"objective": entry.objective})
+        recipe = make_settings(kind, values)
+        decisive = {**recipe.what_trains(), "databases": recipe.databases}
+        decisive |= {name: getattr(recipe, name) for name in ("eval_steps", "eval_batches", "probe_task", "probe_records")}
+        name = f"{entry.label}-{seed}-{digest_of(decisive)[:8]}"
+        return make_settings(kind, {**values, "output_dir": str(self.directory / folder / name)})
 
-    def _settings(self, entry: Entry) -> dict[str, str]:
-        """What is asked for of an entry; its own settings win."""
+    def _scoped(self, name: str, entry: Entry) -> dict[str, str]:
+        """What `settings` or `tuning` hold for an entry, key -> text; its own win."""
         for_all: dict[str, str] = {}
         own: dict[str, str] = {}
-        for text in self.comparison.settings:
+        for text in getattr(self.comparison, name):
             scope, key, value = _split(text)
             if scope in ("", entry.label):
                 (own if scope else for_all)[key] = value
         return {**for_all, **own}
-
-    def _choices(self, entry: Entry) -> dict[str, list[str]]:
-        found = {}
-        for text in self.comparison.tuning:
-            scope, key, values = _split(text)
-            if scope in ("", entry.label):
-                found[key] = values.split(",")
-        return found
 
     def _check_scope(self, name: str, text: str) -> None:
         """Raise `ValueError` unless a setting is one of the objectives that it is for."""
         scope, key, value = _split(text)
         if key in _OF_THE_COMPARISON:
             raise ValueError(f"{name}: {text!r}: the comparison itself gives each run its {key}.")
+        if key in _SHARED and (scope or name == "tuning"):
+            raise ValueError(f"{name}: {text!r}: {key} must be the same for all objectives, or they could not be compared.")
         concerned = [entry for entry in self.entries if scope in ("", entry.label)]
         unknown = [e.label for e in concerned if key not in field_names(recipe_class({"objective": e.objective}))]
         if not value or not concerned or unknown:
             labels = ", ".join(entry.label for entry in self.entries)
             reason = f"{', '.join(unknown)} have no {key}" if unknown else f"labels are {labels}"
             raise ValueError(f"{name}: {text!r} is neither KEY=VALUE nor LABEL.KEY=VALUE with a key of the objective: {reason}.")
-
-    def _objective(self, entry: Entry) -> Objective[Any]:
-        recipe = self._recipe(entry, 0, self.comparison.max_steps, self.directory, {})
-        info = find_database(recipe.data_dir, next(iter(recipe.database_weights()))).info
-        config = recipe.model_config(info.sampling_rate, info.amplitude_free)
-        return objective_class(entry.objective)(config, recipe)
 
 
 def _split(text: str) -> tuple[str, str, str]:

@@ -100,7 +100,7 @@ def compare(first: Sequence[Path], second: Sequence[Path]) -> pd.DataFrame:
         raise ValueError("No two runs agree in database, task, protocol, settings, labels and seed: nothing can be compared.")
     rows = []
     for pair in pairs.to_dict("records"):
-        labels, scores_first, scores_second = _paired_predictions(pair["folder_first"], pair["folder_second"])
+        labels, scores_first, scores_second = paired_predictions(pair["folder_first"], pair["folder_second"])
         test = paired_test(labels, scores_first, scores_second)
         rows.append(
             {
@@ -116,7 +116,13 @@ def compare(first: Sequence[Path], second: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _paired_predictions(first: str, second: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def paired_predictions(first: str, second: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Labels and both scores, (records, classes) each, of two runs on the same test records.
+
+    Raises:
+        ValueError: if their records, classes or labels differ.
+    """
     one, other = (np.load(Path(folder, PREDICTIONS_FILE)) for folder in (first, second))
     for name in ("record_id", "class_names", "labels"):
         if not np.array_equal(one[name], other[name]):

@@ -44,7 +44,8 @@ class SweepSettings:
                 raise ValueError(f"{name} is empty{hint}.")
         if "finetune_after_probe" in self.protocols and "attentive" not in self.protocols:
             raise ValueError("finetune_after_probe starts from the sweep's own attentive probe: add attentive to protocols.")
-        plan(self)
+        if len(precisions := {run.mixed_precision for run in plan(self)}) > 1:
+            raise ValueError(f"settings: a sweep has one mixed_precision, not {' and '.join(sorted(precisions))}.")
 
     def overrides(self, protocol: str) -> dict[str, str]:
         """`settings` as keys and values for a protocol; its own win. Raises `ValueError` if one is malformed."""

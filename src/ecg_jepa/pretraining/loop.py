@@ -18,6 +18,7 @@ from ..common.run_directory import MODEL_FILES, clear
 from ..common.settings import write_yaml
 from ..common.signals import OWN_REASON, StopSignals, exit_code
 from ..data.corpus import BatchNormalizer, Corpus, CorpusBatch
+from ..data.records import MICROVOLTS_PER_MILLIVOLT
 from ..modeling_ecg_jepa import EcgJepaModel
 from .checkpointing import Checkpoints
 from .flops import count_flops
@@ -26,9 +27,6 @@ from .objective import BatchKey, Objective, StepOutput
 from .recipe import OF_ONE_START, PretrainingRecipe
 
 logger = logging.getLogger(__name__)
-
-# Of a lead of adults, in mV (PTB-XL: 0.14 to 0.34 by lead): what stands for a millivolt where records have no amplitude.
-TYPICAL_STD = 0.2
 
 # What a finished run leaves in its folder, in patterns, beside what it leaves on the way.
 EXPORTED = ("training_info.json", *(f"pretraining/{name}" for name in MODEL_FILES), "plots/*.png", *MODEL_FILES)
@@ -63,19 +61,11 @@ class PretrainingRun:
         rank = self.accelerator.process_index
         share = share_of_batch(self.recipe.batch_size, self.accelerator.num_processes)
         self.own_rows = slice(rank * share, (rank + 1) * share)
-        self.objective.units_per_millivolt = self._units_per_millivolt().to(self.accelerator.device)
 
     @cached_property
     def gflop_per_record(self) -> float:
         """What a record costs in a training step, in units of 1e9 floating-point operations."""
         return count_flops(self.objective) / 1e9
-
-    def _units_per_millivolt(self) -> torch.Tensor:
-        """Of normalised records, per lead (leads, 1)."""
-        _, std = self.corpus.mixture_statistics()
-        if self.corpus.databases[0].info.amplitude_free:
-            std = std * TYPICAL_STD
-        return torch.as_tensor(1.0 / std, dtype=torch.float32)[:, None]
 
     @property
     def metrics_file(self) -> Path:
@@ -113,12 +103,17 @@ class PretrainingRun:
         parts = self.recipe.gradient_accumulation_steps
         return [name for part in range(parts) for name in self.corpus.record_ids(step * parts + part)]
 
-    def inputs(self, batch: CorpusBatch, key: BatchKey) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """This process's part of a batch as the objective takes it: normalised records, and what is drawn for them."""
+    def inputs(
+        self, batch: CorpusBatch, key: BatchKey, rows: slice | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """This process's part of a batch (or other `rows` of it) as the objective takes it: normalised, and what is drawn for it."""
         device = self.accelerator.device
         drawn = self.objective.draw(key, self.recipe.batch_size)
-        own = {name: rows[self.own_rows].to(device, non_blocking=True) for name, rows in drawn.items()}
-        return self.normalize(batch.to(device)), own
+        own = {name: values[rows or self.own_rows].to(device, non_blocking=True) for name, values in drawn.items()}
+        batch = batch.to(device)
+        if self.objective.needs_units:
+            own["units_per_millivolt"] = MICROVOLTS_PER_MILLIVOLT / self.normalize.std[batch.database][:, :, None]
+        return self.normalize(batch), own
 
     def latents(self, output: StepOutput, input_values: torch.Tensor) -> torch.Tensor:
         """Tokens of the encoder meant for use, of the records that the output is of."""

@@ -71,15 +71,14 @@ class Objective(nn.Module, Generic[Recipe]):
     summary: ClassVar[str]
     model_class: ClassVar[type[EcgJepaEncoderPair]] = EcgJepaEncoderPair
 
-    # Per lead, (leads, 1): what a millivolt is in the units of the input. The run sets it.
-    units_per_millivolt: torch.Tensor
+    # Whether `units_per_millivolt` is among what is drawn: what a millivolt is in the input, per record and lead (batch, leads, 1).
+    needs_units: ClassVar[bool] = False
 
     def __init__(self, config: EcgJepaConfig, recipe: Recipe):
         super().__init__()
         self.config = config
         self.recipe = recipe
         self.model: Any = self.model_class(config)
-        self.register_buffer("units_per_millivolt", torch.ones(len(config.lead_names), 1), persistent=False)
         self.register_load_state_dict_pre_hook(_accept_bare_model)
 
     @property

@@ -11,37 +11,24 @@ from .objective import mean_over_processes
 class BatchNorm(nn.Module):
     """
     Batch normalisation over the rows of all processes, so that their number changes nothing (PyTorch's own knows one process, or
-    CUDA alone). In evaluation, with averages of what was seen in training.
+    CUDA alone). Always with the statistics of the batch: nobody uses these networks for anything but losses.
 
     Args:
         width: channels.
-        momentum: of the averages.
-        affine: with a learned factor and summand per channel.
     """
 
-    def __init__(self, width: int, momentum: float = 0.1, affine: bool = True, eps: float = 1e-5):
+    def __init__(self, width: int, eps: float = 1e-5):
         super().__init__()
-        self.momentum, self.eps = momentum, eps
-        self.weight = nn.Parameter(torch.ones(width)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(width)) if affine else None
-        self.running_mean: torch.Tensor
-        self.running_variance: torch.Tensor
-        self.register_buffer("running_mean", torch.zeros(width))
-        self.register_buffer("running_variance", torch.ones(width))
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """(rows, width) -> the same shape, float32."""
         rows = rows.float()
-        if self.training:
-            mean = mean_over_processes(rows.mean(dim=0))
-            variance = mean_over_processes((rows - mean).square().mean(dim=0))
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_variance.lerp_(variance, self.momentum)
-        else:
-            mean, variance = self.running_mean, self.running_variance
-        rows = (rows - mean) * (variance + self.eps).rsqrt()
-        return rows if self.weight is None or self.bias is None else rows * self.weight + self.bias
+        rows = rows - mean_over_processes(rows.mean(dim=0))
+        variance = mean_over_processes(rows.square().mean(dim=0))
+        return rows * (variance + self.eps).rsqrt() * self.weight + self.bias
 
 
 def projection(widths: list[int], batch_norm: bool) -> nn.Sequential:

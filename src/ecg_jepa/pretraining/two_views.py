@@ -21,6 +21,8 @@ _RECORDS_DRAWN = 2
 class TwoViews(Objective[Recipe]):
     """Draws and makes the views; what is learned of them is [`~TwoViews.compare`]."""
 
+    needs_units = True
+
     def __init__(self, config: EcgJepaConfig, recipe: Recipe):
         super().__init__(config, recipe)
         if recipe.embedding == "register" and not config.num_register_tokens:
@@ -31,9 +33,12 @@ class TwoViews(Objective[Recipe]):
         """What the `first_...` and the `second_...` view of each record are made by."""
         return draw_pair(self.views, key, batch_size)
 
-    def forward(self, input_values: torch.Tensor, **drawn: torch.Tensor) -> StepOutput:
+    def forward(
+        self, input_values: torch.Tensor, units_per_millivolt: torch.Tensor | None = None, **drawn: torch.Tensor
+    ) -> StepOutput:
         """The loss of both views of all records."""
-        first, second = (view_of(w, self.views, input_values, drawn, self.units_per_millivolt) for w in ("first", "second"))
+        units = input_values.new_ones(1, 1, 1) if units_per_millivolt is None else units_per_millivolt
+        first, second = (view_of(which, self.views, input_values, drawn, units) for which in ("first", "second"))
         return self.compare(first, second)
 
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> StepOutput:
@@ -49,6 +54,7 @@ class TwoViews(Objective[Recipe]):
         """Some records beside their views."""
         signal = input_values[:_RECORDS_DRAWN]
         rows = {name: values[:_RECORDS_DRAWN] for name, values in drawn.items()}
-        pair = [view_of(which, self.views, signal, rows, self.units_per_millivolt) for which in ("first", "second")]
+        units = rows.pop("units_per_millivolt", signal.new_ones(1, 1, 1))
+        pair = [view_of(which, self.views, signal, rows, units) for which in ("first", "second")]
         records, first, second = (part.cpu().numpy() for part in (signal, *pair))
         return {"views": plot_views(records, first, second, self.config.sampling_rate, self.config.lead_names)}

@@ -14,6 +14,7 @@ import torch
 
 from ..common.settings import check_at_least, option, settings
 from ..configuration_ecg_jepa import EcgJepaConfig
+from ..signal_processing_ecg_jepa import CLIP
 from .objective import BatchKey
 from .recipe import PretrainingRecipe, whole_patches
 
@@ -38,12 +39,14 @@ class Views(Protocol):
         """What one view of each of `rows` records is made by, on the CPU."""
 
     def apply(self, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
-        """Normalised records (rows, leads, samples) -> their views (rows, leads, samples of a view)."""
+        """Normalised records (rows, leads, samples) -> their views (rows, leads, samples of a view). `units_per_millivolt` are those of
+        the input, per record and lead (rows, leads, 1)."""
 
 
 class PhysiologicalViews:
     """
-    What happens to recordings: a stretch of the record, leads off, a time-out, noise, baseline wander and mains interference.
+    What happens to recordings: a stretch of the record, leads off, a time-out, noise, and in records that have an amplitude
+    baseline wander and mains interference.
 
     Args:
         config: of the model that will see them.
@@ -54,7 +57,11 @@ class PhysiologicalViews:
         self.length = length
         self.record_length = config.signal_length
         self.sampling_rate = config.sampling_rate
-        self.lead_names = config.lead_names
+        names = [name.upper() for name in config.lead_names]
+        self.kept_lead = names.index(_KEPT_LEAD) if _KEPT_LEAD in names else 0
+        self.num_leads = len(names)
+        # Preparation has filtered both out of amplitude-free records.
+        self.is_disturbed = not config.amplitude_free
 
     def draw(self, rows: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """As for [`Views`]."""
@@ -65,11 +72,11 @@ class PhysiologicalViews:
         def applied(*shape: int) -> torch.Tensor:
             return torch.rand(rows, *shape, generator=generator) < _APPLIED
 
-        leads = len(self.lead_names)
+        leads = self.num_leads
         hidden = applied(1) & (torch.rand(rows, leads, generator=generator) < _HIDDEN_LEADS)
-        hidden[:, [name == _KEPT_LEAD for name in self.lead_names]] = False
-        # Above half of the sampling rate there is nothing.
-        mains = torch.tensor([frequency for frequency in _MAINS_HZ if frequency <= self.sampling_rate / 2] or [0.0])
+        hidden[:, self.kept_lead] = False
+        # Above half of the sampling rate there is nothing; the sine of 0 Hz is nothing, too.
+        mains = torch.tensor([frequency for frequency in _MAINS_HZ if frequency < self.sampling_rate / 2] or [0.0])
         return {
             "start": torch.randint(self.record_length - self.length + 1, (rows,), generator=generator),
             "hidden": hidden,
@@ -82,7 +89,7 @@ class PhysiologicalViews:
             "wander_phase": uniform(0.0, 2 * math.pi),
             "mains": (applied() * uniform(0.0, _LARGEST_DISTURBANCE))[:, None] * uniform(-1.0, 1.0, leads),
             "mains_hz": mains[torch.randint(len(mains), (rows,), generator=generator)],
-            "mains_phase": uniform(0.0, 2 * math.pi),
+            "mains_phase": uniform(0.0, 2 * math.pi) * (mains[0] > 0),
         }
 
     def apply(self, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
@@ -91,7 +98,7 @@ class PhysiologicalViews:
         places = drawn["start"][:, None] + samples
         view = signal.gather(2, places[:, None].expand(-1, signal.shape[1], -1))
         seconds = samples / self.sampling_rate
-        for name in ("wander", "mains"):
+        for name in ("wander", "mains") if self.is_disturbed else ():
             wave = torch.sin(2 * math.pi * drawn[f"{name}_hz"][:, None] * seconds + drawn[f"{name}_phase"][:, None])
             view = view + drawn[name][:, :, None] * units_per_millivolt * wave[:, None]
         view = view + drawn["noise"][:, None, None] * seeded_normal(drawn["noise_seed"], view.shape[1:])
@@ -147,8 +154,8 @@ def _time_out(view: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
 
 def seeded_normal(seeds: torch.Tensor, shape: tuple[int, ...] | torch.Size) -> torch.Tensor:
     """
-    Standard normal numbers (rows, *shape), a function of each row's seed (rows,) alone: the same on every device and in every
-    process, without a generator per record. SplitMix64 (Steele et al. 2014) numbers the draws, Box and Muller shape them.
+    Standard normal numbers (rows, *shape), a function of each row's seed (rows,) alone: the same in every process, and but for
+    rounding on every device, without a generator per record. SplitMix64 (Steele et al. 2014) numbers the draws, Box and Muller shape them.
     """
     count = math.prod(shape)
     state = seeds[:, None] + torch.arange(1, count + 1, device=seeds.device) * -0x61C8864680B583EB  # wraps, as it should
@@ -206,4 +213,4 @@ def draw_pair(views: Views, key: BatchKey, batch_size: int) -> dict[str, torch.T
 def view_of(which: str, views: Views, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
     """The `first` or the `second` view of records, of what [`draw_pair`] drew for them."""
     own = {name.removeprefix(f"{which}_"): rows for name, rows in drawn.items() if name.startswith(f"{which}_")}
-    return views.apply(signal, own, units_per_millivolt)
+    return views.apply(signal, own, units_per_millivolt).clamp(-CLIP, CLIP)  # as the encoder's input always is

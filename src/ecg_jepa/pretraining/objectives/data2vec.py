@@ -19,6 +19,6 @@ class Data2Vec(Jepa):
     """The JEPA with targets of several layers."""
 
     summary = (
-        "pre-trained by predicting from visible patches the average of several layers of its own moving average (data2vec, Baevski "
-        "et al. 2022)"
+        "pre-trained by predicting from visible patches the average of several layers of its own moving average (data2vec, "
+        "Baevski et al. 2022)"
     )
