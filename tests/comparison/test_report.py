@@ -1,13 +1,15 @@
 """What a report says of runs whose results are known."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ecg_jepa.comparison.plan import Entry
+from ecg_jepa.comparison.outcome import Outcome
+from ecg_jepa.comparison.plan import Candidate, Entry
 from ecg_jepa.comparison.report import compare_with_first, describe_results, describe_tests, spread_over_seeds
 
 
@@ -22,7 +24,9 @@ def results(tmp_path):
             folder = tmp_path / f"{label}-{seed}"
             folder.mkdir()
             scores = use * labels + rng.normal(size=labels.shape)
-            np.savez(folder / "predictions.npz", labels=labels, logits=scores)
+            np.savez(
+                folder / "predictions.npz", labels=labels, logits=scores, record_id=np.arange(400), class_names=["a", "b", "c"]
+            )
             row = {"label": label, "seed": seed, "finetune_seed": 0, "protocol": "linear", "task": "form", "label_fraction": 0.1}
             rows.append({**row, "auroc": 0.5 + 0.25 * use + 0.01 * seed, "folder": str(folder)})
     return pd.DataFrame(rows)
@@ -59,10 +63,25 @@ def test_seeds_that_one_side_lacks_are_left_out(results):
 
 
 def test_tables_in_words(results):
-    text = describe_results(PLAN, results)
+    text = describe_results(results)
     assert "**linear, 10% of the labels**" in text
-    assert "0.760 (0.010)" in text
+    assert "0.760 (0.010, 3)" in text
     text = describe_tests(PLAN, compare_with_first(PLAN, results))
     assert "`jepa` minus each other" in text
-    assert "corrected for all 2 of them" in text
+    assert "same protocol and share of the labels" in text
     assert json.dumps("useless")[1:-1] in text
+
+
+def test_what_did_best_is_chosen_and_what_failed_is_not():
+    entries = [Entry.parse(name) for name in ("jepa", "mae", "byol", "random")]
+    plan = SimpleNamespace(entries=entries, comparison=SimpleNamespace(seeds=[0, 1]))
+    outcome = Outcome(plan)
+    for label, scores in {
+        "jepa": (0.6, 0.7, 0.7),
+        "mae": (math.nan, 0.5, math.nan),
+        "byol": (math.nan, math.nan, math.nan),
+    }.items():
+        for number, score in enumerate(scores):
+            outcome.tuned.append((Candidate(Entry.parse(label), {"learning_rate": str(number)}, None), score))
+    assert outcome.chosen == {"jepa": {"learning_rate": "1"}, "mae": {"learning_rate": "1"}, "random": {}}
+    assert [(entry.label, seed) for entry, seed in outcome.runs()][:3] == [("jepa", 0), ("mae", 0), ("random", 0)]

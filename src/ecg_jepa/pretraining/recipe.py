@@ -1,8 +1,8 @@
 """
 Everything that a pre-training run can be told. The defaults are the paper's ViT-S on all ten databases.
 
-Each objective has a recipe: the common settings and its own, all flat keys of one YAML file. Recipes import nothing heavy, so
-that `--help` is quick; the objectives are in `objectives/`.
+Each objective has a recipe: the common settings and its own, all flat keys of one YAML file. This module imports nothing heavy,
+so that `--help` is quick; recipes of other objectives than the default one stand with these, in `objectives/`.
 """
 
 import dataclasses
