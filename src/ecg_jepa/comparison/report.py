@@ -211,8 +211,8 @@ def describe_tests(plan: ComparisonPlan, tests: pd.DataFrame) -> str:
         p_holm=tests["p_holm"].map("{:.3f}".format),
     ).drop(columns=["low", "high", "first"])
     return (
-        f"`{plan.entries[0].label}` minus each other: mean over seeds [paired 95% bootstrap interval over test records], p values, "
-        "and the same corrected for all tests of the same protocol and share of the labels (Holm 1979). They are about these "
+        f"`{plan.entries[0].label}` minus each other: mean over seeds [paired 95% bootstrap interval over test records], p "
+        "values, and the same corrected for all tests of the same protocol and share of the labels (Holm 1979). They are about these "
         f"encoders: what another seed or another draw of few labels would give is not in them.\n\n{_markdown(rows)}"
     )
 
