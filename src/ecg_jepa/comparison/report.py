@@ -212,8 +212,8 @@ def describe_tests(plan: ComparisonPlan, tests: pd.DataFrame) -> str:
     ).drop(columns=["low", "high", "first"])
     return (
         f"`{plan.entries[0].label}` minus each other: mean over seeds [paired 95% bootstrap interval over test records], p "
-        "values, and the same corrected for all tests of the same protocol and share of the labels (Holm 1979). They are about these "
-        f"encoders: what another seed or another draw of few labels would give is not in them.\n\n{_markdown(rows)}"
+        "values, and the same corrected for all tests of the same protocol and share of the labels (Holm 1979). They are about "
+        f"these encoders: what another seed or another draw of few labels would give is not in them.\n\n{_markdown(rows)}"
     )
 
 
