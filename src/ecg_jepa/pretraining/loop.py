@@ -106,7 +106,7 @@ class PretrainingRun:
     def inputs(
         self, batch: CorpusBatch, key: BatchKey, rows: slice | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """This process's part of a batch (or other `rows` of it) as the objective takes it: normalised, and what is drawn for it."""
+        """This process's part of a batch (or other `rows`) as the objective takes it: normalised, and what is drawn for it."""
         device = self.accelerator.device
         drawn = self.objective.draw(key, self.recipe.batch_size)
         own = {name: values[rows or self.own_rows].to(device, non_blocking=True) for name, values in drawn.items()}
