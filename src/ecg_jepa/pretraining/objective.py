@@ -71,7 +71,7 @@ class Objective(nn.Module, Generic[Recipe]):
     summary: ClassVar[str]
     model_class: ClassVar[type[EcgJepaEncoderPair]] = EcgJepaEncoderPair
 
-    # Whether `units_per_millivolt` is among what is drawn: what a millivolt is in the input, per record and lead (batch, leads, 1).
+    # Whether `units_per_millivolt` is among what is drawn: what a millivolt is in the input, (batch, leads, 1).
     needs_units: ClassVar[bool] = False
 
     def __init__(self, config: EcgJepaConfig, recipe: Recipe):

@@ -39,8 +39,10 @@ class Views(Protocol):
         """What one view of each of `rows` records is made by, on the CPU."""
 
     def apply(self, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
-        """Normalised records (rows, leads, samples) -> their views (rows, leads, samples of a view). `units_per_millivolt` are those of
-        the input, per record and lead (rows, leads, 1)."""
+        """
+        Normalised records (rows, leads, samples) -> their views (rows, leads, samples of a view). `units_per_millivolt` are those
+        of the input, per record and lead (rows, leads, 1).
+        """
 
 
 class PhysiologicalViews:
@@ -155,7 +157,8 @@ def _time_out(view: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
 def seeded_normal(seeds: torch.Tensor, shape: tuple[int, ...] | torch.Size) -> torch.Tensor:
     """
     Standard normal numbers (rows, *shape), a function of each row's seed (rows,) alone: the same in every process, and but for
-    rounding on every device, without a generator per record. SplitMix64 (Steele et al. 2014) numbers the draws, Box and Muller shape them.
+    rounding on every device, without a generator per record. SplitMix64 (Steele et al. 2014) numbers the draws, Box and Muller
+    shape them.
     """
     count = math.prod(shape)
     state = seeds[:, None] + torch.arange(1, count + 1, device=seeds.device) * -0x61C8864680B583EB  # wraps, as it should
