@@ -199,10 +199,20 @@ class Probe:
         return cls(data, recipe.probe_records)
 
     def score(self, encoder: Any) -> ProbeResult:
-        """Macro AUROC of an encoder, which is not trained."""
+        """
+        Macro AUROC of an encoder, which is not trained.
+
+        Raises:
+            FloatingPointError: if what it computes is not finite.
+        """
         length, data = encoder.config.signal_length, self.data
         crops = [data.strided_crops(rows, length, length, max_crops=128) for rows in self.parts]
         features = [np.concatenate(list(embed(encoder, batches))) for batches in crops]
+        if not all(np.isfinite(rows).all() for rows in features):
+            raise FloatingPointError(
+                "Embeddings of the encoder are not finite: resume from an earlier checkpoint with a lower learning rate "
+                "(--allow_changes)."
+            )
         labels = [data.task.labels[rows] for rows in self.parts]
         return linear_probe(features[0], labels[0], features[1], labels[1], data.task.class_names)
 
