@@ -121,6 +121,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "middle+uniform": {**MIDDLE, "uniform_mask_positions": True},
     "middle+block200": {**MIDDLE, "block_ms": 200},
     "middle+visible": {**MIDDLE, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4},
+    "middle+visible+uniform": {**MIDDLE, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4, "uniform_mask_positions": True},
     "middle+context": {**MIDDLE, "context_loss_weight": 0.5},
     "middle+ema.9-.99": {**MIDDLE, "ema_momentum": 0.9, "final_ema_momentum": 0.99},
     "middle+lr5e-4": {**MIDDLE, "learning_rate": 5e-4},
