@@ -1,5 +1,6 @@
 """The command line as a user meets it: quick help, one line for a mistake, logs that a file can hold."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -36,7 +37,7 @@ def test_every_setting_has_a_line_of_help():
     for command in COMMANDS.values():
         chosen = commands._load(command.settings)
         cls = chosen if isinstance(chosen, type) else chosen({})
-        for field in cls.__dataclass_fields__.values():
+        for field in dataclasses.fields(cls):
             assert field.metadata["help"], field.name
 
 
