@@ -2,12 +2,13 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from accelerate import Accelerator
 
-from ecg_jepa.common.signals import StopSignals, exit_code, run_to_the_end
+from ecg_jepa.common.signals import Commands, StopSignals, exit_code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -41,22 +42,37 @@ signal.pause()
 """
 
 
-def test_what_is_run_is_waited_for(tmp_path):
-    assert run_to_the_end([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+def test_what_is_run_is_waited_for():
+    with Commands() as commands:
+        assert commands.run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
-def test_who_is_asked_to_stop_passes_it_on_and_waits(tmp_path):
-    listening = tmp_path / "child"
+def test_what_is_run_has_the_cores_and_the_file_that_it_is_given(tmp_path):
+    core = min(os.sched_getaffinity(0))
+    words = [sys.executable, "-c", "import os; print(os.sched_getaffinity(0)); raise ValueError('odd')"]
+    with Commands() as commands, (tmp_path / "log").open("w") as log:
+        assert commands.run(words, cores=[core], output=log) == 1
+    assert f"{{{core}}}" in (tmp_path / "log").read_text()
+    assert "ValueError: odd" in (tmp_path / "log").read_text()
+
+
+def test_who_is_asked_to_stop_passes_it_on_to_all_and_waits(tmp_path):
+    children = [tmp_path / "first", tmp_path / "second"]
 
     def ask() -> None:
-        while not listening.exists():
+        while not all(child.exists() for child in children):
             threading.Event().wait(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=ask).start()
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as end:
-        run_to_the_end([sys.executable, "-c", CHILD, str(listening)])
-    assert end.value.code == 143
-    assert Path(f"{listening}.end").read_text() == str(int(signal.SIGTERM))
+    with Commands() as commands, ThreadPoolExecutor(2) as threads:
+        threading.Thread(target=ask).start()
+        runs = [threads.submit(commands.run, [sys.executable, "-c", CHILD, str(child)]) for child in children]
+        codes = [run.exception().code for run in runs]
+        with pytest.raises(SystemExit):  # none is started any more
+            commands.run([sys.executable, "-c", "import sys; open(sys.argv[1], 'w')", str(tmp_path / "third")])
+    assert codes == [143, 143]
+    for child in children:
+        assert Path(f"{child}.end").read_text() == str(int(signal.SIGTERM))
+    assert not (tmp_path / "third").exists()
     assert signal.getsignal(signal.SIGTERM) is before

@@ -1,5 +1,7 @@
 """The whole command on tiny encoders: it tunes, trains, judges, reports, resumes, and outlives a run that fails."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -55,15 +57,33 @@ def test_tunes_trains_judges_and_reports(compare, tmp_path, capfd):
 
     (trained,) = (tmp_path / "pretraining").glob("simclr-0-*/model.safetensors")
     written = trained.stat().st_mtime_ns
-    capfd.readouterr()
     # Once more, with one that cannot be trained: what is there stays, and the others do not suffer.
     broken = (*SETTINGS, "broken.learning_rate=1e30", "broken.view_duration=1.25")
     with pytest.raises(SystemExit, match="1 runs failed: broken-0-"):
         compare(tmp_path, "--objectives", "simclr", "random", "broken=byol", settings=broken)
-    printed = "".join(capfd.readouterr())
-    assert "failed (1): the comparison goes on without it" in printed
-    assert "not finite" in printed
+    assert "failed (1), as logs/broken-0-" in "".join(capfd.readouterr())
+    (log,) = (tmp_path / "logs").glob("broken-0-*.log")
+    assert "not finite" in log.read_text()
     assert trained.stat().st_mtime_ns == written
     report = (tmp_path / "report.md").read_text()
     assert "**Failed, and missing from what follows**: broken-0-" in report
     assert "`simclr` minus each other" in report
+
+
+def test_what_is_kept_is_enough_to_go_on_without_the_runs(compare, tmp_path):
+    flags = ("--objectives", "simclr", "random", "--jobs", 2, "--keep_runs", False)
+    compare(tmp_path, *flags)
+    report = (tmp_path / "report.md").read_text()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {"judged", "tried", "report.md"} <= left
+    assert not [path for folder in ("pretraining", "tuning", "finetuning") for path in (tmp_path / folder).glob("*")]
+    logs = {path.name for path in (tmp_path / "logs").iterdir()}
+    for name in left - {"judged", "tried"}:
+        shutil.rmtree(tmp_path / name) if (tmp_path / name).is_dir() else (tmp_path / name).unlink()
+    compare(tmp_path, *flags)  # nothing is run, and the report is the same
+    assert not (tmp_path / "logs").exists()
+    assert (tmp_path / "report.md").read_text() == report
+    compare(tmp_path, *flags, "--label_fractions", 1.0, 0.25)  # asks for what was not judged
+    again = {path.name for path in (tmp_path / "logs").iterdir()}
+    assert again == {name for name in logs if not name.startswith("tuning")}
+    assert "25% of the labels" in (tmp_path / "report.md").read_text()

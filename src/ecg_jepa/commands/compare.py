@@ -2,27 +2,36 @@
 
 import logging
 import math
+import os
 import shlex
+import shutil
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
 
-from ..common.files import write_json
+from ..common.files import TRAINING_INFO_FILE, read_json, write_json
 from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.run_directory import own_directory
 from ..common.settings import write_yaml
-from ..common.signals import run_to_the_end
+from ..common.signals import Commands
+from ..comparison.judged import Judged, judged_path, same_records, tried_path
 from ..comparison.outcome import Outcome
-from ..comparison.plan import Candidate, ComparisonPlan
+from ..comparison.plan import Candidate, ComparisonPlan, Entry
 from ..comparison.report import write_report
 from ..comparison.settings import ComparisonSettings
 from ..data.records import find_database
 from .pretrain import make_synthetic_database
 
 logger = logging.getLogger(__name__)
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 def run(comparison: ComparisonSettings) -> None:
@@ -35,41 +44,104 @@ def run(comparison: ComparisonSettings) -> None:
     plan = ComparisonPlan(comparison)
     make_synthetic_database(plan.first_recipe())
     find_database(comparison.data_dir, comparison.database)
-    with own_directory(plan.directory, Accelerator(cpu=True)):
+    with own_directory(plan.directory, Accelerator(cpu=True)), Commands() as commands:
         write_yaml(comparison, plan.directory / "comparison.yaml")
-        outcome = Outcome(plan)
-        for candidate in progress_bar(plan.tuning(), desc="tuning"):
-            outcome.tuned.append((candidate, validation_score(plan, candidate, outcome)))
+        runner, outcome = Runner(plan, commands), Outcome(plan)
+        candidates = plan.tuning()
+        scores = runner.run_all("tuning", runner.try_settings, candidates)
+        outcome.tuned.extend(zip(candidates, scores, strict=True))
         write_json(plan.directory / "chosen.json", outcome.chosen)
-        for entry, seed in progress_bar(outcome.runs(), desc="pre-training"):
-            recipe = plan.recipe(entry, seed, outcome.chosen[entry.label])
-            if execute(plan, "pretrain", recipe, Path(recipe.output_dir).name, outcome):
-                outcome.encoders[entry.label, seed] = Path(recipe.output_dir)
-        if outcome.encoders:
-            models = [str(directory) for directory in outcome.encoders.values()]
-            execute(plan, "sweep", plan.sweep(models), "sweep", outcome)
+        encoders = [(entry, seed, outcome.chosen[entry.label]) for entry, seed in outcome.runs()]
+        for (entry, seed, _), judged in zip(encoders, runner.run_all("encoders", runner.judge, encoders), strict=True):
+            if judged is not None:
+                outcome.judged[entry.label, seed] = judged
+        outcome.failures.extend(runner.failures)
         print(f"Report: {write_report(outcome)}")
     if outcome.failures:
-        raise ValueError(f"{len(outcome.failures)} runs failed: {', '.join(outcome.failures)}. Their messages are above.")
+        raise ValueError(f"{len(outcome.failures)} runs failed: {', '.join(outcome.failures)}. Their messages are in logs/.")
 
 
-def validation_score(plan: ComparisonPlan, candidate: Candidate, outcome: Outcome) -> float:
-    """Of a run of the tuning, which is made unless it is there: its probe's AUROC at the end; NaN if the run failed."""
-    directory = Path(candidate.recipe.output_dir)
-    if not execute(plan, "pretrain", candidate.recipe, f"tuning-{directory.name}", outcome):
-        return math.nan
-    scores = [line["eval_probe_auroc"] for line in read_lines(directory / "metrics.jsonl") if "eval_probe_auroc" in line]
-    return scores[-1] if scores else math.nan
+class Runner:
+    """
+    Makes the runs of a comparison, each unless what is kept of it is there.
 
+    Args:
+        plan: of the comparison.
+        commands: that run them.
+    """
 
-def execute(plan: ComparisonPlan, command: str, settings: Any, name: str, outcome: Outcome) -> bool:
-    """Run a command in a process of its own, with settings that are written to `plans/`; whether it came to its end."""
-    path = plan.directory / "plans" / f"{name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_yaml(settings, path)
-    launcher = shlex.split(plan.comparison.launcher) or [sys.executable]
-    status = run_to_the_end([*launcher, "-m", "ecg_jepa", command, "--config", str(path)])
-    if status:
-        logger.warning(f"{name} failed ({status}): the comparison goes on without it.")
-        outcome.failures.append(name)
-    return status == 0
+    def __init__(self, plan: ComparisonPlan, commands: Commands):
+        self.plan = plan
+        self.commands = commands
+        self.failures: list[str] = []
+        jobs, cores = plan.comparison.jobs, sorted(os.sched_getaffinity(0))
+        self._cores: SimpleQueue[list[int]] = SimpleQueue()
+        for number in range(jobs):
+            # More jobs than cores share them.
+            self._cores.put(cores[number::jobs] or [cores[number % len(cores)]])
+
+    def run_all(self, name: str, work: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
+        """The results of work on several jobs, as many at a time as the comparison says, in their order."""
+        listed = list(jobs)
+        with ThreadPoolExecutor(self.plan.comparison.jobs) as threads:
+            return list(progress_bar(threads.map(work, listed), total=len(listed), desc=name))
+
+    def try_settings(self, candidate: Candidate) -> float:
+        """The AUROC of the probe at the end of a run of the tuning, on validation records; NaN if the run failed."""
+        directory, path = Path(candidate.recipe.output_dir), tried_path(self.plan, candidate)
+        kept = read_json(path) if path.is_file() else None
+        if kept is None or not same_records(kept, candidate.recipe):
+            if not self.execute("pretrain", candidate.recipe, f"tuning-{directory.name}"):
+                return math.nan
+            scores = [line["eval_probe_auroc"] for line in read_lines(directory / "metrics.jsonl") if "eval_probe_auroc" in line]
+            databases = read_json(directory / TRAINING_INFO_FILE)["databases"]
+            kept = {"tried": candidate.tried, "probe_auroc": scores[-1] if scores else None, "databases": databases}
+            path.parent.mkdir(exist_ok=True)
+            write_json(path, kept)
+        self.tidy(directory)
+        return math.nan if kept["probe_auroc"] is None else float(kept["probe_auroc"])
+
+    def judge(self, job: tuple[Entry, int, dict[str, str]]) -> Judged | None:
+        """Train an entry with a seed and what was chosen for it, and judge it; `None` if it could not be trained."""
+        plan, (entry, seed, chosen) = self.plan, job
+        recipe = plan.recipe(entry, seed, chosen)
+        directory, path = Path(recipe.output_dir), judged_path(plan, recipe)
+        judged = Judged.load(path)
+        if judged is None or judged.lacks(plan) or not same_records(judged.training, recipe):
+            if not self.execute("pretrain", recipe, directory.name):
+                return None
+            complete = self.execute("sweep", plan.sweep(str(directory)), f"sweep-{directory.name}")
+            judged = Judged.gather(plan, entry, seed, directory)
+            judged.save(path)
+            if not complete or judged.lacks(plan):
+                return judged  # what could not be scored can be tried again
+        self.tidy(directory, plan.directory / "finetuning" / directory.name)
+        return judged
+
+    def tidy(self, *directories: Path) -> None:
+        """Remove folders of runs, unless the comparison is to keep them."""
+        for directory in directories if not self.plan.comparison.keep_runs else ():
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def execute(self, command: str, settings: Any, name: str) -> bool:
+        """
+        Run a command in a process of its own, with settings that are written to `plans/` and messages that go to `logs/`; whether
+        it came to its end.
+        """
+        plan_path, log_path = (self.plan.directory / folder / name for folder in ("plans", "logs"))
+        for path in (plan_path, log_path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        plan_path = plan_path.with_name(f"{name}.yaml")
+        write_yaml(settings, plan_path)
+        launcher = shlex.split(self.plan.comparison.launcher) or [sys.executable]
+        cores = self._cores.get()
+        try:
+            with log_path.with_name(f"{name}.log").open("a") as log:
+                words = [*launcher, "-m", "ecg_jepa", command, "--config", str(plan_path)]
+                status = self.commands.run(words, cores=cores, output=log)
+        finally:
+            self._cores.put(cores)
+        if status:
+            logger.warning(f"{name} failed ({status}), as logs/{name}.log says: the comparison goes on without it.")
+            self.failures.append(name)
+        return status == 0

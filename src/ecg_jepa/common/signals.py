@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import FrameType, TracebackType
-from typing import Any
+from typing import IO, Any
 
 import torch
 from accelerate import Accelerator
@@ -72,7 +72,7 @@ def exit_code(number: int) -> int:
     return 128 + number
 
 
-_STARTED_BY_US = "ECG_JEPA_STARTED"  # in the environment of what run_to_the_end starts
+_STARTED_BY_US = "ECG_JEPA_STARTED"  # in the environment of what Commands starts
 
 
 def end_with_launcher() -> None:
@@ -85,29 +85,58 @@ def end_with_launcher() -> None:
         logger.warning("This process will not notice if its launcher dies: stop it by hand then.")
 
 
-def run_to_the_end(command: Sequence[str]) -> int:
+class Commands:
     """
-    Run a command in a session of its own, pass signals that ask to stop on to it, and wait: it may have a checkpoint to write.
-
-    Returns:
-        Its exit status.
-
-    Raises:
-        SystemExit: if this process was asked to stop, with the status that says so.
+    Runs commands in sessions of their own, several at once if they are started from several threads. While it is open, in the
+    main thread, signals that ask to stop are passed on to all that run, which may have a checkpoint to write, and none is started
+    any more.
     """
-    received: list[int] = []
-    process = subprocess.Popen(command, start_new_session=True, env={**os.environ, _STARTED_BY_US: "1"})
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        process.send_signal(number)
+    def __init__(self) -> None:
+        self.received = 0
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._before: dict[int, Any] = {}
 
-    before = {number: signal.signal(number, pass_on) for number in _ASK_TO_STOP}
-    try:
-        status = process.wait()
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> "Commands":
+        self._before = {number: signal.signal(number, self._pass_on) for number in _ASK_TO_STOP}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
-    if received:
-        raise SystemExit(exit_code(received[0]))
-    return status
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        for process in list(self._running):
+            process.send_signal(number)
+
+    def run(self, command: Sequence[str], cores: Collection[int] = (), output: IO[str] | None = None) -> int:
+        """
+        Run one and wait for it.
+
+        Args:
+            command: its words.
+            cores: of the CPU that it may use; default: those of this process.
+            output: an open file that what it prints goes to; default: where this process prints.
+
+        Returns:
+            Its exit status.
+
+        Raises:
+            SystemExit: if this process was asked to stop, with the status that says so.
+        """
+        if not self.received:
+            environment = {**os.environ, _STARTED_BY_US: "1"}
+            process = subprocess.Popen(command, start_new_session=True, env=environment, stdout=output, stderr=output)
+            self._running.add(process)
+            try:
+                if self.received:  # between the question and the start
+                    process.send_signal(self.received)
+                if cores:
+                    os.sched_setaffinity(process.pid, cores)  # now, before it has threads, which inherit it
+                status = process.wait()
+            finally:
+                self._running.discard(process)
+        if self.received:
+            raise SystemExit(exit_code(self.received))
+        return status

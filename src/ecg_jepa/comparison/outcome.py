@@ -2,8 +2,8 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from .judged import Judged
 from .plan import Candidate, ComparisonPlan, Entry
 
 
@@ -13,13 +13,13 @@ class Outcome:
     Args:
         plan: of the comparison.
         tuned: what was tried, with its AUROC on validation records; NaN if the run failed.
-        encoders: label and seed -> folder of a run that was finished.
-        failures: names of runs that were not.
+        judged: encoders, by label and seed.
+        failures: names of runs that did not come to their end.
     """
 
     plan: ComparisonPlan
     tuned: list[tuple[Candidate, float]] = field(default_factory=list)
-    encoders: dict[tuple[str, int], Path] = field(default_factory=dict)
+    judged: dict[tuple[str, int], Judged] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     @property

@@ -77,7 +77,7 @@ class ComparisonPlan:
         for name in ("settings", "tuning"):
             for text in getattr(comparison, name):
                 self._check_scope(name, text)
-        self.sweep(["encoder"])
+        self.sweep("encoder")
 
     def first_recipe(self) -> PretrainingRecipe:
         """Of the first entry, to see the data by."""
@@ -116,12 +116,12 @@ class ComparisonPlan:
             self._costs[key] = count_flops(objective_class(recipe.objective)(config, recipe))
         return self._costs[key]
 
-    def sweep(self, models: list[str]) -> SweepSettings:
-        """The runs that judge encoders."""
+    def sweep(self, model: str) -> SweepSettings:
+        """The runs that judge an encoder, in a folder of its own: a sweep keeps others out of its folder."""
         comparison = self.comparison
         values = {name: getattr(comparison, name) for name in ("protocols", "tasks", "label_fractions", "data_dir", "database")}
-        values |= {"models": models, "seeds": comparison.finetune_seeds, "settings": comparison.finetune_settings}
-        return make_settings(SweepSettings, {**values, "output_dir": str(self.directory / "finetuning")})
+        values |= {"models": [model], "seeds": comparison.finetune_seeds, "settings": comparison.finetune_settings}
+        return make_settings(SweepSettings, {**values, "output_dir": str(self.directory / "finetuning" / Path(model).name)})
 
     def _candidates(self, entry: Entry) -> list[Candidate]:
         choices = self._scoped("tuning", entry)
@@ -141,7 +141,8 @@ class ComparisonPlan:
             values["databases"] = values["databases"].split()
         values |= {"objective": entry.objective, "seed": seed, "max_steps": steps, "data_dir": comparison.data_dir}
         values |= {"warmup_steps": round(comparison.warmup_share * steps), "resume_from_checkpoint": "latest"}
-        values |= {"eval_steps": -(-steps // comparison.evaluations), "probe_task": comparison.probe_task, "probe_seeds": 0}
+        evaluations = comparison.evaluations if folder == "pretraining" else 1  # a choice is made by the last
+        values |= {"eval_steps": -(-steps // evaluations), "probe_task": comparison.probe_task, "probe_seeds": 0}
         kind = recipe_class({"objective": entry.objective})
         recipe = make_settings(kind, values)
         decisive = {**recipe.what_trains(), "databases": recipe.databases}

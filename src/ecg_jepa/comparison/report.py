@@ -1,4 +1,4 @@
-"""What a comparison found: tables, tests and curves, from the folders of its runs."""
+"""What a comparison found: tables, tests and curves, from what was kept of its runs."""
 
 from pathlib import Path
 from typing import Any
@@ -7,18 +7,14 @@ import numpy as np
 import pandas as pd
 
 from ..common.figures import save
-from ..common.files import TRAINING_INFO_FILE, read_json
-from ..common.json_lines import read_lines
 from ..evaluation.bootstrap import holm, paired_test
 from ..evaluation.plots import plot_label_fractions, plot_over_cost
-from ..evaluation.results import METRICS_FILE
-from ..evaluation.tables import one_cell, paired_predictions
-from ..finetuning.sweep import plan as planned_runs
-from ..finetuning.sweep_folder import SweepFolder
+from ..evaluation.tables import one_cell
+from .judged import CONDITION
 from .outcome import Outcome
 from .plan import ComparisonPlan
 
-_CONDITION = ["protocol", "task", "label_fraction"]  # in which encoders are compared
+_CONDITION = list(CONDITION)
 _FAMILY = ["protocol", "label_fraction"]  # of tests that are corrected together
 _RESAMPLES = 5000  # enough for small p values after the correction
 _MEASURES = {
@@ -33,7 +29,7 @@ def write_report(outcome: Outcome) -> Path:
     plan, directory = outcome.plan, outcome.plan.directory
     results, logs = gather_results(outcome), gather_logs(outcome)
     tests = compare_with_first(plan, results)
-    for name, table in {"results": results.drop(columns="folder"), "tests": tests}.items():
+    for name, table in {"results": results.drop(columns=["labels", "ranks"]), "tests": tests}.items():
         table.to_csv(directory / f"{name}.csv", index=False)
     plots = directory / "plots"
     courses, judged = [describe_courses(logs)], [describe_results(results)]
@@ -55,29 +51,26 @@ def write_report(outcome: Outcome) -> Path:
 
 
 def gather_results(outcome: Outcome) -> pd.DataFrame:
-    """A row per finished judging run: `label`, `seed` (of pre-training), `finetune_seed`, condition, `auroc`, `folder`."""
-    rows, folders = [], SweepFolder()
-    for (label, seed), encoder in outcome.encoders.items():
-        for planned in planned_runs(outcome.plan.sweep([str(encoder)])):
-            placed = folders.place(planned)
-            if placed.finished:
-                metrics = read_json(Path(placed.settings.output_dir, METRICS_FILE))
-                row = {"label": label, "seed": seed, "finetune_seed": planned.seed, "auroc": metrics["test_macro_auroc"]}
-                row |= {name: getattr(planned, name) for name in _CONDITION}
-                rows.append({**row, "folder": placed.settings.output_dir})
-    return pd.DataFrame(rows, columns=["label", "seed", "finetune_seed", *_CONDITION, "auroc", "folder"])
+    """
+    A row per judging run: `label`, `seed` (of pre-training), `finetune_seed`, condition, `auroc`, and of its test records
+    `labels` and `ranks` of scores, (records, classes) each.
+    """
+    rows = []
+    for (label, seed), judged in outcome.judged.items():
+        for run, ranks in zip(judged.runs, judged.ranks, strict=True):
+            row = {"label": label, "seed": seed, "finetune_seed": run["seed"], "auroc": run["auroc"]}
+            row |= {name: run[name] for name in _CONDITION}
+            rows.append({**row, "labels": judged.records[run["task"]][1], "ranks": ranks})
+    return pd.DataFrame(rows, columns=["label", "seed", "finetune_seed", *_CONDITION, "auroc", "labels", "ranks"])
 
 
 def gather_logs(outcome: Outcome) -> pd.DataFrame:
     """What was measured on held-out records during pre-training: a row per `label`, `seed`, `step`, with `TFLOP` until then."""
-    rows = []
-    for (label, seed), folder in outcome.encoders.items():
-        info = read_json(folder / TRAINING_INFO_FILE)
-        records = info["settings"]["batch_size"] * info["settings"]["gradient_accumulation_steps"]
-        for line in read_lines(folder / "metrics.jsonl"):
-            if "eval_loss" in line:
-                cost = line["step"] * records * info["gflop_per_record"] / 1000
-                rows.append({"label": label, "seed": seed, "TFLOP": cost, **line})
+    rows = [
+        {"label": label, "seed": seed, "TFLOP": line["step"] * judged.teraflops, **line}
+        for (label, seed), judged in outcome.judged.items()
+        for line in judged.course
+    ]
     return pd.DataFrame(rows)
 
 
@@ -100,14 +93,17 @@ def compare_with_first(plan: ComparisonPlan, results: pd.DataFrame) -> pd.DataFr
     first = plan.entries[0].label
     rows: list[dict[str, Any]] = []
     for condition, group in results.groupby(_CONDITION, sort=False):
-        runs = {label: of.set_index(["seed", "finetune_seed"])["folder"] for label, of in group.groupby("label", sort=False)}
+        runs = {label: of.set_index(["seed", "finetune_seed"]) for label, of in group.groupby("label", sort=False)}
         for label in [entry.label for entry in plan.entries[1:] if entry.label in runs and first in runs]:
             shared = sorted(runs[first].index.intersection(runs[label].index))
             if not shared:
                 continue
-            pairs = [paired_predictions(runs[first][key], runs[label][key]) for key in shared]
-            ours, theirs = (np.stack([pair[side] for pair in pairs]) for side in (1, 2))
-            test = paired_test(pairs[0][0], ours, theirs, num_resamples=_RESAMPLES)
+            pair = [runs[name].loc[shared] for name in (first, label)]
+            labels = [*pair[0]["labels"], *pair[1]["labels"]]
+            if not all(np.array_equal(labels[0], others) for others in labels[1:]):
+                raise ValueError(f"{first} and {label} were not judged on the same records: {condition}.")
+            ours, theirs = (np.stack(list(rows["ranks"])) for rows in pair)
+            test = paired_test(labels[0], ours, theirs, num_resamples=_RESAMPLES)
             row = {**dict(zip(_CONDITION, condition, strict=True)), "first": first, "second": label, "seeds": len(shared)}
             row |= {"difference": test.difference.value, "low": test.difference.low, "high": test.difference.high}
             rows.append({**row, "p": test.p_value})
@@ -123,7 +119,7 @@ def describe(outcome: Outcome) -> str:
         recipe = plan.recipe(entry, plan.comparison.seeds[0], outcome.chosen.get(entry.label, {}))
         steps = recipe.max_steps * recipe.batch_size * recipe.gradient_accumulation_steps
         cost = plan.cost_per_record(recipe)
-        done = [read_json(path / TRAINING_INFO_FILE) for (label, _), path in outcome.encoders.items() if label == entry.label]
+        done = [judged.training for (label, _), judged in outcome.judged.items() if label == entry.label]
         hardware = hardware or (f" Machine: {done[0]['hardware']}." if done else "")
         rows.append(
             {

@@ -35,10 +35,12 @@ class ComparisonSettings:
     data_dir: str = option("data/prepared", "folder with prepared databases")
     database: str | None = option(None, "whose labels are used, if data_dir has several")
     output_dir: str = option("runs/comparison", "of everything; what is finished is not run again")
+    jobs: int = option(1, "encoders that are trained and judged at a time, each on its share of the CPU cores")
+    keep_runs: bool = option(True, "false: remove folders of runs once their encoder is judged; judged/ and tried/ stay")
     launcher: str = option("", "words before `-m ecg_jepa`, such as 'accelerate launch --num_processes 8'; default: this Python")
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "max_steps", "evaluations")
+        check_at_least(self, 1, "max_steps", "evaluations", "jobs")
         check_share(self, "warmup_share", "tuning_share", below_one=True)
         for name in ("objectives", "seeds", "protocols", "tasks", "label_fractions", "finetune_seeds"):
             values = getattr(self, name)

@@ -7,7 +7,7 @@ from torch.nn.functional import mse_loss
 
 from ...common.settings import check_at_least, option, settings
 from ...configuration_ecg_jepa import EcgJepaConfig
-from ..objective import StepOutput, in_full_precision
+from ..objective import StepOutput
 from ..projection import projection
 from ..spread import spread_losses
 from ..two_views import TwoViews
@@ -42,8 +42,7 @@ class VicReg(TwoViews[VicRegRecipe]):
         recipe = self.recipe
         rows = [self.projector(self.embed(self.model.context_encoder, view)).float() for view in (first, second)]
         invariance = mse_loss(*rows)
-        with in_full_precision(first):
-            spreads = [spread_losses(of_view, 1.0) for of_view in rows]
+        spreads = [spread_losses(of_view, 1.0) for of_view in rows]
         variance, covariance = (torch.stack(terms) for terms in zip(*spreads, strict=True))
         loss = recipe.invariance_weight * invariance + recipe.variance_weight * variance.mean()
         loss = loss + recipe.covariance_weight * covariance.sum()

@@ -1,0 +1,138 @@
+"""
+What a comparison keeps of its runs: all that its report needs, in files that are small enough for a repository. Weights and
+folders of runs may go.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from ..common.files import TRAINING_INFO_FILE, read_json, write_json
+from ..common.json_lines import read_lines
+from ..data.records import find_database
+from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE
+from ..finetuning.protocols import ProtocolSettings
+from ..finetuning.sweep import plan as planned_runs
+from ..finetuning.sweep_folder import SweepFolder
+from ..pretraining.recipe import PretrainingRecipe
+from .plan import Candidate, ComparisonPlan, Entry
+
+CONDITION = ("protocol", "task", "label_fraction")  # in which encoders are compared
+
+_OF_TRAINING = ("settings", "gflop_per_record", "seconds", "hardware", "databases", "weights")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """
+    An encoder that was trained, and what was found of it.
+
+    Args:
+        label, seed: what it is called, and of its pre-training.
+        training: `settings`, `gflop_per_record`, `seconds`, `hardware`, `databases` and digest of the `weights`, as its
+            `training_info.json` has them.
+        course: the lines of its log that were measured on held-out records.
+        runs: those that judged it: `protocol`, `task`, `label_fraction`, `seed`, `settings`, `database` (its digest), `auroc` on
+            test records, `best_step`.
+        ranks: of the scores of test records in each run, (records, classes): all that an AUROC needs of them.
+        records: task -> (`record_id`, `labels`) of its test records.
+    """
+
+    label: str
+    seed: int
+    training: dict[str, Any]
+    course: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+    ranks: list[np.ndarray]
+    records: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def teraflops(self) -> float:
+        """Operations of a step, in units of 1e12."""
+        settings = self.training["settings"]
+        records = settings["batch_size"] * settings["gradient_accumulation_steps"]
+        return records * self.training["gflop_per_record"] / 1000
+
+    def lacks(self, plan: ComparisonPlan) -> bool:
+        """Whether a run that the comparison asks for is missing, or was one with other settings or records."""
+        database = find_database(plan.comparison.data_dir, plan.comparison.database).info.identity
+        known = [(run["settings"], run["database"]) for run in self.runs]
+        return any((planned.what_counts(), database) not in known for planned in planned_runs(plan.sweep("encoder")))
+
+    def save(self, path: Path) -> None:
+        """Write `<path>.npz`, and last `<path>.json`."""
+        arrays: dict[str, Any] = {f"ranks-{number}": ranks for number, ranks in enumerate(self.ranks)}
+        for task, (record_id, labels) in self.records.items():
+            arrays |= {f"records-{task}": record_id, f"labels-{task}": labels}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(_with(path, ".npz"), **arrays)
+        names = ("label", "seed", "training", "course", "runs")
+        write_json(_with(path, ".json"), {name: getattr(self, name) for name in names})
+
+    @classmethod
+    def load(cls, path: Path) -> "Judged | None":
+        """What [`save`] wrote; `None` if there is nothing."""
+        if not _with(path, ".json").is_file():
+            return None
+        content = read_json(_with(path, ".json"))
+        with np.load(_with(path, ".npz")) as arrays:
+            ranks = [arrays[f"ranks-{number}"] for number in range(len(content["runs"]))]
+            tasks = [name.removeprefix("labels-") for name in arrays.files if name.startswith("labels-")]
+            records = {task: (arrays[f"records-{task}"], arrays[f"labels-{task}"]) for task in tasks}
+        return cls(**content, ranks=ranks, records=records)
+
+    @classmethod
+    def gather(cls, plan: ComparisonPlan, entry: Entry, seed: int, encoder: Path) -> "Judged":
+        """
+        From the folder of an encoder and those of the runs that judged it, as far as they are finished.
+
+        Raises:
+            ValueError: if two runs of a task were scored on other records.
+        """
+        info, folders = read_json(encoder / TRAINING_INFO_FILE), SweepFolder()
+        training = {name: info.get(name) for name in _OF_TRAINING}
+        course = [line for line in read_lines(encoder / "metrics.jsonl") if "eval_loss" in line]
+        found = cls(entry.label, seed, training, course, [], [], {})
+        for planned in planned_runs(plan.sweep(str(encoder))):
+            placed = folders.place(planned)
+            if placed.finished:
+                found._add(placed.settings, plan)
+        return found
+
+    def _add(self, run: ProtocolSettings, plan: ComparisonPlan) -> None:
+        metrics = read_json(Path(run.output_dir, METRICS_FILE))
+        with np.load(Path(run.output_dir, PREDICTIONS_FILE)) as file:
+            predictions = {name: file[name] for name in ("record_id", "labels", "logits")}
+        record_id, labels = predictions["record_id"], predictions["labels"].astype(np.uint8)
+        known_id, known_labels = self.records.setdefault(run.task, (record_id, labels))
+        if not (np.array_equal(known_id, record_id) and np.array_equal(known_labels, labels)):
+            raise ValueError(f"{run.output_dir} was scored on other records or labels than other runs of {run.task}.")
+        ranks = rankdata(predictions["logits"], method="dense", axis=0)
+        self.ranks.append(ranks.astype(np.uint16 if len(ranks) < 1 << 16 else np.uint32))
+        figures = {"auroc": metrics["test_macro_auroc"], "best_step": metrics["best_step"]}
+        of_run = {name: getattr(run, name) for name in (*CONDITION, "seed")}
+        self.runs.append({**of_run, "settings": run.what_counts(), "database": metrics["database_digest"], **figures})
+
+
+def judged_path(plan: ComparisonPlan, recipe: PretrainingRecipe) -> Path:
+    """Where [`Judged`] of a run of pre-training lies, without ending. Its name tells it from runs with other settings."""
+    return plan.directory / "judged" / Path(recipe.output_dir).name
+
+
+def tried_path(plan: ComparisonPlan, candidate: Candidate) -> Path:
+    """Where lies what came out of a run of the tuning."""
+    return plan.directory / "tried" / f"{Path(candidate.recipe.output_dir).name}.json"
+
+
+def same_records(training: Mapping[str, Any], recipe: PretrainingRecipe) -> bool:
+    """Whether a run was trained on the records that are there now."""
+    now = {name: find_database(recipe.data_dir, name).info.identity for name in recipe.database_weights()}
+    return now == {database["name"]: database["digest"] for database in training["databases"]}
+
+
+def _with(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
