@@ -19,10 +19,11 @@ COMMIT = "a" * 40
 
 @dataclass
 class Repository:
-    """Files by path."""
+    """Files by path; `sdk` of a Space."""
 
     private: bool
     files: dict[str, bytes] = field(default_factory=dict)
+    sdk: str | None = None
 
 
 class FakeHub(ThreadingHTTPServer):
@@ -75,10 +76,10 @@ class _Handler(BaseHTTPRequestHandler):
             r"/api/whoami-v2": self._whoami,
             r"/api/repos/create": self._create,
             r"/api/validate-yaml": lambda _: self._send(200, {"errors": [], "warnings": []}),
-            r"/api/models/(?P<repo>[^/]+/[^/]+)/preupload/.+": self._preupload,
-            r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/.+": self._commit,
-            r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/.+": self._tree,
-            r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/.+)?": self._info,
+            r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)/preupload/.+": self._preupload,
+            r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)/commit/.+": self._commit,
+            r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)/tree/.+": self._tree,
+            r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)(/revision/.+)?": self._info,
             r"/(?P<repo>[^/]+/[^/]+)/resolve/[^/]+/(?P<file>.+)": self._resolve,
         }
         for pattern, answer in routes.items():
@@ -119,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(409, {"error": "exists", "url": f"{self.server.address}/{name}"})
         else:
             private = bool(wanted.get("private")) or wanted.get("visibility") == "private"
-            self.server.repositories[name] = Repository(private)
+            self.server.repositories[name] = Repository(private, sdk=wanted.get("sdk"))
             self._send(200, {"url": f"{self.server.address}/{name}", "name": name, "id": "1"})
 
     def _preupload(self, body: bytes, repo: str) -> None:

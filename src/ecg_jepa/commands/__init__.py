@@ -74,10 +74,20 @@ COMMANDS = {
         "ecg_jepa.commands.settings:EmbeddingSettings",
         "--model_name_or_path RUN --data_dir PREPARED --output_file embeddings.parquet",
     ),
+    "predict": Command(
+        "Classify records: a table of labels with probabilities and decisions, and a list of what was refused.",
+        "ecg_jepa.commands.settings:PredictionSettings",
+        "--model_name_or_path CLASSIFIER --records_dir RECORDS --output_file predictions.parquet",
+    ),
     "push": Command(
         "Publish a trained model on the Hugging Face Hub: private unless --public.",
         "ecg_jepa.commands.settings:PushSettings",
-        "DIR --repo_id ORG/NAME [--dry_run]",
+        "DIR --repo_id ORG/NAME [--space] [--dry_run]",
+    ),
+    "demo": Command(
+        "Serve a page on which one ECG is looked at with a classifier.",
+        "ecg_jepa.commands.settings:DemoSettings",
+        "[CHECKPOINT]",
     ),
     "convert": Command(
         "Convert a checkpoint of the reference implementation, checked against it.",

@@ -1,16 +1,35 @@
 """`ecg-jepa push`: a directory -> the Hugging Face Hub."""
 
-from ..publishing.hub import describe, publishable_files, push
+from pathlib import Path
+
+from ..publishing.hub import PushedFile, describe, publishable_files, push, upload
+from ..publishing.space import space_files, write_space
 from .settings import PushSettings
 
 
 def run(settings: PushSettings) -> None:
     """List what goes, and push it unless it is a dry run."""
-    files = publishable_files(settings.directory)
     visibility = "public" if settings.public else "private"
-    print(f"{len(files)} files of {settings.directory} for {settings.repo_id} ({visibility}):\n{describe(files)}")
+    files = _prepare(settings)
+    source = settings.space_dir if settings.space else settings.directory
+    kind = "a Space, " if settings.space else ""
+    print(f"{len(files)} files of {source} for {settings.repo_id} ({kind}{visibility}):\n{describe(files)}")
     if settings.dry_run:
         print("Nothing was uploaded (--dry_run).")
         return
-    address = push(settings.directory, settings.repo_id, public=settings.public)
-    print(f"Pushed to {address} ({visibility})")
+    if settings.space:
+        # What an earlier push left there and this one does not have goes.
+        names = [file.name for file in files]
+        address = upload(source, settings.repo_id, "space", settings.public, None, names, delete=["*"])
+    else:
+        address = push(settings.directory, settings.repo_id, public=settings.public)
+    print(f"Pushed to {address} ({kind}{visibility})")
+
+
+def _prepare(settings: PushSettings) -> list[PushedFile]:
+    """What is to go: the files of the directory, or those of a Space that is written for it."""
+    if not settings.space:
+        return publishable_files(settings.directory)
+    title = settings.repo_id.rpartition("/")[2] or Path(settings.directory).name
+    write_space(settings.directory, settings.space_dir, title, settings.space_examples, settings.space_requirement)
+    return space_files(settings.space_dir)

@@ -78,6 +78,31 @@ class EmbeddingSettings:
 
 
 @settings
+class PredictionSettings:
+    """Settings of `ecg-jepa predict`. Raises `ValueError` unless exactly one source of records is named."""
+
+    model_name_or_path: str = option(text="directory or Hub repository of a classifier")
+    records_dir: str | None = option(None, "folder of records in any format, at any depth")
+    table: str | None = option(None, "or a CSV file with a column path, and sampling_rate, unit and lead_names for some of them")
+    files: list[str] = option([], "or the records themselves")
+    output_file: str = option("predictions.parquet", "table to write, .parquet or .csv: a row per record and label")
+    overwrite_output_file: bool = option(False, "replace a table of other records, settings or weights")
+    sampling_rate: float | None = option(None, "in Hz, of records whose files do not say it")
+    unit: Literal["mV", "uV", "V", "nV"] | None = option(None, "of records whose files do not say it")
+    lead_names: list[str] = option([], "of records whose files do not say them")
+    allow_implausible: bool = option(False, "also classify what cannot be an ECG in its unit")
+    batch_size: int = option(64, "crops that are classified together")
+    mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
+
+    def __post_init__(self) -> None:
+        if (self.records_dir is not None) + (self.table is not None) + bool(self.files) != 1:
+            raise ValueError("name one of records_dir, table and files.")
+        if not self.output_file.endswith((".parquet", ".csv")):
+            raise ValueError(f"output_file={self.output_file!r} must end in .parquet or .csv.")
+        check_at_least(self, 1, "batch_size")
+
+
+@settings
 class PushSettings:
     """Settings of `ecg-jepa push`."""
 
@@ -85,3 +110,21 @@ class PushSettings:
     repo_id: str = option(text="ORG/NAME of the repository; it is created if it is not there")
     public: bool = option(False, "for everybody to see")
     dry_run: bool = option(False, "only list what would go")
+    space: bool = option(False, "push a Space with a page for the classifier, instead of the model itself")
+    space_dir: str = option("runs/space", "folder in which the Space is written; it runs locally as it is")
+    space_examples: str | None = option(None, "folder with records that visitors of the Space can pick")
+    space_requirement: str = option("", "how pip finds this package there; default: its version on PyPI")
+
+
+@settings
+class DemoSettings:
+    """Settings of `ecg-jepa demo`."""
+
+    checkpoint: str | None = option(
+        None, "directory or Hub repository of a classifier; default: the one in checkpoints/, if there is one", positional=True
+    )
+    examples_dir: str | None = option(None, "folder with records that can be picked; default: examples/, if there is one")
+    port: int | None = option(None, "of the page; default: the first free one from 7860")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "port")

@@ -4,6 +4,7 @@ What all pictures share.
 Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; lines differ in style, too.
 """
 
+from io import BytesIO
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,17 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write a PNG; its folder is made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(as_png(figure))
+    return path
+
+
+def as_png(figure: Figure) -> bytes:
+    """The content of a PNG file."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # names of labels are not TeX
-    figure.savefig(path, dpi=150)
-    return path
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()
 
 
 def new_figure(width: float, height: float, **layout: Any) -> tuple[Figure, Any]:

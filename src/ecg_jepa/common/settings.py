@@ -267,7 +267,10 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kind: A
     kinds = _alternatives(kind)
     choices = [str(choice) for k in kinds if typing.get_origin(k) is Literal for choice in typing.get_args(k)]
     if field.metadata.get("positional"):
-        parser.add_argument(field.name, metavar=field.name.upper(), nargs="+" if _is_list(kind) else None, help=options["help"])
+        if default is dataclasses.MISSING:
+            options.pop("default")
+        nargs = "+" if _is_list(kind) else "?" if "default" in options else None
+        parser.add_argument(field.name, metavar=field.name.upper(), nargs=nargs, **options)
     elif bool in kinds:
         parser.add_argument(f"--{field.name}", nargs="?", const="true", metavar="|".join(_FALSE_AND_TRUE), **options)
     elif _is_list(kind):

@@ -46,6 +46,11 @@ def write_model_card(
         model_name=model_name if eval_results else None,
         eval_results=list(eval_results) or None,
     )
+    ModelCard(render(template, metadata=Markup(metadata.to_yaml()), **values)).save(path)
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of `model_cards/`, in which text is escaped but for `Markup`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(shipped("model_cards")),
         undefined=jinja2.StrictUndefined,
@@ -54,8 +59,7 @@ def write_model_card(
     )
     environment.filters["cells"] = lambda names: Markup(" | ".join(map(_escape, names)))
     environment.globals["link"] = _link
-    content = environment.get_template(template).render(metadata=Markup(metadata.to_yaml()), **values)
-    ModelCard(content).save(path)
+    return environment.get_template(template).render(**values)
 
 
 # Of Markdown as the Hub renders it: underscores within words and single colons are none.

@@ -1,8 +1,9 @@
 """A trained model -> a repository on the Hugging Face Hub; private unless told otherwise."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import (
@@ -23,6 +24,7 @@ CARD, EXTRACTOR, CONFIG = "README.md", "preprocessor_config.json", "config.json"
 
 # What goes to the Hub, of the directory itself: no pickles, no folders (checkpoints of training, pictures), no arrays.
 _PUBLISHED = ("*.safetensors", "*.json", "*.jsonl", "*.yaml", "*.md", "*_ecg_jepa.py")
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _FOREIGN_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.onnx")
 _AUTO_CLASSES = {
     "EcgJepaModel": AutoModel,
@@ -109,16 +111,34 @@ def push(directory: str | Path, repo_id: str, public: bool = False, token: str |
         PushError: if the repository exists with another visibility, the token lacks rights, or the connection fails.
     """
     files = publishable_files(directory)
+    # Weights of an earlier push, in other shards, go.
+    return upload(directory, repo_id, "model", public, token, [file.name for file in files], delete=_WEIGHTS)
+
+
+def upload(
+    directory: str | Path,
+    repo_id: str,
+    repo_type: Literal["model", "space"],
+    public: bool,
+    token: str | None,
+    patterns: Sequence[str] | None = None,
+    delete: Sequence[str] = (),
+) -> str:
+    """
+    Create a repository if it is not there, and upload a directory, or what of it fits `patterns`, in one commit, in which what
+    fits `delete` goes; as [`push`] says.
+    """
     api = HfApi(token=token)
     wanted = "public" if public else "private"
     try:
         try:
-            is_private = api.model_info(repo_id).private
+            is_private = api.repo_info(repo_id, repo_type=repo_type).private
         except RepositoryNotFoundError:
-            address = str(api.create_repo(repo_id, private=not public, exist_ok=True))
-            is_private = api.model_info(repo_id).private
+            sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
+            address = str(api.create_repo(repo_id, repo_type=repo_type, private=not public, exist_ok=True, **sdk))
+            is_private = api.repo_info(repo_id, repo_type=repo_type).private
         else:
-            address = f"{api.endpoint}/{repo_id}"
+            address = f"{api.endpoint}/{'spaces/' if repo_type == 'space' else ''}{repo_id}"
         # create_repo ignores what it is told of a repository that exists.
         if bool(is_private) is public:
             raise PushError(
@@ -127,10 +147,11 @@ def push(directory: str | Path, repo_id: str, public: bool = False, token: str |
             )
         api.upload_folder(
             repo_id=repo_id,
+            repo_type=repo_type,
             folder_path=directory,
-            allow_patterns=[file.name for file in files],
-            delete_patterns=["*.safetensors", "*.safetensors.index.json"],  # weights of an earlier push, in other shards
-            commit_message="Upload model",
+            allow_patterns=None if patterns is None else list(patterns),
+            delete_patterns=list(delete),
+            commit_message=f"Upload {repo_type}",
         )
     except HFValidationError as error:
         raise ValueError(f"{repo_id!r} is no name for a repository: {error}") from error

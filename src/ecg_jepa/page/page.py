@@ -1,0 +1,141 @@
+"""The page itself, with Gradio."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from ..common.figures import as_png
+from .analysis import Analyst
+from .reading import Declaration, examples_in, look_at, read
+from .words import CSS, NO_DEVICE, note, picture, refusal, table
+
+LARGEST_UPLOAD = "20mb"  # a 12-lead record of half an hour has 10
+
+_UNITS = ["", "mV", "uV", "V", "nV"]
+_KEPT_FOR = 3600  # s, of files in the temporary folder of a page that goes on
+
+
+def build_page(analyst: Analyst, title: str, examples: Mapping[str, Sequence[str]]) -> gr.Blocks:
+    """
+    Args:
+        analyst: the classifier.
+        title: its name.
+        examples: name -> the files of a record.
+    """
+    with gr.Blocks(title=f"{title}: look at an ECG", delete_cache=(_KEPT_FOR, _KEPT_FOR), analytics_enabled=False) as page:
+        gr.Markdown(f"# Look at an ECG\n\nClassifier `{title}`. **{NO_DEVICE}**")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                files = gr.File(label="One ECG; of a WFDB record, header and signal files together", file_count="multiple")
+                example = gr.Dropdown(label="or an example", choices=["", *examples], value="", visible=bool(examples))
+                with gr.Accordion("What the file does not say", open=True):
+                    rate = gr.Number(label="sampling rate in Hz", value=None, interactive=False)
+                    unit = gr.Dropdown(label="unit", choices=_UNITS, value="", interactive=False)
+                    leads = gr.Textbox(label="leads, in the order of rows or columns", placeholder="I II III aVR ...", interactive=False)
+                button = gr.Button("Analyse", variant="primary")
+            with gr.Column(scale=3, min_width=300):
+                message = gr.HTML()
+                ecg = gr.HTML()
+                labels = gr.HTML()
+                vector = gr.DownloadButton("Download the embedding (.npy)", visible=False)
+        form, results = [rate, unit, leads], [ecg, labels, vector]
+
+        def analyse(
+            uploads: Sequence[str] | None, rate: float | None, unit: str | None, leads: str | None
+        ) -> list[Any]:
+            try:
+                seen = read(uploads or (), Declaration.parse(rate, unit, leads))
+                analysis = analyst.analyse(seen.ecg)
+            except (ValueError, TypeError, OSError) as error:
+                return [refusal(error), *_nothing()]
+            drawn = "" if analysis.figure is None else picture(as_png(analysis.figure), f"ECG of {seen.name}")
+            exclusive = analyst.model.config.problem_type == "single_label_classification"
+            download = gr.DownloadButton(value=_as_file(seen.name, analysis.embedding), visible=True)
+            return [note(seen), drawn, table(analysis.labels, exclusive), download]
+
+        def show(uploads: Sequence[str] | None) -> list[Any]:
+            """What the record says, in the form; what it does not say is to be filled in, and nothing is analysed before."""
+            if not uploads:
+                return [*_form(None), "", *_nothing()]
+            try:
+                seen = look_at(uploads)
+            except (ValueError, OSError) as error:
+                return [*_form(None), refusal(error), *_nothing()]
+            if seen.missing:
+                return [*_form(seen), note(seen), *_nothing()]
+            return [*_form(seen), *analyse(uploads, None, None, None)]
+
+        example.input(lambda name: list(examples.get(name, ())) or None, example, files)
+        files.change(show, files, [*form, message, *results])
+        button.click(analyse, [files, *form], [message, *results])
+    return page
+
+
+def _form(seen: Any) -> list[Any]:
+    """Fields for rate, unit and leads: as the record has them, or to be filled in."""
+    missing = seen.missing if seen else []
+    values = (seen.ecg.sampling_rate, seen.ecg.unit or "", " ".join(seen.ecg.lead_names or ())) if seen else (None, "", "")
+    kinds = (("sampling_rate", gr.Number), ("unit", gr.Dropdown), ("lead_names", gr.Textbox))
+    return [kind(value=value, interactive=name in missing) for (name, kind), value in zip(kinds, values, strict=True)]
+
+
+def _nothing() -> list[Any]:
+    return ["", "", gr.DownloadButton(value=None, visible=False)]
+
+
+def _as_file(name: str, embedding: np.ndarray) -> str:
+    """In the temporary folder of the page, which goes with it."""
+    folder = os.environ.get("GRADIO_TEMP_DIR")
+    with NamedTemporaryFile(prefix=f"{Path(name).stem[:40]}-", suffix=".npy", dir=folder, delete=False) as file:
+        np.save(file, embedding)
+    return file.name
+
+
+@contextmanager
+def served(
+    checkpoint: str | Path, title: str, examples: str | Path | None = None, port: int | None = None
+) -> Iterator[gr.Blocks]:
+    """
+    The page of a classifier, served on loopback, or where the environment says (GRADIO_SERVER_NAME, as in a Space), as long as
+    the context is open. Its address is `.local_url`.
+
+    Args:
+        checkpoint: directory or Hub repository of a classifier.
+        title: of the page.
+        examples: folder with records that visitors can pick.
+        port: default: the first free one from 7860.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is no such classifier.
+    """
+    page = build_page(Analyst(checkpoint), title, {} if examples is None else examples_in(examples))
+    # Fonts of the visitor's machine: the page works without a network, and asks nobody for anything.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    with TemporaryDirectory(prefix="ecg-jepa-demo-") as folder:
+        # What visitors upload and download; it goes with the process.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page.queue(max_size=16).launch(
+            server_port=port,
+            share=False,
+            max_file_size=LARGEST_UPLOAD,
+            footer_links=[],
+            theme=theme,
+            css=CSS,
+            prevent_thread_lock=True,
+        )
+        try:
+            yield page
+        finally:
+            page.close(verbose=False)
+
+
+def serve(checkpoint: str | Path, title: str, examples: str | Path | None = None, port: int | None = None) -> None:
+    """[`served`], until the process is interrupted."""
+    with served(checkpoint, title, examples, port) as page:
+        page.block_thread()

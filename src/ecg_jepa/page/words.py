@@ -1,0 +1,85 @@
+"""What the page says, as HTML. Text from files and checkpoints is escaped: `markupsafe` does it wherever it is put in."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from .reading import Found
+
+NO_DEVICE = "Not a medical device: for research, not for decisions about patients."
+
+_ASKED = {"sampling_rate": "the sampling rate", "unit": "the unit", "lead_names": "the leads"}
+
+CSS = """
+.ecg-scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
+.ecg-scroll img { min-width: 1000px; width: 100%; max-width: none; background: white; }
+.ecg-refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; overflow-wrap: anywhere; }
+.ecg-note { border-left: 4px solid #0072B2; padding: 0.5em 1em; overflow-wrap: anywhere; }
+table.ecg-labels { width: 100%; border-collapse: collapse; }
+table.ecg-labels td, table.ecg-labels th { padding: 0.25em 0.5em; text-align: left; }
+table.ecg-labels .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+table.ecg-labels .bar { width: 40%; min-width: 4em; }
+table.ecg-labels .bar div { height: 0.8em; background: #0072B2; }
+table.ecg-labels tr.decided td { font-weight: bold; }
+table.ecg-labels tr.decided .bar div { background: #D55E00; }
+"""
+
+
+def refusal(error: object) -> Markup:
+    """Why something could not be done."""
+    return Markup('<div class="ecg-refusal" role="alert"><b>This record was refused.</b> {}</div>').format(str(error))
+
+
+def note(found: Found) -> Markup:
+    """What the file says of itself, and what it leaves open."""
+    signal, rate = found.ecg.signal, found.ecg.sampling_rate
+    length = f"{signal.shape[1] / rate:.4g} s" if rate else f"{signal.shape[1]:,} samples"
+    says = [
+        f"{signal.shape[0]} leads" + (f" ({', '.join(found.ecg.lead_names)})" if found.ecg.lead_names else " without names"),
+        f"{rate:g} Hz" if rate else "no sampling rate",
+        "amplitudes in mV" if found.ecg.unit else "no unit",
+        length,
+    ]
+    text = Markup("<b>{}</b>: {}.").format(found.name, ", ".join(says))
+    if found.missing:
+        asked = " and ".join(_ASKED[name] for name in found.missing)
+        text += Markup(" <b>The file does not say {}: fill it in below.</b>").format(asked)
+    return Markup('<div class="ecg-note">{}</div>').format(text)
+
+
+def picture(png: bytes, text: str) -> Markup:
+    """An image that keeps its size on narrow screens and is scrolled there."""
+    data = base64.b64encode(png).decode()
+    return Markup('<div class="ecg-scroll"><img alt="{}" src="data:image/png;base64,{}"></div>').format(text, data)
+
+
+def table(labels: Sequence[dict[str, Any]], exclusive: bool) -> Markup:
+    """Labels with their probabilities and, where the checkpoint has any, thresholds."""
+    rows = Markup().join(_row(label) for label in labels)
+    thresholds = [label["threshold"] for label in labels if label.get("threshold") is not None]
+    said = (
+        "Bold: at or above the threshold, which was chosen on validation records."
+        if thresholds
+        else "This classifier brings no thresholds along: what counts as present is not decided."
+    )
+    kind = "exactly one of these applies" if exclusive else "any number of these may apply"
+    return Markup(
+        '<table class="ecg-labels"><thead><tr><th>label</th><th class="bar">probability ({})</th><th class="number"></th>'
+        '<th class="number">threshold</th></tr></thead><tbody>{}</tbody></table><p>{} {}</p>'
+    ).format(kind, rows, said, NO_DEVICE)
+
+
+def _row(label: dict[str, Any]) -> Markup:
+    threshold = label.get("threshold")
+    return Markup(
+        '<tr class="{}"><td>{}</td><td class="bar"><div style="width:{:.1f}%"></div></td><td class="number">{:.3f}</td>'
+        '<td class="number">{}</td></tr>'
+    ).format(
+        "decided" if label.get("decision") else "",
+        escape(label["label"]),
+        100 * label["score"],
+        label["score"],
+        "" if threshold is None else f"{threshold:.3f}",
+    )

@@ -1,0 +1,284 @@
+"""Records -> a table of labels with probabilities and decisions, and a list of those that were refused."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import torch
+from transformers import pipeline
+
+from .common.files import digest_of, read_json, write_json
+from .common.json_lines import read_lines
+from .common.logs import progress_bar
+from .common.run_directory import clear
+from .data.readers import ecg_files, faults_of, files_digest, files_of, read_csv
+from .data.records import write_rejections
+from .embedding import RecordSource, read_ahead
+from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from .formats_ecg_jepa import read_ecg
+from .pipeline_ecg_jepa import EcgClassificationPipeline
+from .wfdb_ecg_jepa import RecordError
+
+SCHEMA = pa.schema(
+    {
+        **{"record": pa.string(), "label": pa.string(), "probability": pa.float32()},
+        **{"threshold": pa.float32(), "decision": pa.bool_()},  # null where the checkpoint has none
+    }
+)
+
+_CLASSIFIER = "EcgJepaForSequenceClassification"
+_RECORDS_A_PART = 256  # that are predicted again if a run is killed, at most
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What became of the records: `rejections` have record, reason and detail; `found` of them were there already."""
+
+    records: int
+    rejections: list[dict[str, str]]
+    found: int
+
+    def reasons(self) -> list[tuple[str, int]]:
+        """For which records were refused, the commonest first, and how many."""
+        return Counter(rejection["reason"] for rejection in self.rejections).most_common()
+
+
+@dataclass(frozen=True)
+class RequestedRecord:
+    """A record to classify: its name in the table, its file, and what is declared of it where the file does not say it."""
+
+    name: str
+    path: Path
+    declared: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RequestedRecords:
+    """Records to classify."""
+
+    records: list[RequestedRecord]
+
+    @classmethod
+    def in_folder(cls, folder: str | Path, declared: dict[str, Any]) -> "RequestedRecords":
+        """All that are in a folder and below, by their paths in it. Raises `FileNotFoundError` if there are none."""
+        names = ecg_files(folder)
+        if not names:
+            raise FileNotFoundError(f"{folder} has no record in a format that is known here, in it or below.")
+        return cls([RequestedRecord(name, Path(folder, name), declared) for name in names])
+
+    @classmethod
+    def of_files(cls, files: Sequence[str], declared: dict[str, Any]) -> "RequestedRecords":
+        """Those in files, by their paths as they were given. Raises `ValueError` if one is given twice."""
+        repeated = [name for name, count in Counter(files).items() if count > 1]
+        if repeated:
+            raise ValueError(f"{', '.join(repeated[:3])} given twice: name each record once.")
+        return cls([RequestedRecord(name, Path(name), declared) for name in files])
+
+    @classmethod
+    def in_table(cls, path: str | Path, declared: dict[str, Any]) -> "RequestedRecords":
+        """
+        Those of a table with a column `path`, relative to the table, and where they are needed `sampling_rate`, `unit`,
+        `lead_names` (separated by spaces) and `record_id`, by which a record is called then.
+
+        Raises:
+            FileNotFoundError, ValueError: if there is no such table, or two rows are called the same.
+        """
+        records = []
+        for number, row in enumerate(read_csv(path, ["path"], all_named=True).to_dict("records")):
+            given = {name: value for name, value in row.items() if not pd.isna(value)}
+            if "path" not in given:
+                raise ValueError(f"{path}: row {number} has no path.")
+            own = {name: given[name] for name in ("sampling_rate", "unit", "lead_names") if name in given}
+            if "lead_names" in own:
+                own["lead_names"] = own["lead_names"].split()
+            if "sampling_rate" in own:
+                own["sampling_rate"] = _rate(own["sampling_rate"], path, number)
+            name = given.get("record_id", given["path"])
+            records.append(RequestedRecord(name, Path(path).parent / given["path"], {**declared, **own}))
+        repeated = [name for name, count in Counter(record.name for record in records).items() if count > 1]
+        if repeated:
+            raise ValueError(f"{path}: {', '.join(repeated[:3])} stand there twice: name each record once, by a column record_id.")
+        return cls(records)
+
+    def identity(self, about: dict[str, Any]) -> str:
+        """A digest of the records, their files as they are now, and what else decides what comes out."""
+        declared = [(record.name, record.declared) for record in self.records]
+        salt = digest_of({"about": about, "records": declared})
+        return files_digest([file for record in self.records for file in files_of(record.path)], salt)
+
+    def source(self, extractor: EcgJepaFeatureExtractor, allow_implausible: bool) -> RecordSource:
+        """The records as the model takes them."""
+
+        def read(index: int) -> np.ndarray:
+            record = self.records[index]
+            with faults_of(record.name):
+                ecg = read_ecg(record.path, **record.declared, check_plausibility=not allow_implausible)
+                return extractor(ecg, check_plausibility=not allow_implausible)["input_values"][0]
+
+        return RecordSource([record.name for record in self.records], read)
+
+
+def _rate(text: str, path: str | Path, number: int) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{path}: row {number}: sampling_rate is {text!r}, expected Hz.") from None
+
+
+def load_classifier(directory: Path, device: torch.device) -> EcgClassificationPipeline:
+    """A classifier with its pre-processing. Raises `ValueError` if the directory holds another kind of model."""
+    classifier = pipeline("ecg-classification", model=str(directory), device=device)
+    architectures = classifier.model.config.architectures or ["unknown"]
+    if _CLASSIFIER not in architectures:
+        raise ValueError(
+            f"{directory} is no classifier ({', '.join(architectures)}): name the directory of one, as ecg-jepa finetune writes it."
+        )
+    return classifier
+
+
+class PredictionFile:
+    """
+    A table on its way: parts in a folder beside it, until it is whole.
+
+    Args:
+        path: of the table, `.parquet` or `.csv`.
+        identity: digest of all that decides its content; parts of another one are not gone on with.
+    """
+
+    def __init__(self, path: Path, identity: str):
+        self.path = path
+        self.identity = identity
+        self.parts = path.with_name(f"{path.name}.parts")
+        self.info = path.with_name(f"{path.name}.json")
+        self.rejected = path.with_suffix(".rejected.jsonl")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the whole table of this identity is there."""
+        return self.path.is_file() and self.info.is_file() and read_json(self.info).get("identity") == self.identity
+
+    def check(self, overwrite: bool) -> None:
+        """
+        Raise `FileExistsError` if there is another table, or parts of one, unless they are to be overwritten; nothing is touched.
+        """
+        others = [self._mark] if self._mark.is_file() and read_json(self._mark) != self.identity else []
+        others += [path for path in (self.path, self.rejected) if path.is_file()]
+        if others and not overwrite:
+            raise FileExistsError(
+                f"{others[0]} is of other records, settings or weights: replace it with --overwrite_output_file, or choose "
+                "another --output_file."
+            )
+
+    def begin(self) -> None:
+        """Remove what is of another table, and remember of which the parts are. Call it while no other run writes to them."""
+        if not self._mark.is_file() or read_json(self._mark) != self.identity:
+            clear(self.parts, ("part-*",))
+        for path in (self.info, self.path, self.rejected):
+            path.unlink(missing_ok=True)
+        write_json(self._mark, self.identity)
+
+    @property
+    def _mark(self) -> Path:
+        return self.parts / "identity.json"
+
+    def part(self, number: int) -> tuple[Path, Path]:
+        """Files of a part: its table, which is written last, and what was refused."""
+        return self.parts / f"part-{number:06d}.parquet", self.parts / f"part-{number:06d}.rejected.jsonl"
+
+    def write_part(self, number: int, rows: Sequence[dict[str, Any]], rejections: list[dict[str, str]]) -> None:
+        """A part, whole or not at all."""
+        path, rejected = self.part(number)
+        write_rejections(rejected, rejections)
+        temporary = path.with_suffix(".tmp")
+        pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), temporary)
+        temporary.replace(path)
+
+    def finish(self, count: int, about: dict[str, Any]) -> list[dict[str, str]]:
+        """Join the parts into the table and the list of what was refused, which is returned."""
+        parts = [self.part(number) for number in range(count)]
+        rejections = [line for _, rejected in parts for line in read_lines(rejected)]
+        table = pa.concat_tables([pq.read_table(path, schema=SCHEMA) for path, _ in parts])
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        if self.path.suffix == ".csv":
+            pa.csv.write_csv(table, temporary)
+        else:
+            pq.write_table(table, temporary)
+        if rejections:
+            write_rejections(self.rejected, rejections)
+        temporary.replace(self.path)
+        write_json(self.info, {**about, "identity": self.identity})
+        shutil.rmtree(self.parts)
+        return rejections
+
+
+def predict(
+    classifier: EcgClassificationPipeline, source: RecordSource, file: PredictionFile, batch_size: int, about: dict[str, Any]
+) -> Predictions:
+    """
+    Write a table with a row per record and label; what is there of it already is gone on with.
+
+    Args:
+        classifier: model and pre-processing.
+        source: of records; what it reads is `input_values` (crops, leads, samples), with as many dimensions as the extractor
+            gives.
+        file: that is written, and open.
+        batch_size: crops that are classified together.
+        about: stands beside the table.
+    """
+    count = len(source.record_ids)
+    parts = [range(first, min(first + _RECORDS_A_PART, count)) for first in range(0, count, _RECORDS_A_PART)]
+    found = 0
+    with progress_bar(total=count, unit="record") as progress:
+        for number, indices in enumerate(parts):
+            if file.part(number)[0].is_file():
+                found += len(indices)
+            else:
+                rows, rejections = _classify(classifier, source, indices, batch_size)
+                file.write_part(number, rows, rejections)
+            progress.update(len(indices))
+    rejections = file.finish(len(parts), about)
+    return Predictions(count - len(rejections), rejections, found)
+
+
+def _classify(
+    classifier: EcgClassificationPipeline, source: RecordSource, indices: Iterable[int], batch_size: int
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Rows of records in their order, and what was refused."""
+    rejections, values, found = [], {}, {}
+    for index, result in read_ahead(source, indices):
+        if isinstance(result, RecordError):
+            rejections.append({"record": source.record_ids[index], "reason": result.reason, "detail": result.detail})
+        else:
+            values[index] = result
+    for batch in _batches(values, batch_size):
+        tensor = torch.stack([torch.as_tensor(values[index]) for index in batch])
+        for index, labels in zip(batch, classifier.classify_values(tensor, decide=True), strict=True):
+            found[index] = labels
+    return [row for index in sorted(found) for row in _rows(source.record_ids[index], found[index])], rejections
+
+
+def _batches(values: dict[int, Any], batch_size: int) -> Iterator[list[int]]:
+    """Records of one shape, about so many crops at a time."""
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for index, record in values.items():
+        shapes.setdefault(record.shape, []).append(index)
+    for shape, indices in shapes.items():
+        size = max(1, batch_size // (shape[0] if len(shape) == 3 else 1))
+        yield from (indices[first : first + size] for first in range(0, len(indices), size))
+
+
+def _rows(record: str, labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    named = {"record": record.encode(errors="backslashreplace").decode()}  # names of files need not be UTF-8
+    return [
+        {**named, "label": label["label"], "probability": label["score"]}
+        | {"threshold": label.get("threshold"), "decision": label.get("decision")}
+        for label in labels
+    ]

@@ -1,0 +1,147 @@
+"""`predict`: every record is in the table, or in the list of refusals with its reason."""
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from raw_databases import STANDARD, ecg, write_record
+from tiny_classifier import LABELS, save_classifier
+from transformers import pipeline
+
+from ecg_jepa import prediction
+
+
+@pytest.fixture(scope="module")
+def classifier_dir(tmp_path_factory):
+    return save_classifier(tmp_path_factory.mktemp("classifier") / "model")
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Seven that can be read, in three formats, rates and lengths, and four that cannot."""
+    folder = tmp_path / "records"
+    for number in range(3):
+        write_record(folder / "wfdb" / f"r{number}", ecg(5000, number))
+    write_record(folder / "long", ecg(9000, 7))
+    write_record(folder / "slow", ecg(2500, 8, rate=250.0), rate=250)
+    for number in range(2):
+        table = pd.DataFrame(ecg(5000, 20 + number).T / 1000, columns=[f"{name} (mV)" for name in STANDARD])
+        table.insert(0, "time (s)", np.arange(5000) / 500)
+        table.to_csv(folder / f"table{number}.csv", index=False)
+    write_record(folder / "microvolts", ecg(5000, 9), gain="1.0(0)/mV")
+    write_record(folder / "short", ecg(500, 10))
+    write_record(folder / "torn", ecg(5000, 11))
+    (folder / "torn.dat").write_bytes((folder / "torn.dat").read_bytes()[:100])
+    (folder / "odd.csv").write_text("a,b\n1,2\n")
+    return folder
+
+
+GOOD = {"wfdb/r0", "wfdb/r1", "wfdb/r2", "long", "slow", "table0.csv", "table1.csv"}
+REFUSED = {"microvolts": "implausible amplitude", "short": "too short", "torn": "", "odd.csv": ""}
+
+
+def read_refused(path):
+    lines = path.with_suffix(".rejected.jsonl").read_text().splitlines()
+    return {line["record"]: line["reason"] for line in map(json.loads, lines)}
+
+
+def without_suffix(names):
+    return {name.removesuffix(".hea") for name in names}
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv"])
+def test_a_folder(run_script, classifier_dir, records, tmp_path, ending, capsys):
+    output = tmp_path / f"labels{ending}"
+    run_script("predict", "--model_name_or_path", classifier_dir, "--records_dir", records, "--output_file", output)
+    table = pd.read_parquet(output) if ending == ".parquet" else pd.read_csv(output)
+    assert list(table.columns) == ["record", "label", "probability", "threshold", "decision"]
+    assert without_suffix(table["record"]) == GOOD
+    assert (table.groupby("record")["label"].agg(set) == set(LABELS)).all()
+    refused = read_refused(output)
+    assert without_suffix(refused) == set(REFUSED)
+    for name, reason in refused.items():
+        assert REFUSED[name.removesuffix(".hea")] in reason
+    assert "7 of 11 records" in (printed := capsys.readouterr().out)
+    assert "1 refused: too short" in printed
+    classify = pipeline("ecg-classification", model=str(classifier_dir))
+    rows = table[table["record"] == next(name for name in table["record"] if name.startswith("long"))]
+    expected = {entry["label"]: entry["score"] for entry in classify(str(records / "long"))}
+    for row in rows.to_dict("records"):
+        assert row["probability"] == pytest.approx(expected[row["label"]], abs=1e-5)
+    by_label = table.drop_duplicates("label").set_index("label")
+    assert by_label.loc["AF", "threshold"] == pytest.approx(0.01)
+    assert (table[table["label"] == "AF"]["decision"]).all()
+    assert pd.isna(by_label.loc["<b>odd</b>", "threshold"])
+    assert pd.isna(by_label.loc["<b>odd</b>", "decision"])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("records", output.name, f"{output.name}.json", output.with_suffix(".rejected.jsonl").name)
+    }
+
+
+def test_a_table_declares_what_files_do_not_say(run_script, classifier_dir, records, tmp_path):
+    np.save(records / "bare.npy", ecg(2500, 30, rate=250.0))
+    columns = {"record_id": ["first", "second"], "path": ["bare.npy", "wfdb/r0"]}
+    columns |= {"sampling_rate": [250, None], "unit": ["uV", None], "lead_names": [" ".join(STANDARD), None]}
+    pd.DataFrame(columns).to_csv(records / "list.csv", index=False)
+    output = tmp_path / "labels.csv"
+    run_script("predict", "--model_name_or_path", classifier_dir, "--table", records / "list.csv", "--output_file", output)
+    assert list(pd.read_csv(output)["record"].unique()) == ["first", "second"]
+
+
+def test_files_and_mistakes(run_script, classifier_dir, records, tmp_path):
+    model = ("--model_name_or_path", classifier_dir, "--output_file", tmp_path / "labels.csv")
+    files = [records / "wfdb" / "r1.hea", records / "table1.csv"]
+    run_script("predict", *model, "--files", *files)
+    assert list(pd.read_csv(tmp_path / "labels.csv")["record"].unique()) == list(map(str, files))
+    with pytest.raises(SystemExit, match="of other records, settings or weights"):
+        run_script("predict", *model, "--files", files[0])
+    run_script("predict", *model, "--files", files[0], "--overwrite_output_file")
+    assert list(pd.read_csv(tmp_path / "labels.csv")["record"].unique()) == [str(files[0])]
+    with pytest.raises(SystemExit, match="given twice"):
+        run_script("predict", *model, "--files", files[0], files[0])
+    with pytest.raises(SystemExit) as end:
+        run_script("predict", *model)
+    assert end.value.code == 2
+
+
+def test_goes_on_where_it_was_killed(run_script, classifier_dir, records, tmp_path, monkeypatch, capsys):
+    flags = ("--model_name_or_path", classifier_dir, "--records_dir", records, "--output_file", tmp_path / "labels.csv")
+    run_script("predict", *flags)
+    whole = (tmp_path / "labels.csv").read_bytes(), read_refused(tmp_path / "labels.csv")
+    run_script("predict", *flags)
+    assert "there is nothing to do" in capsys.readouterr().out
+
+    monkeypatch.setattr(prediction, "_RECORDS_A_PART", 3)
+    flags = (*flags[:-1], tmp_path / "again.csv")
+    write = prediction.PredictionFile.write_part
+
+    def killed(self, number, *arguments):
+        if number == 2:
+            raise KeyboardInterrupt
+        write(self, number, *arguments)
+
+    monkeypatch.setattr(prediction.PredictionFile, "write_part", killed)
+    with pytest.raises(SystemExit):
+        run_script("predict", *flags)
+    assert not (tmp_path / "again.csv").exists()
+    monkeypatch.setattr(prediction.PredictionFile, "write_part", write)
+    capsys.readouterr()
+    run_script("predict", *flags)
+    assert "6 had been looked at before" in capsys.readouterr().out
+    assert ((tmp_path / "again.csv").read_bytes(), read_refused(tmp_path / "again.csv")) == whole
+
+
+def test_parts_of_other_records_are_not_gone_on_with(run_script, classifier_dir, records, tmp_path, monkeypatch):
+    flags = ("--model_name_or_path", classifier_dir, "--records_dir", records, "--output_file", tmp_path / "labels.csv")
+    monkeypatch.setattr(prediction.PredictionFile, "finish", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+    with pytest.raises(SystemExit, match="no space"):
+        run_script("predict", *flags)
+    monkeypatch.undo()
+    changed = records / "table0.csv"
+    os.utime(changed, (1, 1))
+    with pytest.raises(SystemExit, match="of other records, settings or weights"):
+        run_script("predict", *flags)
+    run_script("predict", *flags, "--overwrite_output_file")
+    assert (tmp_path / "labels.csv").is_file()
