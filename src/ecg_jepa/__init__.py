@@ -9,6 +9,7 @@ from ._registration import register_with_transformers
 if TYPE_CHECKING:
     from .configuration_ecg_jepa import EcgJepaConfig
     from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+    from .formats_ecg_jepa import read_ecg
     from .modeling_ecg_jepa import (
         EcgJepaEncoderPair,
         EcgJepaForPreTraining,
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
         EcgJepaModel,
     )
     from .pipeline_ecg_jepa import EcgClassificationPipeline
+    from .record_ecg_jepa import Ecg
 
 __all__ = [
+    "Ecg",
     "EcgClassificationPipeline",
     "EcgJepaConfig",
     "EcgJepaEncoderPair",
@@ -27,14 +30,17 @@ __all__ = [
     "EcgJepaForPreTrainingOutput",
     "EcgJepaForSequenceClassification",
     "EcgJepaModel",
+    "read_ecg",
 ]
 
 __version__ = version("ecg_jepa")
 
 _MODULES = {
+    "Ecg": "record_ecg_jepa",
     "EcgClassificationPipeline": "pipeline_ecg_jepa",
     "EcgJepaConfig": "configuration_ecg_jepa",
     "EcgJepaFeatureExtractor": "feature_extraction_ecg_jepa",
+    "read_ecg": "formats_ecg_jepa",
 }
 
 

@@ -20,7 +20,10 @@ from typing import Any
 _PACKAGE = __name__.rpartition(".")[0]
 _OURS = tuple(
     f"{_PACKAGE}.{name}_ecg_jepa"
-    for name in ("configuration", "feature_extraction", "modeling", "pipeline", "signal_processing", "wfdb")
+    for name in (
+        *("configuration", "feature_extraction", "modeling", "pipeline", "signal_processing", "wfdb"),
+        *("formats", "binary_formats", "text_formats", "xml_formats", "xml", "record"),
+    )
 )
 
 

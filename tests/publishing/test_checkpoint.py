@@ -22,7 +22,10 @@ from ecg_jepa.publishing.checkpoint import save_checkpoint
 LABELS = {0: "AF", 1: "LVH", 2: "NORM"}
 CODE = {
     f"{name}_ecg_jepa.py"
-    for name in ("configuration", "feature_extraction", "modeling", "pipeline", "plausibility", "signal_processing", "wfdb")
+    for name in (
+        *("configuration", "feature_extraction", "modeling", "pipeline", "plausibility", "signal_processing", "wfdb"),
+        *("binary_formats", "formats", "record", "text_formats", "xml", "xml_formats"),
+    )
 }
 
 

@@ -12,7 +12,10 @@ from ecg_jepa.publishing.hub import PushError, publishable_files, push
 
 CODE = [
     f"{name}_ecg_jepa.py"
-    for name in ("configuration", "feature_extraction", "modeling", "pipeline", "plausibility", "signal_processing", "wfdb")
+    for name in (
+        *("configuration", "feature_extraction", "modeling", "pipeline", "plausibility", "signal_processing", "wfdb"),
+        *("binary_formats", "formats", "record", "text_formats", "xml", "xml_formats"),
+    )
 ]
 
 
