@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from ecg_jepa import EcgJepaConfig
@@ -89,3 +90,78 @@ def test_values_of_a_damaged_file_are_refused(tmp_path, name, value, message):
     path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
     with pytest.raises(ValueError, match=message):
         EcgJepaConfig.from_pretrained(tmp_path)
+
+
+LABELS = {0: "NORM", 1: "MI"}
+
+
+def test_thresholds_and_temperature_round_trip(tmp_path):
+    assert (EcgJepaConfig().decision_thresholds, EcgJepaConfig().temperature) == (None, None)
+    config = EcgJepaConfig(id2label=LABELS, decision_thresholds={"MI": 0.12345678901, "NORM": 1}, temperature=1.7)
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert loaded.decision_thresholds == {"MI": 0.12345678901, "NORM": 1}
+    assert loaded.temperature == 1.7
+    loaded.forget_decisions()
+    assert (loaded.decision_thresholds, loaded.temperature) == (None, None)
+
+
+def test_a_file_of_before_there_were_thresholds_is_read_as_ever(tmp_path):
+    EcgJepaConfig(id2label=LABELS).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in values.items() if k not in ("decision_thresholds", "temperature")}))
+    config = EcgJepaConfig.from_pretrained(tmp_path)
+    assert (config.decision_thresholds, config.temperature) == (None, None)
+    assert config.to_diff_dict().keys() <= values.keys()
+    assert config.id2label == LABELS
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"decision_thresholds": {"MI": 1.5}}, r"\['MI'\]=1.5 is no probability: use one of 0 to 1"),
+        ({"decision_thresholds": {"MI": float("nan")}}, "=nan is no probability"),
+        ({"decision_thresholds": {"STTC": 0.5}}, "has 'STTC', but id2label has no such label .*'NORM', 'MI'"),
+        ({"temperature": 0}, "temperature=0 must be positive and finite, or None"),
+        ({"temperature": -1.0}, "must be positive"),
+        ({"temperature": float("inf")}, "must be positive and finite"),
+        ({"temperature": float("nan")}, "must be positive and finite"),
+    ],
+)
+def test_thresholds_and_temperature_that_mean_nothing_are_refused(tmp_path, values, message):
+    with pytest.raises(ValueError, match=message):
+        EcgJepaConfig(id2label=LABELS, **values)
+    EcgJepaConfig(id2label=LABELS).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    with pytest.raises(ValueError, match=message):
+        EcgJepaConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values", [{"decision_thresholds": {"MI": True}}, {"decision_thresholds": [0.5]}, {"temperature": "hot"}]
+)
+def test_thresholds_and_temperature_of_another_type_are_refused(values):
+    with pytest.raises(Exception, match=f"'{next(iter(values))}'"):
+        EcgJepaConfig(id2label=LABELS, **values)
+
+
+def test_thresholds_of_labels_that_are_not_there_are_not_saved(tmp_path):
+    config = EcgJepaConfig(num_labels=3, decision_thresholds={"LABEL_2": 0.5})
+    config.id2label = {0: "a", 1: "b", 2: "c"}
+    with pytest.raises(StrictDataclassError, match="no such label"):
+        config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no such label"):
+        EcgJepaConfig(num_labels=3, decision_thresholds={"LABEL_3": 0.5})
+
+
+def test_other_labels_do_not_inherit_thresholds(tmp_path):
+    EcgJepaConfig(id2label=LABELS, decision_thresholds={"MI": 0.3}, temperature=2.0).save_pretrained(tmp_path)
+    same = EcgJepaConfig.from_pretrained(tmp_path, id2label=LABELS)
+    assert (same.decision_thresholds, same.temperature) == ({"MI": 0.3}, 2.0)
+    for other in ({"id2label": {0: "MI", 1: "NORM"}}, {"num_labels": 5}):
+        config = EcgJepaConfig.from_pretrained(tmp_path, **other)
+        assert (config.decision_thresholds, config.temperature) == (None, None), other
+    with pytest.raises(ValueError, match="no such label"):
+        EcgJepaConfig.from_pretrained(tmp_path, decision_thresholds={"AFIB": 0.5})

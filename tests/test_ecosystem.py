@@ -116,6 +116,27 @@ def test_new_labels(config, tmp_path, pooling):
     assert model.config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
 
 
+def with_decisions(config, directory):
+    """A saved classifier that has thresholds and a temperature."""
+    config.id2label = {0: "a", 1: "b"}
+    config.decision_thresholds, config.temperature = {"a": 0.2, "b": 0.4}, 1.5
+    EcgJepaForSequenceClassification(config).save_pretrained(directory)
+    loaded = EcgJepaForSequenceClassification.from_pretrained(directory)
+    assert (loaded.config.decision_thresholds, loaded.config.temperature) == ({"a": 0.2, "b": 0.4}, 1.5)
+    return loaded
+
+
+def test_a_new_head_has_no_thresholds_of_another(config, tmp_path):
+    model = with_decisions(config, tmp_path)
+    model.reset_classifier(id2label={0: "a", 1: "b"})  # the same names, but another head
+    assert (model.config.decision_thresholds, model.config.temperature) == (None, None)
+    EcgJepaModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "encoder")  # its configuration still names the labels
+    headless = EcgJepaForSequenceClassification.from_pretrained(tmp_path / "encoder")
+    assert (headless.config.decision_thresholds, headless.config.temperature) == (None, None)
+    wider = EcgJepaForSequenceClassification.from_pretrained(tmp_path, num_labels=7, ignore_mismatched_sizes=True)
+    assert (wider.config.decision_thresholds, wider.config.temperature) == (None, None)
+
+
 @pytest.mark.parametrize("arguments", [{}, {"num_labels": 0}, {"num_labels": 2, "id2label": {0: "a"}}, {"id2label": {1: "a"}}])
 def test_labels_must_fit(config, arguments):
     with pytest.raises(ValueError, match=r"num_labels|id2label"):

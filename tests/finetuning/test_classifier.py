@@ -78,6 +78,23 @@ def test_finetuning_after_a_probe_keeps_its_head(pretrained, data, tmp_path):
     assert not torch.equal(fresh.classifier.weight, probe.classifier.weight)
 
 
+def test_no_head_inherits_thresholds(pretrained, data, tmp_path):
+    probe = build(data, pretrained[0], "attentive")
+    without = find_start(f"random:{pretrained[0]}").digest()
+    probe.config.decision_thresholds, probe.config.temperature = dict.fromkeys(data.task.class_names, 0.3), 2.0
+    probe.save_pretrained(tmp_path / "probe")
+    assert find_start(str(tmp_path / "probe")).config.temperature == 2.0
+    for protocol in ("linear", "attentive", "finetune", "finetune_after_probe"):
+        model = build(data, tmp_path / "probe", protocol)
+        assert (model.config.decision_thresholds, model.config.temperature) == (None, None), protocol
+        assert (model.ecg_jepa.config.decision_thresholds, model.ecg_jepa.config.temperature) == (None, None), protocol
+    # What random weights depend on is the encoder's architecture.
+    with_thresholds = find_start(f"random:{tmp_path / 'probe'}")
+    same = {"classifier_pooling", "readout_layers", "hidden_dropout_prob"}
+    assert {key: getattr(with_thresholds.config, key) for key in same} == {key: getattr(probe.config, key) for key in same}
+    assert with_thresholds.digest() == without
+
+
 def test_what_does_not_fit_raises(pretrained, data, prepared_dir, tmp_path):
     with pytest.raises(ValueError, match="directory of a probe of the same task"):
         build(data, pretrained[0], "finetune_after_probe")

@@ -12,7 +12,10 @@ from ..configuration_ecg_jepa import SIZES, EcgJepaConfig
 _PUBLISHED_INPUT = {"sampling_rate": 500, "signal_length": 5000, "patch_size": 25}
 
 # Parts of a configuration that say what is classified and how, not what the encoder is.
-_OF_THE_HEAD = {"id2label", "label2id", "problem_type", "architectures", "transformers_version", "auto_map", "dtype"}
+_OF_THE_HEAD = {
+    *("id2label", "label2id", "problem_type", "decision_thresholds", "temperature"),
+    *("architectures", "transformers_version", "auto_map", "dtype"),
+}
 
 
 @dataclass(frozen=True)
