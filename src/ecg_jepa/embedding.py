@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -157,7 +157,8 @@ def write_embeddings(
 
     def usable() -> Iterator[np.ndarray]:
         nonlocal num_crops
-        for record_id, crops in progress:
+        for number, crops in progress:
+            record_id = source.record_ids[number]
             if isinstance(crops, RecordError):
                 rejections.append({"record": record_id, "reason": crops.reason, "detail": crops.detail})
                 continue
@@ -165,8 +166,9 @@ def write_embeddings(
             num_crops += len(crops)
             yield crops
 
+    count = len(source.record_ids)
     schema = _schema(encoder.config.hidden_size, {**(metadata or {}), "pooling": pooling})
-    progress = progress_bar(_read_ahead(source), total=len(source.record_ids), unit=" records")
+    progress = progress_bar(read_ahead(source, range(count)), total=count, unit=" records")
     rows: list[pa.RecordBatch] = []
     with pq.ParquetWriter(temporary, schema) as writer:
         for vectors in embed(encoder, batch_crops(usable(), batch_size), pooling):
@@ -193,8 +195,8 @@ def rejected_file(path: Path) -> Path:
     return path.with_suffix(".rejected.jsonl")
 
 
-def _read_ahead(source: RecordSource) -> Iterator[tuple[str, np.ndarray | RecordError]]:
-    """All records in order, read by threads while others are encoded."""
+def read_ahead(source: RecordSource, numbers: Iterable[int]) -> Iterator[tuple[int, np.ndarray | RecordError]]:
+    """Records of these numbers in their order, or why one cannot be used, read by threads while others are encoded."""
 
     def read(number: int) -> np.ndarray | RecordError:
         try:
@@ -204,13 +206,19 @@ def _read_ahead(source: RecordSource) -> Iterator[tuple[str, np.ndarray | Record
         except Exception as error:  # whatever a reader did not foresee is one record's, and must not end the others
             return RecordError(source.record_ids[number], "unforeseen error", f"{type(error).__name__}: {error}")
 
-    numbers = iter(range(len(source.record_ids)))
+    waiting = iter(numbers)
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
-        upcoming = deque(threads.submit(read, number) for number in islice(numbers, _RECORDS_AHEAD))
-        for record_id in source.record_ids:
-            result = upcoming.popleft().result()
-            upcoming.extend(threads.submit(read, number) for number in islice(numbers, 1))
-            yield record_id, result
+
+        def begin(count: int) -> None:
+            upcoming.extend((number, threads.submit(read, number)) for number in islice(waiting, count))
+
+        upcoming: deque[tuple[int, Future[np.ndarray | RecordError]]] = deque()
+        begin(_RECORDS_AHEAD)
+        while upcoming:
+            number, future = upcoming.popleft()
+            result = future.result()
+            begin(1)
+            yield number, result
 
 
 def _schema(hidden_size: int, metadata: dict[str, str]) -> pa.Schema:

@@ -13,17 +13,19 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
-from transformers import pipeline
 
 from .common.files import digest_of, read_json, write_json
 from .common.json_lines import read_lines
 from .common.logs import progress_bar
+from .common.models import model_directory
 from .common.run_directory import clear
-from .data.readers import ecg_files, faults_of, files_digest, files_of, read_csv
+from .configuration_ecg_jepa import EcgJepaConfig
+from .data.readers import faults_of, files_digest, read_csv, record_files
 from .data.records import write_rejections
 from .embedding import RecordSource, read_ahead
 from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
-from .formats_ecg_jepa import read_ecg
+from .formats_ecg_jepa import files_of, read_ecg
+from .modeling_ecg_jepa import EcgJepaForSequenceClassification
 from .pipeline_ecg_jepa import EcgClassificationPipeline
 from .wfdb_ecg_jepa import RecordError
 
@@ -33,8 +35,6 @@ SCHEMA = pa.schema(
         **{"threshold": pa.float32(), "decision": pa.bool_()},  # null where the checkpoint has none
     }
 )
-
-_CLASSIFIER = "EcgJepaForSequenceClassification"
 _RECORDS_A_PART = 256  # that are predicted again if a run is killed, at most
 
 
@@ -69,7 +69,7 @@ class RequestedRecords:
     @classmethod
     def in_folder(cls, folder: str | Path, declared: dict[str, Any]) -> "RequestedRecords":
         """All that are in a folder and below, by their paths in it. Raises `FileNotFoundError` if there are none."""
-        names = ecg_files(folder)
+        names = record_files(folder, folder)
         if not names:
             raise FileNotFoundError(f"{folder} has no record in a format that is known here, in it or below.")
         return cls([RequestedRecord(name, Path(folder, name), declared) for name in names])
@@ -96,7 +96,7 @@ class RequestedRecords:
             given = {name: value for name, value in row.items() if not pd.isna(value)}
             if "path" not in given:
                 raise ValueError(f"{path}: row {number} has no path.")
-            own = {name: given[name] for name in ("sampling_rate", "unit", "lead_names") if name in given}
+            own: dict[str, Any] = {name: given[name] for name in ("sampling_rate", "unit", "lead_names") if name in given}
             if "lead_names" in own:
                 own["lead_names"] = own["lead_names"].split()
             if "sampling_rate" in own:
@@ -105,7 +105,9 @@ class RequestedRecords:
             records.append(RequestedRecord(name, Path(path).parent / given["path"], {**declared, **own}))
         repeated = [name for name, count in Counter(record.name for record in records).items() if count > 1]
         if repeated:
-            raise ValueError(f"{path}: {', '.join(repeated[:3])} stand there twice: name each record once, by a column record_id.")
+            raise ValueError(
+                f"{path}: {', '.join(repeated[:3])} stand there twice: name each record once, by a column record_id."
+            )
         return cls(records)
 
     def identity(self, about: dict[str, Any]) -> str:
@@ -133,15 +135,38 @@ def _rate(text: str, path: str | Path, number: int) -> float:
         raise ValueError(f"{path}: row {number}: sampling_rate is {text!r}, expected Hz.") from None
 
 
-def load_classifier(directory: Path, device: torch.device) -> EcgClassificationPipeline:
-    """A classifier with its pre-processing. Raises `ValueError` if the directory holds another kind of model."""
-    classifier = pipeline("ecg-classification", model=str(directory), device=device)
-    architectures = classifier.model.config.architectures or ["unknown"]
-    if _CLASSIFIER not in architectures:
-        raise ValueError(
-            f"{directory} is no classifier ({', '.join(architectures)}): name the directory of one, as ecg-jepa finetune writes it."
-        )
-    return classifier
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier with its pre-processing, and the pipeline of both."""
+
+    model: EcgJepaForSequenceClassification
+    extractor: EcgJepaFeatureExtractor
+    pipeline: Any
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, device: torch.device | str = "cpu") -> "Classifier":
+        """
+        Raises:
+            FileNotFoundError: if there is no such directory or Hub repository.
+            ValueError: if it holds another kind of model.
+        """
+        directory = model_directory(name_or_path)
+        architectures = EcgJepaConfig.from_pretrained(directory).architectures or ["unknown"]
+        if EcgJepaForSequenceClassification.__name__ not in architectures:
+            raise ValueError(
+                f"{name_or_path} is no classifier ({', '.join(architectures)}): name the directory of one, as ecg-jepa finetune "
+                "writes it."
+            )
+        model = EcgJepaForSequenceClassification.from_pretrained(directory).eval()
+        extractor = EcgJepaFeatureExtractor.from_pretrained(directory)
+        pipeline = EcgClassificationPipeline(model=model, feature_extractor=extractor, device=torch.device(device))
+        return cls(model, extractor, pipeline)
+
+    @torch.no_grad()
+    def classify(self, input_values: torch.Tensor) -> list[list[dict[str, Any]]]:
+        """What the model takes of several records -> for each its labels, as the pipeline gives them, with decisions."""
+        logits = self.model(input_values=input_values.to(self.model.device)).logits
+        return [self.pipeline.postprocess({"logits": row[None]}, decide=True) for row in logits]
 
 
 class PredictionFile:
@@ -220,7 +245,7 @@ class PredictionFile:
 
 
 def predict(
-    classifier: EcgClassificationPipeline, source: RecordSource, file: PredictionFile, batch_size: int, about: dict[str, Any]
+    classifier: Classifier, source: RecordSource, file: PredictionFile, batch_size: int, about: dict[str, Any]
 ) -> Predictions:
     """
     Write a table with a row per record and label; what is there of it already is gone on with.
@@ -249,30 +274,31 @@ def predict(
 
 
 def _classify(
-    classifier: EcgClassificationPipeline, source: RecordSource, indices: Iterable[int], batch_size: int
+    classifier: Classifier, source: RecordSource, numbers: Iterable[int], batch_size: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Rows of records in their order, and what was refused."""
-    rejections, values, found = [], {}, {}
-    for index, result in read_ahead(source, indices):
+    rejections: list[dict[str, str]] = []
+    values: dict[int, np.ndarray] = {}
+    found: dict[int, list[dict[str, Any]]] = {}
+    for number, result in read_ahead(source, numbers):
         if isinstance(result, RecordError):
-            rejections.append({"record": source.record_ids[index], "reason": result.reason, "detail": result.detail})
+            rejections.append({"record": source.record_ids[number], "reason": result.reason, "detail": result.detail})
         else:
-            values[index] = result
+            values[number] = result
     for batch in _batches(values, batch_size):
-        tensor = torch.stack([torch.as_tensor(values[index]) for index in batch])
-        for index, labels in zip(batch, classifier.classify_values(tensor, decide=True), strict=True):
-            found[index] = labels
-    return [row for index in sorted(found) for row in _rows(source.record_ids[index], found[index])], rejections
+        input_values = torch.stack([torch.as_tensor(values[number]) for number in batch])
+        found.update(zip(batch, classifier.classify(input_values), strict=True))
+    return [row for number in sorted(found) for row in _rows(source.record_ids[number], found[number])], rejections
 
 
 def _batches(values: dict[int, Any], batch_size: int) -> Iterator[list[int]]:
     """Records of one shape, about so many crops at a time."""
     shapes: dict[tuple[int, ...], list[int]] = {}
-    for index, record in values.items():
-        shapes.setdefault(record.shape, []).append(index)
-    for shape, indices in shapes.items():
+    for number, record in values.items():
+        shapes.setdefault(record.shape, []).append(number)
+    for shape, numbers in shapes.items():
         size = max(1, batch_size // (shape[0] if len(shape) == 3 else 1))
-        yield from (indices[first : first + size] for first in range(0, len(indices), size))
+        yield from (numbers[first : first + size] for first in range(0, len(numbers), size))
 
 
 def _rows(record: str, labels: list[dict[str, Any]]) -> list[dict[str, Any]]:

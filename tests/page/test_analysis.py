@@ -54,5 +54,5 @@ def test_a_record_without_unit_is_for_amplitude_free_models(classifier_dir, tmp_
 
 def test_an_encoder_is_no_classifier(tmp_path):
     EcgJepaModel(EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4)).save_pretrained(tmp_path)
-    with pytest.raises((ValueError, OSError), match="classifier|preprocessor"):
+    with pytest.raises(ValueError, match="is no classifier"):
         Analyst(tmp_path)

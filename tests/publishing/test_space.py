@@ -65,7 +65,7 @@ def test_an_encoder_makes_no_space(tmp_path):
 
 
 def test_the_app_is_code_that_says_what_it_runs(classifier_dir, tmp_path):
-    title = "It's \"quoted\" {braces}"
+    title = 'It\'s "quoted" {braces}'
     write_space(classifier_dir, tmp_path / "space", title, None)
     code = "import ecg_jepa.page, runpy; ecg_jepa.page.serve = lambda *a, **k: print(a[0].name, k['title'], k['examples'].name)"
     words = [sys.executable, "-c", f"{code}; runpy.run_path('app.py', run_name='__main__')"]

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from ..common.hardware import use_all_cores
 from ..common.models import model_directory, weights_digest
 from ..common.run_directory import own_directory
-from ..prediction import PredictionFile, RequestedRecords, load_classifier, predict
+from ..prediction import Classifier, PredictionFile, RequestedRecords, predict
 from .settings import PredictionSettings
 
 
@@ -16,7 +16,7 @@ def run(settings: PredictionSettings) -> None:
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     use_all_cores(accelerator)
     directory = model_directory(settings.model_name_or_path)
-    classifier = load_classifier(directory, accelerator.device)
+    classifier = Classifier.load(directory, accelerator.device)
     declared = {"sampling_rate": settings.sampling_rate, "unit": settings.unit, "lead_names": settings.lead_names or None}
     if settings.records_dir is not None:
         records = RequestedRecords.in_folder(settings.records_dir, declared)
@@ -33,7 +33,7 @@ def run(settings: PredictionSettings) -> None:
     file.check(settings.overwrite_output_file)
     with own_directory(file.parts, accelerator), accelerator.autocast():
         file.begin()
-        source = records.source(classifier.feature_extractor, settings.allow_implausible)
+        source = records.source(classifier.extractor, settings.allow_implausible)
         result = predict(classifier, source, file, settings.batch_size, about)
     gone_on = f" ({result.found} had been looked at before)" if result.found else ""
     print(f"{result.records} of {len(source.record_ids)} records in {file.path}{gone_on}")

@@ -8,13 +8,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ..common.models import model_directory
 from ..evaluation.attention import attention_of_crops
 from ..evaluation.plots import CLINICAL_DURATION, has_clinical_leads, plot_ecg
 from ..formats_ecg_jepa import Ecg
-from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
-from ..prediction import load_classifier
-from ..signal_processing_ecg_jepa import crop_starts, select_leads
+from ..prediction import Classifier
+from ..signal_processing_ecg_jepa import UNKNOWN_UNIT, crop_starts, select_leads
 
 
 @dataclass
@@ -45,9 +43,8 @@ class Analyst:
     """
 
     def __init__(self, name_or_path: str | Path):
-        self.classify = load_classifier(model_directory(name_or_path), torch.device("cpu"))
-        self.model: EcgJepaForSequenceClassification = self.classify.model
-        self.extractor = self.classify.feature_extractor
+        self.classifier = Classifier.load(name_or_path)
+        self.model, self.extractor = self.classifier.model, self.classifier.extractor
 
     @torch.no_grad()
     def analyse(self, ecg: Ecg) -> Analysis:
@@ -56,11 +53,11 @@ class Analyst:
             ValueError: if the record does not fit the model, or cannot be an ECG.
         """
         # Amplitude-free models take records of which the unit is not known; others say so.
-        declared = {"sampling_rate": ecg.sampling_rate, "lead_names": ecg.lead_names, "unit": ecg.unit or "unknown"}
-        values = self.classify.preprocess(ecg.signal, **declared)["input_values"]
-        logits = self.model(input_values=values).logits
-        labels = self.classify.postprocess({"logits": logits}, decide=True)
-        crops = values[0] if values.dim() == 4 else values
+        values = self.extractor(ecg.signal, ecg.sampling_rate, ecg.lead_names, ecg.unit or UNKNOWN_UNIT, return_tensors="pt")[
+            "input_values"
+        ]
+        (labels,) = self.classifier.classify(values)
+        crops = values.flatten(0, -3)
         embedding = self.model.ecg_jepa(crops).pooler_output.float().mean(dim=0)
         return Analysis(labels, self._draw(ecg, crops), embedding.numpy())
 

@@ -37,7 +37,9 @@ def build_page(analyst: Analyst, title: str, examples: Mapping[str, Sequence[str
                 with gr.Accordion("What the file does not say", open=True):
                     rate = gr.Number(label="sampling rate in Hz", value=None, interactive=False)
                     unit = gr.Dropdown(label="unit", choices=_UNITS, value="", interactive=False)
-                    leads = gr.Textbox(label="leads, in the order of rows or columns", placeholder="I II III aVR ...", interactive=False)
+                    leads = gr.Textbox(
+                        label="leads, in the order of rows or columns", placeholder="I II III aVR ...", interactive=False
+                    )
                 button = gr.Button("Analyse", variant="primary")
             with gr.Column(scale=3, min_width=300):
                 message = gr.HTML()
@@ -46,9 +48,7 @@ def build_page(analyst: Analyst, title: str, examples: Mapping[str, Sequence[str
                 vector = gr.DownloadButton("Download the embedding (.npy)", visible=False)
         form, results = [rate, unit, leads], [ecg, labels, vector]
 
-        def analyse(
-            uploads: Sequence[str] | None, rate: float | None, unit: str | None, leads: str | None
-        ) -> list[Any]:
+        def analyse(uploads: Sequence[str] | None, rate: float | None, unit: str | None, leads: str | None) -> list[Any]:
             try:
                 seen = read(uploads or (), Declaration.parse(rate, unit, leads))
                 analysis = analyst.analyse(seen.ecg)

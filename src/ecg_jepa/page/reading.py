@@ -65,7 +65,7 @@ def _main_file(paths: Sequence[Path]) -> str:
     headers = [path.name for path in paths if path.suffix == ".hea"]
     if len(headers) == 1 and all(path.suffix in _WFDB or path.stem == Path(headers[0]).stem for path in paths):
         return headers[0]
-    if len(paths) == 1 and not (paths[0].suffix == ".dat"):
+    if len(paths) == 1 and paths[0].suffix != ".dat":
         return paths[0].name
     if not headers and any(path.suffix in _WFDB for path in paths):
         raise ValueError(

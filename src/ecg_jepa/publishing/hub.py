@@ -134,8 +134,8 @@ def upload(
         try:
             is_private = api.repo_info(repo_id, repo_type=repo_type).private
         except RepositoryNotFoundError:
-            sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
-            address = str(api.create_repo(repo_id, repo_type=repo_type, private=not public, exist_ok=True, **sdk))
+            sdk = "gradio" if repo_type == "space" else None
+            address = str(api.create_repo(repo_id, repo_type=repo_type, private=not public, exist_ok=True, space_sdk=sdk))
             is_private = api.repo_info(repo_id, repo_type=repo_type).private
         else:
             address = f"{api.endpoint}/{'spaces/' if repo_type == 'space' else ''}{repo_id}"

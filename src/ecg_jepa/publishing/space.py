@@ -26,7 +26,9 @@ if __name__ == "__main__":
 '''
 
 
-def write_space(directory: str | Path, target: str | Path, title: str, examples: str | Path | None, requirement: str = "") -> None:
+def write_space(
+    directory: str | Path, target: str | Path, title: str, examples: str | Path | None, requirement: str = ""
+) -> None:
     """
     Write the folder of a Space.
 
