@@ -157,7 +157,7 @@ class EcgClassificationPipeline(Pipeline):
         return {"logits": self.model(**input_tensors).logits}
 
     def postprocess(
-        self, model_outputs: dict[str, torch.Tensor], top_k: int | None = None, threshold: float | None = None
+        self, model_outputs: dict[str, torch.Tensor], top_k: int | None = None, threshold: float | None = None, decide: bool = False
     ) -> list[dict[str, Any]]:
         """Logits (1, labels) -> labels and scores, highest first."""
         logits = model_outputs["logits"][0].float()
@@ -175,6 +175,9 @@ class EcgClassificationPipeline(Pipeline):
             raise ValueError("The model's scores are not finite: its weights are broken.")
         names: dict[int, str] = self.model.config.id2label
         ranked = sorted(enumerate(scores.tolist()), key=lambda pair: -pair[1])[:top_k]
+        if decide:
+            t = self.model.config.decision_thresholds or {}
+            return [{"label": names[i], "score": v, "threshold": t.get(names[i]), "decision": None if names[i] not in t else v >= t[names[i]]} for i, v in ranked]
         return [{"label": names[index], "score": score} for index, score in ranked if threshold is None or score >= threshold]
 
 

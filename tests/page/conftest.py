@@ -20,5 +20,5 @@ def csv(tmp_path: Path) -> Path:
     """A record whose file says leads and unit, but no rate."""
     path = tmp_path / "record.csv"
     names = ",".join(f"{name} (mV)" for name in ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"))
-    np.savetxt(path, ecg(12, 1000).T, delimiter=",", header=names, comments="", fmt="%.4f")
+    np.savetxt(path, ecg(5000).T / 1000, delimiter=",", header=names, comments="", fmt="%.4f")
     return path

@@ -11,8 +11,7 @@ from ecg_jepa.page.page import served
 
 
 @pytest.fixture
-def client(classifier_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back when the test is over
+def client(classifier_dir, tmp_path):
     write_record(tmp_path / "examples" / "r1", ecg(5000))
     with served(classifier_dir, "tiny", tmp_path / "examples") as page:
         yield Client(page.local_url, verbose=False, download_files=str(tmp_path / "downloads"))
@@ -56,8 +55,7 @@ def test_a_refusal_is_in_words(client, tmp_path):
     assert not labels
 
 
-def test_nothing_is_left_when_it_is_closed(classifier_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+def test_nothing_is_left_when_it_is_closed(classifier_dir, tmp_path):
     write_record(tmp_path / "r1", ecg(5000))
     with served(classifier_dir, "tiny") as page:
         folder = Path(os.environ["GRADIO_TEMP_DIR"])
@@ -65,3 +63,4 @@ def test_nothing_is_left_when_it_is_closed(classifier_dir, tmp_path, monkeypatch
         client.predict([handle_file(tmp_path / f"r1{suffix}") for suffix in (".hea", ".dat")], api_name="/show")
         assert list(folder.rglob("*.dat"))
     assert not folder.exists()
+    assert "GRADIO_TEMP_DIR" not in os.environ

@@ -24,7 +24,7 @@ def test_what_a_file_says_and_what_it_does_not():
     bare = Ecg(np.zeros((2, 1000), np.float32), None, None, None)
     text = note(Found("a.csv", bare, ["sampling_rate", "unit", "lead_names"]))
     assert "2 leads without names, no sampling rate, no unit, 1,000 samples." in text
-    assert "does not say the sampling rate and the unit and the leads: fill it in" in text
+    assert "does not say the sampling rate and the unit and the leads: fill it in, and analyse" in text
 
 
 def test_decisions_stand_out_and_no_threshold_is_no_decision():
@@ -37,11 +37,11 @@ def test_decisions_stand_out_and_no_threshold_is_no_decision():
     assert text.index("decided") < text.index("AF") < text.index("NORM")
     assert "0.750" in text
     assert "0.500" in text
-    assert "any number of these may apply" in text
+    assert "Any number of these may apply" in text
     assert "Not a medical device" in text
     without = table([{"label": "AF", "score": 0.75}], exclusive=True)
     assert "brings no thresholds" in without
-    assert "exactly one of these applies" in without
+    assert "Exactly one of these applies" in without
     assert 'class="decided"' not in without
 
 

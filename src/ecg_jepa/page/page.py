@@ -18,6 +18,7 @@ from .words import CSS, NO_DEVICE, note, picture, refusal, table
 LARGEST_UPLOAD = "20mb"  # a 12-lead record of half an hour has 10
 
 _UNITS = ["", "mV", "uV", "V", "nV"]
+_FOLDER = "GRADIO_TEMP_DIR"
 _KEPT_FOR = 3600  # s, of files in the temporary folder of a page that goes on
 
 
@@ -32,9 +33,10 @@ def build_page(analyst: Analyst, title: str, examples: Mapping[str, Sequence[str
         gr.Markdown(f"# Look at an ECG\n\nClassifier `{title}`. **{NO_DEVICE}**")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                files = gr.File(label="One ECG; of a WFDB record, header and signal files together", file_count="multiple")
+                gr.Markdown("Upload one ECG. Of a WFDB record, header and signal files together.")
+                files = gr.File(label="ECG", file_count="multiple")
                 example = gr.Dropdown(label="or an example", choices=["", *examples], value="", visible=bool(examples))
-                with gr.Accordion("What the file does not say", open=True):
+                with gr.Accordion("Rate, unit and leads: as the file says, or filled in", open=True):
                     rate = gr.Number(label="sampling rate in Hz", value=None, interactive=False)
                     unit = gr.Dropdown(label="unit", choices=_UNITS, value="", interactive=False)
                     leads = gr.Textbox(
@@ -91,7 +93,7 @@ def _nothing() -> list[Any]:
 
 def _as_file(name: str, embedding: np.ndarray) -> str:
     """In the temporary folder of the page, which goes with it."""
-    folder = os.environ.get("GRADIO_TEMP_DIR")
+    folder = os.environ.get(_FOLDER)
     with NamedTemporaryFile(prefix=f"{Path(name).stem[:40]}-", suffix=".npy", dir=folder, delete=False) as file:
         np.save(file, embedding)
     return file.name
@@ -114,12 +116,11 @@ def served(
     Raises:
         FileNotFoundError, ValueError: if there is no such classifier.
     """
-    page = build_page(Analyst(checkpoint), title, {} if examples is None else examples_in(examples))
+    analyst = Analyst(checkpoint)
     # Fonts of the visitor's machine: the page works without a network, and asks nobody for anything.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    with TemporaryDirectory(prefix="ecg-jepa-demo-") as folder:
-        # What visitors upload and download; it goes with the process.
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with _temporary_folder():
+        page = build_page(analyst, title, {} if examples is None else examples_in(examples))
         page.queue(max_size=16).launch(
             server_port=port,
             share=False,
@@ -133,6 +134,20 @@ def served(
             yield page
         finally:
             page.close(verbose=False)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Where Gradio puts what visitors upload and download; pages that are made in the context remember it. It goes with it."""
+    before = os.environ.get(_FOLDER)
+    with TemporaryDirectory(prefix="ecg-jepa-demo-") as folder:
+        os.environ[_FOLDER] = folder
+        try:
+            yield
+        finally:
+            del os.environ[_FOLDER]
+            if before is not None:
+                os.environ[_FOLDER] = before
 
 
 def serve(checkpoint: str | Path, title: str, examples: str | Path | None = None, port: int | None = None) -> None:

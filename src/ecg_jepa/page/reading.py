@@ -1,5 +1,6 @@
 """What a visitor gives -> an ECG: files that were uploaded, and what they do not say."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ..formats_ecg_jepa import Ecg, read_ecg
 
@@ -85,9 +87,8 @@ def look_at(uploads: Sequence[str | Path]) -> Found:
     Raises:
         ValueError: if it cannot be read, in words.
     """
-    with together(uploads) as path:
-        ecg = read_ecg(path, check_plausibility=False)
-    return Found(path.name, ecg, [name for name in _ASKED_FOR if getattr(ecg, name) is None])
+    name, ecg = _open(uploads, check_plausibility=False)
+    return Found(name, ecg, [name for name in _ASKED_FOR if getattr(ecg, name) is None])
 
 
 def read(uploads: Sequence[str | Path], declared: Declaration) -> Found:
@@ -97,10 +98,19 @@ def read(uploads: Sequence[str | Path], declared: Declaration) -> Found:
     Raises:
         ValueError: if it cannot be read, or cannot be an ECG.
     """
-    seen = look_at(uploads)
-    given = {name: getattr(declared, name) for name in seen.missing if getattr(declared, name) is not None}
+    missing = look_at(uploads).missing
+    given = {name: getattr(declared, name) for name in missing if getattr(declared, name) is not None}
+    name, ecg = _open(uploads, **given)
+    return Found(name, ecg, [name for name in missing if name not in given])
+
+
+def _open(uploads: Sequence[str | Path], **options: Any) -> tuple[str, Ecg]:
     with together(uploads) as path:
-        return Found(seen.name, read_ecg(path, **given), [name for name in seen.missing if name not in given])
+        try:
+            return path.name, read_ecg(path, **options)
+        except (ValueError, OSError) as error:
+            # Of the temporary folder the visitor knows nothing.
+            raise ValueError(str(error).replace(f"{path.parent}{os.sep}", "")) from error
 
 
 def examples_in(folder: str | Path) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ _ASKED = {"sampling_rate": "the sampling rate", "unit": "the unit", "lead_names"
 
 CSS = """
 .ecg-scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
-.ecg-scroll img { min-width: 1000px; width: 100%; max-width: none; background: white; }
+.ecg-scroll img { min-width: 800px; width: 100%; max-width: none; background: white; }
 .ecg-refusal { border-left: 4px solid #D55E00; padding: 0.5em 1em; overflow-wrap: anywhere; }
 .ecg-note { border-left: 4px solid #0072B2; padding: 0.5em 1em; overflow-wrap: anywhere; }
 table.ecg-labels { width: 100%; border-collapse: collapse; }
@@ -45,7 +45,7 @@ def note(found: Found) -> Markup:
     text = Markup("<b>{}</b>: {}.").format(found.name, ", ".join(says))
     if found.missing:
         asked = " and ".join(_ASKED[name] for name in found.missing)
-        text += Markup(" <b>The file does not say {}: fill it in below.</b>").format(asked)
+        text += Markup(" <b>The file does not say {}: fill it in, and analyse.</b>").format(asked)
     return Markup('<div class="ecg-note">{}</div>').format(text)
 
 
@@ -64,11 +64,11 @@ def table(labels: Sequence[dict[str, Any]], exclusive: bool) -> Markup:
         if thresholds
         else "This classifier brings no thresholds along: what counts as present is not decided."
     )
-    kind = "exactly one of these applies" if exclusive else "any number of these may apply"
+    kind = "Exactly one of these applies." if exclusive else "Any number of these may apply."
     return Markup(
-        '<table class="ecg-labels"><thead><tr><th>label</th><th class="bar">probability ({})</th><th class="number"></th>'
-        '<th class="number">threshold</th></tr></thead><tbody>{}</tbody></table><p>{} {}</p>'
-    ).format(kind, rows, said, NO_DEVICE)
+        '<table class="ecg-labels"><thead><tr><th>label</th><th class="bar" colspan="2">probability</th>'
+        '<th class="number">threshold</th></tr></thead><tbody>{}</tbody></table><p>{} {} {}</p>'
+    ).format(rows, kind, said, NO_DEVICE)
 
 
 def _row(label: dict[str, Any]) -> Markup:
