@@ -3,9 +3,11 @@ import json
 import numpy as np
 import pytest
 import torch
+import wfdb
+from clinical_formats import write_wfdb
 from transformers import AutoFeatureExtractor
 
-from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor
+from ecg_jepa import Ecg, EcgJepaConfig, EcgJepaFeatureExtractor, read_ecg
 from ecg_jepa.configuration_ecg_jepa import STANDARD_LEADS
 from ecg_jepa.data.synthetic import Synthetic
 from ecg_jepa.finetuning.task_data import TaskData
@@ -81,7 +83,64 @@ def test_crops(record):
     crops = extractor([record, record], sampling_rate=500, return_tensors="pt").input_values
     assert crops.shape == (2, 7, 12, 1250)
     np.testing.assert_allclose(crops[0, 3], record[:, 1875:3125].astype(np.float32))
-    assert extractor(record[:, :600], sampling_rate=500, return_tensors="pt").input_values.shape == (1, 1, 12, 600)
+
+
+def test_a_record_shorter_than_a_crop(record):
+    extractor = EcgJepaFeatureExtractor(crop_duration=2.5, crop_stride=1.25)
+    with pytest.raises(ImplausibleSignalError, match=r"too short: the record lasts 1\.2 s, the model takes crops of 2\.5 s"):
+        extractor(record[:, :600], sampling_rate=500)
+    shorter = extractor(record[:, :600], sampling_rate=500, check_plausibility=False, return_tensors="pt").input_values
+    assert shorter.shape == (1, 1, 12, 600)
+    assert extractor(record[:, :1250], sampling_rate=500, return_tensors="pt").input_values.shape == (1, 1, 12, 1250)
+    assert EcgJepaFeatureExtractor()(record[:, :25], sampling_rate=500)["input_values"][0].shape == (12, 25)
+
+
+def test_records_that_describe_themselves(record, tmp_path):
+    """Paths, an Ecg, an EcgRecord, a wfdb.Record, alone and in lists with arrays, whatever rates they have."""
+    digital = np.rint(record * 1000).astype(np.int16)
+    path = write_wfdb(tmp_path / "record.hea", digital[::-1], 500, STANDARD_LEADS[::-1])
+    extractor = EcgJepaFeatureExtractor(mean=MEAN, std=STD)
+    expected = extractor(digital, 500, unit="uV")["input_values"][0]
+    forms = [path, str(path), read_ecg(path), read_wfdb(path), wfdb.rdrecord(str(path.with_suffix("")))]
+    for form in forms:
+        np.testing.assert_allclose(extractor(form)["input_values"][0], expected, atol=1e-5)
+    mixed = extractor([*forms, digital / 1000], 500, return_tensors="np")["input_values"][:5]
+    np.testing.assert_allclose(mixed, np.stack([expected] * 5), atol=1e-5)
+    assert extractor(tuple(forms), return_tensors="pt").input_values.shape == (5, 12, 5000)
+    with pytest.raises(ValueError, match="sampling_rate is declared as 250, but the record itself says 500"):
+        extractor(forms[3], sampling_rate=250)
+    with pytest.raises(ValueError, match="unit is declared as mV, but the record itself says uV"):
+        extractor(path, unit="mV")
+    with pytest.raises(ValueError, match="sampling_rate of the signal is not given"):
+        extractor([*forms, digital / 1000])
+
+
+def test_a_unit_that_nobody_says(record):
+    bare = Ecg(record.astype(np.float32), 500, None, None)
+    with pytest.raises(ValueError, match="does not say its unit"):
+        EcgJepaFeatureExtractor()(bare)
+    assert len(EcgJepaFeatureExtractor()(bare, unit="mV")["input_values"]) == 1
+    assert len(EcgJepaFeatureExtractor(amplitude_free=True)(bare)["input_values"]) == 1
+    digital = wfdb.Record(record_name="d", n_sig=12, fs=500, sig_name=list(STANDARD_LEADS), units=["mV"] * 12)
+    with pytest.raises(ValueError, match="read it with physical=True"):
+        EcgJepaFeatureExtractor()(digital)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"padding": True}, "never padded"),
+        ({"padding": "max_length"}, "never padded"),
+        ({"truncation": True}, "never truncated"),
+        ({"max_length": 5000}, "never truncated"),
+        ({"lead_names": "I II III"}, "lead_names must be a list of names"),
+        ({"sampling_rate": "500"}, "sampling_rate='500' must be a positive number of Hz"),
+    ],
+)
+def test_what_other_extractors_take_is_answered(record, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        EcgJepaFeatureExtractor()(record, **({"sampling_rate": 500} | arguments))
+    assert len(EcgJepaFeatureExtractor()(record, 500, padding=False, truncation=False, max_length=None)["input_values"]) == 1
 
 
 def test_other_rates_are_resampled(record):
@@ -194,6 +253,7 @@ def test_bad_rates_raise(record, rate):
         None,
         3.0,
         "path",
+        "",
         object(),
         {"signal": 1},
         np.zeros((12, 500), complex),
@@ -210,7 +270,7 @@ def test_bad_rates_raise(record, rate):
     ],
 )
 def test_what_is_no_record_raises_in_words(signal):
-    with pytest.raises((ValueError, TypeError), match=r"record|mask"):
+    with pytest.raises((ValueError, TypeError), match=r"record|mask|plain file"):
         EcgJepaFeatureExtractor()(signal, sampling_rate=500)
 
 

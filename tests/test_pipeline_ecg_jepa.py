@@ -1,10 +1,20 @@
+import datasets
 import numpy as np
 import pytest
 import torch
+import wfdb
+from clinical_formats import WRITERS
 from raw_databases import STANDARD, ecg, write_challenge
 from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
-from ecg_jepa import EcgClassificationPipeline, EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaForSequenceClassification
+from ecg_jepa import (
+    EcgClassificationPipeline,
+    EcgJepaConfig,
+    EcgJepaFeatureExtractor,
+    EcgJepaForSequenceClassification,
+    read_ecg,
+)
 from ecg_jepa.wfdb_ecg_jepa import read_wfdb
 
 LABELS = {0: "AF", 1: "LVH", 2: "NORM"}
@@ -102,7 +112,7 @@ def test_top_k_and_threshold(classify, signal):
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 10])
 def test_batches_are_never_padded(classify, batch_size, monkeypatch):
     """Records of different lengths: crops of zeros would pull the mean of the logits."""
-    signals = [ecg(samples, number) / 1000 for number, samples in enumerate((5000, 5000, 7000, 2500, 1000, 5000, 5000))]
+    signals = [ecg(samples, number) / 1000 for number, samples in enumerate((5000, 5000, 7000, 2500, 1250, 5000, 5000))]
     expected = [classify(signal, **DECLARED) for signal in signals]
     sizes = []
     forward = classify.model.forward
@@ -156,9 +166,108 @@ def test_what_does_not_fit_says_what_is_missing(classify, record, declared, mess
         classify(record, **declared)
 
 
-def test_a_header_is_not_contradicted(classify, wfdb_path):
-    with pytest.raises(ValueError, match="sampling_rate given for the WFDB record"):
+def test_what_a_file_says_is_not_contradicted(classify, wfdb_path):
+    expected = classify(str(wfdb_path))
+    assert classify(str(wfdb_path), **DECLARED) == expected
+    assert classify({"path": wfdb_path, "lead_names": STANDARD}, **DECLARED) == expected
+    with pytest.raises(ValueError, match=r"sampling_rate is declared as 250, but the record itself says 500\.0"):
         classify(str(wfdb_path), sampling_rate=250)
+    with pytest.raises(ValueError, match="unit is declared as uV, but the record itself says mV"):
+        classify([{"path": wfdb_path, "unit": "uV"}])
+
+
+def test_files_of_every_format(classify, tmp_path):
+    expected = None
+    for name, write in WRITERS.items():
+        if name == "muse.xml":  # of eight leads, from which this record's others do not follow
+            continue
+        found = {entry["label"]: entry["score"] for entry in classify(str(write(tmp_path / name, ecg(5000, 1), 500)))}
+        expected = expected or found
+        assert found == pytest.approx(expected, abs=1e-5), name
+    np.save(tmp_path / "array.npy", ecg(5000, 1))
+    found = {entry["label"]: entry["score"] for entry in classify(tmp_path / "array.npy", sampling_rate=500, unit="uV")}
+    assert found == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValueError, match="does not say its sampling_rate and unit: pass sampling_rate="):
+        classify(tmp_path / "array.npy")
+
+
+def test_records_of_libraries(classify, wfdb_path):
+    record = wfdb.rdrecord(str(wfdb_path.with_suffix("")))
+    expected = classify(wfdb_path)
+    for form in (record, read_ecg(wfdb_path), {"signal": record}):
+        assert classify(form) == expected
+    assert classify([record, read_ecg(wfdb_path)]) == [expected, expected]
+    assert classify((record, record)) == [expected, expected]
+
+
+def test_datasets(classify, signal, wfdb_path):
+    """Columns of a dataset, a column alone, a stream, KeyDataset: as the same records one by one."""
+    signals = [signal.astype(np.float32), (ecg(5000, 2) / 1000).astype(np.float32)]
+    expected = [classify(record, **DECLARED) for record in signals]
+    rows = {"signal": [record.tolist() for record in signals], "sampling_rate": [500, 500], "unit": ["mV"] * 2, "age": [50, 60]}
+    dataset = datasets.Dataset.from_dict(rows)
+    assert classify(dataset) == expected
+    assert classify(dataset.with_format("numpy")) == expected
+    assert classify(dataset["signal"], **DECLARED) == expected
+    assert classify(rows["signal"], **DECLARED) == expected
+    assert list(classify(KeyDataset(dataset, "signal"), **DECLARED)) == expected
+    assert list(classify(dataset.to_iterable_dataset())) == expected
+    assert list(classify((row["signal"] for row in dataset), **DECLARED)) == expected
+    paths = datasets.Dataset.from_dict({"path": [str(wfdb_path)] * 2})
+    assert classify(paths, batch_size=2) == [classify(wfdb_path)] * 2
+    with pytest.raises(ValueError, match=r"A dataset needs one column of records, .* this one has ecg"):
+        classify(dataset.select_columns("signal").rename_column("signal", "ecg"), **DECLARED)
+    with pytest.raises(ValueError, match="choose one of train, test"):
+        classify(datasets.DatasetDict({"train": dataset, "test": dataset}))
+    with pytest.raises(ValueError, match="of numbers, but is a list of others"):
+        classify([["I", "II"]], **DECLARED)
+
+
+def test_functions_of_logits(classify, signal):
+    expected = logits(classify, signal)
+    for function, scores in {"none": expected, "sigmoid": expected.sigmoid(), "softmax": expected.softmax(0)}.items():
+        found = {entry["label"]: entry["score"] for entry in classify(signal, **DECLARED, function_to_apply=function)}
+        assert found == pytest.approx({LABELS[number]: scores[number].item() for number in range(3)}, abs=1e-5)
+    with pytest.raises(ValueError, match="function_to_apply='relu' must be one of sigmoid, softmax, none"):
+        classify(signal, **DECLARED, function_to_apply="relu")
+    classify.model.config.problem_type = None
+    assert len(classify(signal, **DECLARED, function_to_apply="softmax")) == 3
+
+
+def test_a_call_undoes_defaults(classify, signal):
+    defaults = EcgClassificationPipeline(
+        model=classify.model, feature_extractor=classify.feature_extractor, top_k=1, threshold=0.0, **DECLARED
+    )
+    assert len(defaults(signal)) == 1
+    assert len(defaults(signal, top_k=None, threshold=None)) == 3
+
+
+@pytest.mark.parametrize("function", [None, "none"])
+def test_decisions(classify, signal, function):
+    scores = {entry["label"]: entry["score"] for entry in classify(signal, **DECLARED)}
+    classify.model.config.decision_thresholds = {"AF": scores["AF"] - 1e-4, "LVH": scores["LVH"] + 1e-4}
+    found = {entry["label"]: entry for entry in classify(signal, **DECLARED, decide=True, function_to_apply=function)}
+    assert [found[name]["decision"] for name in ("AF", "LVH", "NORM")] == [True, False, None]
+    assert [found[name]["threshold"] for name in ("AF", "LVH", "NORM")] == [scores["AF"] - 1e-4, scores["LVH"] + 1e-4, None]
+    assert set(classify(signal, **DECLARED)[0]) == {"label", "score"}
+    classify.model.config.decision_thresholds = None
+    assert {entry["decision"] for entry in classify(signal, **DECLARED, decide=True)} == {None}
+
+
+def test_a_temperature_divides_the_logits(classify, signal):
+    expected = logits(classify, signal)
+    classify.model.config.temperature = 2.0
+    found = {entry["label"]: entry["score"] for entry in classify(signal, **DECLARED)}
+    assert found == pytest.approx({LABELS[n]: (expected[n] / 2).sigmoid().item() for n in range(3)}, abs=1e-5)
+    classify.model.config.temperature = -1.0
+    with pytest.raises(ValueError, match=r"config.temperature is -1\.0"):
+        classify(signal, **DECLARED)
+
+
+def test_a_record_shorter_than_the_crops_is_refused(classify, signal):
+    with pytest.raises(ValueError, match=r"too short: the record lasts 2 s, the model takes crops of 2\.5 s"):
+        classify(signal[:, :1000], **DECLARED)
+    assert len(classify(signal[:, :1000], **DECLARED, check_plausibility=False)) == 3
 
 
 def test_records_longer_than_the_model_need_crops(signal):

@@ -16,11 +16,12 @@ import torch
 from .common.logs import progress_bar
 from .configuration_ecg_jepa import EcgJepaConfig
 from .data.crops import batch_crops
-from .data.readers import faults_of, record_files
+from .data.readers import faults_of, find_ecg_files
 from .data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, write_rejections
 from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from .formats_ecg_jepa import as_ecg
 from .modeling_ecg_jepa import EcgJepaModel
-from .wfdb_ecg_jepa import RecordError, read_wfdb
+from .wfdb_ecg_jepa import RecordError
 
 _RECORDS_PER_ROW_GROUP = 4096
 _RECORDS_AHEAD = 32  # few enough that recordings of 30 minutes fit into memory
@@ -104,22 +105,24 @@ def prepared_records(database: PreparedDatabase, extractor: EcgJepaFeatureExtrac
     return RecordSource(ids, read)
 
 
-def wfdb_records(directory: str | Path, extractor: EcgJepaFeatureExtractor, allow_implausible: bool = False) -> RecordSource:
+def folder_records(directory: str | Path, extractor: EcgJepaFeatureExtractor, allow_implausible: bool = False) -> RecordSource:
     """
-    WFDB records in a folder and below; their ids are paths relative to it. Those that cannot be ECGs in the unit that they
-    declare are refused unless `allow_implausible`. Raises `FileNotFoundError` if there are none.
+    ECGs of all formats in a folder and below; their ids are paths relative to it. Those that cannot be ECGs in the unit that they
+    declare are refused unless `allow_implausible`; those shorter than a crop are taken as they are. Raises `FileNotFoundError`
+    if there are none.
     """
-    ids = record_files(directory, directory)
+    ids = find_ecg_files(directory, directory)
     if not ids:
-        raise FileNotFoundError(f"{directory} has no WFDB record (no .hea, .dat or .mat file in it or below).")
+        raise FileNotFoundError(f"{directory} has no ECG in it or below: no WFDB record, and no file of another format.")
+    whole = EcgJepaFeatureExtractor.from_dict({**extractor.to_dict(), "crop_duration": None, "crop_stride": None})
 
     def read(index: int) -> np.ndarray:
-        record = read_wfdb(Path(directory, ids[index]))
         with faults_of(ids[index]):
-            values = extractor(
-                record.signal, record.sampling_rate, record.lead_names, "mV", check_plausibility=not allow_implausible
-            )
-        return values["input_values"][0]
+            ecg = as_ecg(Path(directory, ids[index]))
+            is_short = ecg.sampling_rate and ecg.signal.shape[1] / ecg.sampling_rate < (extractor.crop_duration or 0)
+            if is_short:
+                return whole(ecg, check_plausibility=not allow_implausible)["input_values"][0][None]
+            return extractor(ecg, check_plausibility=not allow_implausible)["input_values"][0]
 
     return RecordSource(ids, read)
 

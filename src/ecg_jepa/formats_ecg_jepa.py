@@ -57,6 +57,10 @@ _OTHERS = {
     b"ISHNE1.0": "an ISHNE Holter recording: convert it to EDF or WFDB",
 }
 
+# Fields that a wfdb.Record has, and an Ecg or EcgRecord.
+_OF_WFDB = ("p_signal", "fs", "sig_name", "units")
+_OF_ECG = ("signal", "sampling_rate", "lead_names")
+
 FORMATS = "WFDB, NumPy .npy, DICOM, HL7 aECG, GE MUSE XML, Philips XML, SCP-ECG, EDF, BDF, CSV with a header"
 
 
@@ -133,10 +137,10 @@ def recognize(path: Path) -> str:
         plain_file_size(path, path, MISSING_FILE)
     except RecordError as error:
         missing = error.reason == MISSING_FILE
-        if has_wfdb_header(path) or (missing and path.suffix in ("", *WFDB_SUFFIXES)):
+        if has_wfdb_header(path) or (missing and path.suffix in WFDB_SUFFIXES):
             return "WFDB"  # which says itself what is missing
         if missing:
-            detail = f"no file {path.name}, and no WFDB header {path.name}.hea"
+            detail = f"no file {path.name}, and no WFDB record of that name: no file {path.name}.hea"
             raise RecordError(path, MISSING_FILE, detail) from None
         raise
     try:
@@ -205,20 +209,22 @@ def _unknown(path: Path, beginning: bytes) -> RecordError:
 
 def is_ecg_file(path: Path) -> bool:
     """
-    Whether a file is listed as an ECG: by its extension, and tables and XML, which may be anything, by their content. Files of
-    WFDB records are not: see `record_files` of the readers.
+    Whether a file is listed as an ECG: by its extension; tables and XML, which may be anything, and DICOM objects, whose names
+    often have no extension, by their content. Files of WFDB records are not: see `record_files` of the readers.
     """
     expected = _SUFFIXES.get(path.suffix.lower())
-    if expected not in ("CSV", "XML"):
-        return expected is not None
+    if expected not in (None, "CSV", "XML"):
+        return True
     try:
         with path.open("rb") as file:
-            beginning = file.read(_BEGINNING)
+            beginning = file.read(_BEGINNING if expected else 132)
     except OSError:
-        return True  # so that it is said why it cannot be read
+        return expected is not None  # so that it is said why it cannot be read
     if not beginning:
-        return True
+        return expected is not None
     found = _by_content(beginning)
+    if expected is None:
+        return found == "DICOM"
     return root_name(beginning) in XML_FORMATS if found == "XML" else found is not None
 
 
@@ -235,28 +241,32 @@ def files_of(path: str | Path) -> list[str]:
     return [str(header), *(str(record.parent / name) for name in names)]
 
 
+def describes_itself(record: Any) -> bool:
+    """
+    Whether a record has one of the forms that say something of themselves: the path of a file, an [`Ecg`], an `EcgRecord` or a
+    `wfdb.Record`. The latter by their fields, not their classes: the code of a checkpoint and the installed package each have
+    classes of their own.
+    """
+    return isinstance(record, (str, PathLike)) or any(
+        all(hasattr(record, name) for name in names) for names in (_OF_WFDB, _OF_ECG)
+    )
+
+
 def as_ecg(
     record: Any,
     sampling_rate: float | None = None,
     lead_names: Sequence[str] | None = None,
     unit: str | None = None,
-) -> Ecg | None:
+) -> Ecg:
     """
-    A record in one of the forms that say something of themselves: the path of a file, an [`Ecg`], an `EcgRecord`, or a
-    `wfdb.Record`, with what is declared of it; `None` for anything else, such as an array. Plausibility is not checked.
+    A record that [`describes_itself`], with what is declared of it. Plausibility is not checked.
 
     Raises:
         RecordError: as [`read_ecg`], also for declarations that contradict the record.
     """
     if isinstance(record, (str, PathLike)):
         return read_ecg(record, sampling_rate, lead_names, unit, check_plausibility=False)
-    # By their fields, not their classes: the code of a checkpoint and the installed package each have classes of their own.
-    if all(hasattr(record, name) for name in ("p_signal", "fs", "sig_name", "units")):
-        contents = _of_wfdb(record)
-    elif all(hasattr(record, name) for name in ("signal", "sampling_rate", "lead_names")):
-        contents = _of_ecg(record)
-    else:
-        return None
+    contents = _of_wfdb(record) if hasattr(record, "p_signal") else _of_ecg(record)
     name = str(getattr(record, "record_name", None) or type(record).__name__)
     return declare(name, contents, sampling_rate, lead_names, unit)
 
@@ -280,8 +290,9 @@ def _of_ecg(record: Any) -> Contents:
     if values.ndim != 2 or values.dtype.kind not in "iuf" or not values.size:
         detail = f"{values.dtype} {values.shape}, expected numbers (leads, samples)"
         raise RecordError(type(record).__name__, "unreadable signal", detail)
-    unit = getattr(record, "unit", "mV")
-    signal, units = to_millivolts(type(record).__name__, values, [unit] * len(values))
+    if getattr(record, "units", None) is not None:  # in mV, whatever the file had
+        return Contents(values, record.sampling_rate, record.lead_names, record.units)
+    signal, units = to_millivolts(type(record).__name__, values, [getattr(record, "unit", "mV")] * len(values))
     return Contents(signal, record.sampling_rate, record.lead_names, units)
 
 
@@ -300,4 +311,15 @@ def _check(path: Path, ecg: Ecg) -> None:
         raise ImplausibleSignalError(error.reason, f"{path}: {error.detail}") from error
 
 
-__all__ = ["FORMATS", "Ecg", "as_ecg", "files_of", "has_wfdb_header", "is_ecg_file", "read_ecg", "recognize", "wfdb_record"]
+__all__ = [
+    "FORMATS",
+    "Ecg",
+    "as_ecg",
+    "describes_itself",
+    "files_of",
+    "has_wfdb_header",
+    "is_ecg_file",
+    "read_ecg",
+    "recognize",
+    "wfdb_record",
+]

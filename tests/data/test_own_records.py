@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from clinical_formats import WRITERS, write_csv
 from raw_databases import STANDARD, ecg, write_record
 
 from ecg_jepa.data.own_records import OwnRecords
@@ -47,6 +48,25 @@ def test_signals_labels_and_patients(raw, tmp_path):
         np.testing.assert_array_equal(database.signal(number), ecg(5000, number))
     assert database.column("patient_id")[[0, 1, 2]].tolist() == ["0", "0", "1"]
     assert database.statements()[:5] == [["AF", "LVH"], [], [], ["AF"], ["LVH"]]
+
+
+def test_files_of_any_format(raw, tmp_path):
+    """Columns say what a file does not; each file is watched."""
+    rows = [{"path": write(raw / name, ecg(5000, 1), 500).name} for name, write in WRITERS.items() if name != "muse.xml"]
+    write_csv(raw / "bare.csv", ecg(5000, 1), 500, unit=None, time=None)
+    rows.append({"path": "bare.csv", "sampling_rate": 500, "unit": "uV"})
+    pd.DataFrame(rows).to_csv(raw / "records.csv", index=False)
+    info = OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    assert (info.records, info.rejected) == (9, {})
+    database = find_database(tmp_path)
+    for number in range(9):
+        np.testing.assert_array_equal(database.signal(number), ecg(5000, 1))
+    write_csv(raw / "bare.csv", ecg(5000, 2), 500, unit=None, time=None)
+    assert OwnRecords(data_dir=str(raw)).prepare(tmp_path).content_digest != info.content_digest
+    edit(raw, unit=(8, None))
+    with pytest.raises(ValueError, match=r"bare\.csv: undeclared \(the file does not say its unit: add such columns"):
+        OwnRecords(data_dir=str(raw)).prepare(tmp_path, strict=True)
+    assert OwnRecords(data_dir=str(raw), amplitude_free=True).prepare(tmp_path, strict=True).records == 9
 
 
 def test_names_are_what_is_written(raw, tmp_path):
@@ -102,9 +122,12 @@ def test_own_splits_are_kept(raw, tmp_path):
         ({"sex": (4, "W")}, "sex is 'W', expected one of female, male"),
         ({"unit": (4, None)}, "a .npy file needs unit"),
         ({"unit": (4, "mmHg")}, "Unknown unit 'mmHg'"),
-        ({"sampling_rate": (4, -500)}, "sampling_rate is -500"),
+        ({"sampling_rate": (4, -500)}, "sampling_rate=-500.0 must be a positive number"),
         ({"lead_names": (4, "I II")}, "shape (12, 5000) with 2 lead names"),
         ({"lead_names": (4, LEADS.replace("V6", "V5"))}, "repeat"),
+        ({"sampling_rate": (1, 250)}, "sampling_rate is declared as 250.0, but the record itself says 500.0"),
+        ({"unit": (1, "mV")}, None),
+        ({"lead_names": (1, LEADS.replace("I II", "II I"))}, "lead_names is declared as II I III"),
         ({"path": (4, None)}, "no file (row 4).hea"),
         ({"path": (4, "absent.npy")}, "no file absent.npy"),
         ({"path": (4, "a6.npy")}, "is listed before"),
@@ -112,6 +135,9 @@ def test_own_splits_are_kept(raw, tmp_path):
 )
 def test_rows_that_cannot_be_used_are_rejected_with_a_reason(raw, tmp_path, columns, detail):
     edit(raw, **columns)
+    if detail is None:
+        assert OwnRecords(data_dir=str(raw)).prepare(tmp_path, strict=True).records == 30
+        return
     with pytest.raises(ValueError, match=re.escape(detail)):
         OwnRecords(data_dir=str(raw)).prepare(tmp_path, strict=True)
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from clinical_formats import WRITERS
 from raw_databases import ecg, write_challenge
 
 from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaModel
@@ -87,13 +88,34 @@ def test_a_folder_of_wfdb_records(run_script, encoder_dir, tmp_path, capsys):
     ]
 
 
+def test_a_folder_of_all_formats(run_script, encoder_dir, tmp_path, caplog):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name, write in WRITERS.items():
+        write(raw / name, ecg(5000, 1), 500)
+    (raw / "notes.txt").write_text("none")
+    (raw / "table_of_patients.csv").write_text("id,age\n1,50\n")
+    (raw / "other.xml").write_text("<html/>")
+    (raw / "broken.edf").write_bytes(b"0       broken")
+    output = tmp_path / "vectors.parquet"
+    with caplog.at_level("WARNING"):
+        run_script("embed", "--model_name_or_path", encoder_dir, "--records_dir", raw, "--output_file", output)
+    vectors = pd.read_parquet(output).set_index("record_id")["embedding"]
+    assert set(vectors.index) == {name.removesuffix(".hea") for name in WRITERS}
+    for name in set(vectors.index) - {"muse.xml"}:  # which derives its limb leads from two others, as this record does not
+        np.testing.assert_allclose(vectors[name], vectors["wfdb"], atol=1e-4, err_msg=name)
+    (line,) = map(json.loads, (tmp_path / "vectors.rejected.jsonl").read_text().splitlines())
+    assert (line["record"], line["reason"]) == ("broken.edf", "unknown format")
+    assert "left out: 1 .csv, 1 .txt, 1 .xml" in caplog.text
+
+
 def test_mistakes_are_named(run_script, encoder_dir, prepared_dir, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_script("embed", "--model_name_or_path", encoder_dir)
     assert "name either data_dir" in capsys.readouterr().err
     flags = ("--model_name_or_path", encoder_dir, "--output_file", tmp_path / "vectors.parquet")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="has no WFDB record"):
+    with pytest.raises(SystemExit, match="has no ECG in it or below"):
         run_script("embed", *flags, "--records_dir", tmp_path / "empty")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.hea").write_text("nothing")

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from ..common.hardware import use_all_cores
 from ..common.models import model_directory
 from ..data.records import find_database
-from ..embedding import find_extractor, prepared_records, rejected_file, wfdb_records, write_embeddings
+from ..embedding import find_extractor, folder_records, prepared_records, rejected_file, write_embeddings
 from ..modeling_ecg_jepa import EcgJepaModel
 from .settings import EmbeddingSettings
 
@@ -21,7 +21,7 @@ def run(settings: EmbeddingSettings) -> None:
     encoder = EcgJepaModel.from_pretrained(directory).to(accelerator.device)
     extractor = find_extractor(directory, encoder.config, settings.crop_duration, settings.crop_stride)
     if settings.records_dir is not None:
-        source = wfdb_records(settings.records_dir, extractor, settings.allow_implausible)
+        source = folder_records(settings.records_dir, extractor, settings.allow_implausible)
     else:
         source = prepared_records(find_database(settings.data_dir or "", settings.database), extractor)
     path = Path(settings.output_file)

@@ -60,7 +60,7 @@ class EmbeddingSettings:
     model_name_or_path: str = option(text="pre-trained directory or Hub repository, or a classifier's, whose encoder is taken")
     data_dir: str | None = option(None, "prepared database, or a folder of several")
     database: str | None = option(None, "which one, if data_dir has several")
-    records_dir: str | None = option(None, "or a folder of WFDB records, at any depth")
+    records_dir: str | None = option(None, "or a folder of ECG files of any format, at any depth")
     output_file: str = option("embeddings.parquet", "Parquet file to write, a row per record")
     pooling: Literal["mean", "register"] = option("mean", "of tokens: mean over patches, or the first register")
     crop_duration: float | None = option(None, "s; default: the extractor's, or else the longest input of the encoder")
@@ -73,7 +73,7 @@ class EmbeddingSettings:
 
     def __post_init__(self) -> None:
         if (self.data_dir is None) == (self.records_dir is None):
-            raise ValueError("name either data_dir, with a prepared database, or records_dir, with WFDB records.")
+            raise ValueError("name either data_dir, with a prepared database, or records_dir, with ECG files.")
         check_at_least(self, 1, "batch_size")
 
 

@@ -1,4 +1,4 @@
-"""A user's own records: a table `records.csv` and WFDB or NumPy files beside it."""
+"""A user's own records: a table `records.csv` and files of any format that `read_ecg` reads beside it."""
 
 import os
 import re
@@ -7,10 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from ..wfdb_ecg_jepa import EcgRecord, signal_files
+from ..formats_ecg_jepa import as_ecg, files_of, read_ecg, recognize, wfdb_record
+from ..record_ecg_jepa import check_declared
+from ..wfdb_ecg_jepa import EcgRecord, RecordError, read_wfdb
 from .builder import EcgDatabaseBuilder
 from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
-from .readers import read_csv, read_npy
+from .readers import read_csv
 from .records import RecordInfo
 
 RECORDS_CSV = "records.csv"
@@ -25,10 +27,11 @@ class OwnRecords(EcgDatabaseBuilder):
     """
     Own records with own labels.
 
-    `records.csv` has a row per record. `path` is required: a WFDB record (with or without `.hea`) or a `.npy` file with
-    (leads, samples), relative to the table. For `.npy` files, `sampling_rate` (Hz), `unit` (mV, uV, V) and `lead_names`
-    (separated by spaces) are required, too: a bare array says none of this. `record_id`, `patient_id`, `age` (years), `sex`
-    (female, male) and `split` (train, validation, test) are optional. Every other column is a label of zeros and ones.
+    `records.csv` has a row per record. `path` is required: a file in any format that `read_ecg` reads (of a WFDB record with or
+    without `.hea`), relative to the table. What a file does not say must be told: `sampling_rate` (Hz), `unit` (mV, uV, V, nV)
+    and `lead_names` (separated by spaces), for a `.npy` file (leads, samples) all of them; what contradicts a file is refused.
+    `record_id`, `patient_id`, `age` (years), `sex` (female, male) and `split` (train, validation, test) are optional. Every
+    other column is a label of zeros and ones.
     """
 
     database = "own"
@@ -47,18 +50,25 @@ class OwnRecords(EcgDatabaseBuilder):
         return [_record_info(index, row, labels) for index, row in enumerate(self._table().to_dict("records"))]
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
-        """The array, or header and signals, which may have any name."""
-        path = os.path.join(self.config.data_dir, record.path)
-        if path.endswith(".npy"):
-            return [path]
-        named = [os.path.join(os.path.dirname(path), name) for name in signal_files(f"{path}.hea")]
-        return [f"{path}.hea", *(named or (f"{path}.dat", f"{path}.mat"))]
+        """The file, or of a WFDB record header and signals, which may have any name."""
+        return files_of(os.path.join(self.config.data_dir, record.path))
 
     def read_record(self, info: RecordInfo) -> EcgRecord:
-        """Read an array or a WFDB record. Raises `RecordError`."""
-        if info.layout is None:
-            return super().read_record(info)
-        return read_npy(self.data_dir / info.path, *info.layout)
+        """Read a file of any format; what it does not say is taken from the table. Raises `RecordError`."""
+        path = self.data_dir / info.path
+        rate, unit, names = info.layout or (None, None, None)
+        if recognize(path) == "WFDB":
+            record = read_wfdb(wfdb_record(path))
+            as_ecg(record, rate, names, unit)  # which raises for what contradicts the header
+            return record
+        ecg = read_ecg(path, rate, names, unit, check_plausibility=False)
+        said = {"sampling_rate": ecg.sampling_rate, "lead_names": ecg.lead_names, "unit": ecg.unit}
+        if self.config.amplitude_free:
+            del said["unit"]
+        if missing := [name for name, value in said.items() if value is None]:
+            detail = f"the file does not say its {', '.join(missing)}: add such columns to {RECORDS_CSV}"
+            raise RecordError(info.path, "undeclared", detail)
+        return EcgRecord(ecg.signal, ecg.sampling_rate or 0.0, ecg.lead_names or [])
 
 
 def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) -> RecordInfo:
@@ -74,7 +84,7 @@ def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) 
             sex=_choice(given["sex"], "sex", {"female": "female", "male": "male"}) if "sex" in given else None,
             fold=_choice(row["split"], "split", _FOLD_OF_SPLIT) if "split" in row else None,
             statements={name: 0.0 for name in labels if _choice(row[name], name, {"0": False, "1": True})},
-            layout=_layout(given) if path.endswith(".npy") else None,
+            layout=_layout(given, path),
         )
     except (ValueError, TypeError) as error:
         return RecordInfo(record_id, path, problem=("unusable row", f"{RECORDS_CSV}: {error}"))
@@ -87,8 +97,16 @@ def _choice(value: Any, column: str, known: dict[str, Any]) -> Any:
     return known[text]
 
 
-def _layout(given: dict[Hashable, Any]) -> tuple[float, str, tuple[str, ...]]:
-    missing = [name for name in ("sampling_rate", "unit", "lead_names") if name not in given]
-    if missing:
+def _layout(given: dict[Hashable, Any], path: str) -> tuple[float | None, str | None, tuple[str, ...] | None] | None:
+    """What a row says of its signal; `None` if it says nothing. Raises `ValueError` for what makes no sense, or is missing."""
+    named = {name: given[name] for name in ("sampling_rate", "unit", "lead_names") if name in given}
+    if path.endswith(".npy") and len(named) < 3:
+        missing = [name for name in ("sampling_rate", "unit", "lead_names") if name not in named]
         raise ValueError(f"a .npy file needs {', '.join(missing)}")
-    return float(given["sampling_rate"]), str(given["unit"]), tuple(re.split(r"[\s;,]+", str(given["lead_names"]).strip()))
+    if not named:
+        return None
+    rate = float(named["sampling_rate"]) if "sampling_rate" in named else None
+    unit = str(named["unit"]) if "unit" in named else None
+    names = tuple(re.split(r"[\s;,]+", str(named["lead_names"]).strip())) if "lead_names" in named else None
+    check_declared(rate, names, unit)
+    return rate, unit, names

@@ -1,15 +1,16 @@
 """
-Files -> [`EcgRecord`] and tables. All reading of raw data lives here and, for WFDB, in `wfdb_ecg_jepa.py`: `datasets` patches
-`open` and its like in the modules of its builders.
+Files -> [`EcgRecord`] and tables. All reading of raw data lives here and, for files of one ECG each, in `formats_ecg_jepa.py` and
+`wfdb_ecg_jepa.py`: `datasets` patches `open` and its like in the modules of its builders.
 """
 
 import ast
 import hashlib
-import math
+import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -19,9 +20,12 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from ..formats_ecg_jepa import WFDB_SUFFIXES, has_wfdb_header, is_ecg_file
 from ..plausibility_ecg_jepa import ImplausibleSignalError
 from ..signal_processing_ecg_jepa import STANDARD_LEADS
-from ..wfdb_ecg_jepa import EcgRecord, RecordError, check_record_size, plain_file_size, voltage_factor
+from ..wfdb_ecg_jepa import EcgRecord, RecordError
+
+logger = logging.getLogger(__name__)
 
 # CODE-15's HDF5 files (Ribeiro et al. 2021): float32 (exams, 4096 samples at 400 Hz, leads in the standard order).
 CODE_15_RATE = 400.0
@@ -96,37 +100,13 @@ def read_code_15(path: str | Path, row: int) -> EcgRecord:
     return EcgRecord(np.ascontiguousarray(tracing.T), CODE_15_RATE, list(STANDARD_LEADS))
 
 
-def read_npy(path: str | Path, sampling_rate: float, unit: str, lead_names: Sequence[str]) -> EcgRecord:
-    """
-    Read an array (leads, samples) of numbers in `unit`, saved with `numpy.save`. What the file does not say must be told.
-
-    Raises:
-        RecordError: if the file is missing, holds no such array, or rate or unit make no sense.
-    """
-    path = Path(path)
-    plain_file_size(path, path, "missing signal file")
-    if not (math.isfinite(sampling_rate) and sampling_rate > 0):
-        raise RecordError(path, "unusable row", f"sampling_rate is {sampling_rate}, expected Hz")
-    try:
-        # Mapped, so that no memory is taken for what the header says, but the file does not hold.
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RecordError(path, "unreadable signal", f"{type(error).__name__}: {error}") from error
-    if values.ndim != 2 or values.dtype.kind not in "iuf":
-        raise RecordError(path, "unreadable signal", f"{values.dtype} {values.shape}, expected numbers (leads, samples)")
-    if values.shape[0] != len(lead_names):
-        detail = f"shape {values.shape} with {len(lead_names)} lead names, expected (leads, samples)"
-        raise RecordError(path, "wrong number of leads", detail)
-    check_record_size(path, *values.shape)
-    signal = values.astype(np.float64) * voltage_factor(path, unit)
-    return EcgRecord(np.ascontiguousarray(signal, dtype=np.float32), float(sampling_rate), list(lead_names))
-
-
 @contextmanager
 def faults_of(record: str) -> Iterator[None]:
     """What is wrong with a signal, as the fault of its record. Raises `RecordError` in the place of `ValueError`."""
     try:
         yield
+    except RecordError:
+        raise
     except ImplausibleSignalError as error:
         raise RecordError(record, error.reason, error.detail) from error
     except ValueError as error:
@@ -195,6 +175,41 @@ def record_files(directory: str | Path, root: str | Path) -> list[str]:
     a second time.
     """
     paths = set()
+    for folder, name in _files_below(directory):
+        stem, suffix = os.path.splitext(name)
+        if suffix in WFDB_SUFFIXES:
+            paths.add(_relative(folder, stem, root))
+    return sorted(paths)
+
+
+def find_ecg_files(directory: str | Path, root: str | Path) -> list[str]:
+    """
+    The ECGs in `directory` and below that `read_ecg` may be able to read, as sorted paths relative to `root`: WFDB records as
+    [`record_files`] has them, other formats with their suffix. What is left out is told in a warning.
+    """
+    paths = set(record_files(directory, root))
+    others: Counter[str] = Counter()
+    for folder, name in _files_below(directory):
+        path = Path(folder, name)
+        if path.suffix in WFDB_SUFFIXES:
+            continue
+        if is_ecg_file(path):
+            paths.add(_relative(folder, name, root))
+        elif not (path.suffix and has_wfdb_header(path.with_suffix(""))):  # annotations and further signals of a record
+            others[path.suffix or "no extension"] += 1
+    if others:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        logger.warning(f"{directory}: files that are no ECGs by their name, or begin as none, are left out: {counts}.")
+    return sorted(paths)
+
+
+def _relative(folder: str, name: str, root: str | Path) -> str:
+    prefix = os.path.relpath(folder, root)
+    return name if prefix == "." else os.path.join(prefix, name)
+
+
+def _files_below(directory: str | Path) -> Iterator[tuple[str, str]]:
+    """Folder and name of all files in `directory` and below. Links to folders are followed, but to none a second time."""
     top, followed = os.path.realpath(directory), set()
 
     def is_new(folder: str) -> bool:
@@ -208,12 +223,7 @@ def record_files(directory: str | Path, root: str | Path) -> list[str]:
 
     for folder, folders, names in os.walk(directory, followlinks=True):
         folders[:] = [name for name in folders if is_new(os.path.join(folder, name))]
-        prefix = os.path.relpath(folder, root)
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix in (".hea", ".dat", ".mat"):
-                paths.add(stem if prefix == "." else os.path.join(prefix, stem))
-    return sorted(paths)
+        yield from ((folder, name) for name in names)
 
 
 def files_digest(paths: Iterable[str | Path], salt: str) -> str:

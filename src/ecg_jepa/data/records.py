@@ -76,7 +76,8 @@ class RecordInfo:
     fold: int | None = None
     statements: dict[str, float] = field(default_factory=dict)  # name -> likelihood in percent, 0 where it is not given
     problem: tuple[str, str] | None = None
-    layout: tuple[float, str, tuple[str, ...]] | None = None  # rate in Hz, unit and leads of a file that does not say so itself
+    # Rate in Hz, unit and leads of a file that does not say so itself.
+    layout: tuple[float | None, str | None, tuple[str, ...] | None] | None = None
 
     def check(self) -> None:
         """Raise `ValueError` for what cannot be kept, or means nothing."""
