@@ -108,6 +108,8 @@ class DatabaseInfo:
     highpass_cutoff: float | None  # Hz, applied before resampling; None where there was none
     digest: str  # of source files and settings: tells whether a preparation is still up to date
     label_names: list[str] | None = None  # statements that were judged on every record; None where absence says little
+    label_counts: list[dict[str, Any]] | None = None  # of all records and of each split: its records and the positives per label
+    ignored_columns: list[str] = field(default_factory=list)  # of the table of own records
     licence: str | None = None  # as the page of the database states it
     page: str | None = None  # of the database
     attribution: str | None = None  # whom the licence asks to name
