@@ -48,14 +48,14 @@ def summarize(info: DatabaseInfo, directory: Path) -> None:
         print(f"  rejected: {count} x {reason}")
     if rejected:
         print(f"  each with its reason in {directory / REJECTED_FILE}")
+    for line in describe_labels(info):
+        print(f"  {line}")
     if info.bad_checksums:
         print(f"  {info.bad_checksums} records contradict the checksums in their headers: see the column num_bad_checksums")
     print(
         f"  {info.hours:.2f} hours at {info.sampling_rate} Hz, {info.megabytes:.1f} MB, {info.interpolated_samples} samples "
         f"interpolated, {info.clipped_samples} clipped to +-32.767 mV"
     )
-    for line in describe_labels(info):
-        print(f"  {line}")
     print(f"  measured figures in {directory / QUALITY_FILE}")
 
 
