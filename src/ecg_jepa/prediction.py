@@ -20,7 +20,7 @@ from .common.logs import progress_bar
 from .common.models import model_directory
 from .common.run_directory import clear
 from .configuration_ecg_jepa import EcgJepaConfig
-from .data.readers import faults_of, files_digest, read_csv, record_files
+from .data.readers import faults_of, files_digest, find_ecg_files, read_csv
 from .data.records import write_rejections
 from .embedding import RecordSource, read_ahead
 from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
@@ -69,7 +69,7 @@ class RequestedRecords:
     @classmethod
     def in_folder(cls, folder: str | Path, declared: dict[str, Any]) -> "RequestedRecords":
         """All that are in a folder and below, by their paths in it. Raises `FileNotFoundError` if there are none."""
-        names = record_files(folder, folder)
+        names = find_ecg_files(folder, folder)
         if not names:
             raise FileNotFoundError(f"{folder} has no record in a format that is known here, in it or below.")
         return cls([RequestedRecord(name, Path(folder, name), declared) for name in names])

@@ -117,9 +117,14 @@ def test_own_splits_are_kept(raw, tmp_path):
     ("columns", "detail"),
     [
         ({"AF": (4, 2)}, "AF is '2', expected one of 0, 1"),
-        ({"AF": (4, None)}, "AF is nan, expected one of 0, 1"),
-        ({"split": (0, "train")}, "split is nan, expected one of train, validation, test"),
-        ({"sex": (4, "W")}, "sex is 'W', expected one of female, male"),
+        ({"AF": (4, None)}, "AF is empty, expected one of 0, 1"),
+        ({"split": (slice(0, 28), "train")}, "split is empty, expected one of train, validation, test"),
+        ({"sex": (4, "W")}, "sex is 'W', expected one of female, male, or nothing: did you mean 'female'?"),
+        ({"age": (4, "75M")}, "age is '75M', expected a number of years, or nothing: if DICOM's age string is meant"),
+        ({"age": (4, "75,5")}, "did you mean 75.5?"),
+        ({"age": (4, "75 years")}, "did you mean 75?"),
+        ({"age": (4, "-1")}, "age is '-1', expected a number of years, or nothing"),
+        ({"AF": (4, "maybe"), "sex": (4, "x")}, "sex is 'x', expected one of female, male, or nothing; AF is 'maybe'"),
         ({"unit": (4, None)}, "a .npy file needs unit"),
         ({"unit": (4, "mmHg")}, "Unknown unit 'mmHg'"),
         ({"sampling_rate": (4, -500)}, "sampling_rate=-500.0 must be a positive number"),
@@ -139,7 +144,7 @@ def test_rows_that_cannot_be_used_are_rejected_with_a_reason(raw, tmp_path, colu
         assert OwnRecords(data_dir=str(raw)).prepare(tmp_path, strict=True).records == 30
         return
     with pytest.raises(ValueError, match=re.escape(detail)):
-        OwnRecords(data_dir=str(raw)).prepare(tmp_path, strict=True)
+        OwnRecords(data_dir=str(raw), label_columns=["AF", "LVH"]).prepare(tmp_path, strict=True)
 
 
 @pytest.mark.parametrize(

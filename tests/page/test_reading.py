@@ -51,7 +51,7 @@ def test_what_cannot_be_an_ecg_is_looked_at_and_refused(tmp_path):
     write_record(tmp_path / "r1", ecg(5000), gain="1.0(0)/mV")
     files = [tmp_path / "r1.hea", tmp_path / "r1.dat"]
     assert look_at(files).ecg.signal.max() > 100
-    with pytest.raises(ValueError, match="^implausible amplitude: r1.hea: .* looks like uV"):
+    with pytest.raises(ValueError, match=r"^implausible amplitude: r1\.hea: .* looks like uV"):
         read(files, Declaration())
 
 

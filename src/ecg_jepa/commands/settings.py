@@ -21,6 +21,9 @@ class PreparationSettings:
     )
     allow_implausible: bool = option(False, "keep records that cannot be ECGs in the unit that they declare")
     allow_outside_paths: bool = option(False, "also read files outside data_dir, which tables name or links lead to")
+    label_columns: list[str] | None = option(
+        None, "own: the columns that are labels; others are ignored; default: all unknown ones, which must hold 0 or 1 throughout"
+    )
     verify: bool = option(False, "prepare nothing, but read what was prepared, and say which files are damaged")
     num_proc: int = option(1, "processes")
     strict: bool = option(False, "a record that cannot be used is an error, not left out")
@@ -36,6 +39,8 @@ class PreparationSettings:
             raise ValueError(f"there is no database {self.database!r}: {hint}")
         if self.data_dir is None and not self.verify:
             raise ValueError("data_dir is required: the folder of the database as downloaded.")
+        if self.label_columns is not None and self.database != "own":
+            raise ValueError(f"label_columns is for own records (--database own), not for {self.database}.")
         check_at_least(self, 1, "sampling_rate", "num_proc", "num_records")
         check_at_least(self, 0, "min_duration", "seed")
 

@@ -21,7 +21,7 @@ from ..plausibility_ecg_jepa import check_clipped, check_plausible, check_rate
 from ..signal_processing_ecg_jepa import STANDARD_LEADS, condition, select_leads
 from ..wfdb_ecg_jepa import EcgRecord, RecordError, read_wfdb
 from .download import PhysioNet, Zenodo, download
-from .quality import PublishedFigures, column_sum, measure_quality
+from .quality import PublishedFigures, column_sum, count_labels, measure_quality
 from .readers import faults_of, files_digest
 from .records import (
     DATABASE_FILE,
@@ -43,6 +43,7 @@ from .shards import (
     read_summary,
     records_per_shard,
     remove_other_files,
+    rows_to_table,
     write_shard,
 )
 
@@ -115,6 +116,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     statements_file: str | None = None  # in data_dir; travels with the prepared records
     published: PublishedFigures | None = None
     label_names: tuple[str, ...] | None = None  # statements that were judged on every record
+    ignored_columns: tuple[str, ...] = ()  # of a table whose columns are the user's own
     for_pretraining: bool = True  # False where records may be another database's test records
     left_out_on_purpose: frozenset[str] = frozenset()  # reasons that `strict` lets pass
 
@@ -242,10 +244,10 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
                 continue
             num_values += len(rows[-1]["signal"])
             if num_values >= _VALUES_PER_TABLE:
-                yield _to_table(rows)
+                yield rows_to_table(rows, FEATURES.arrow_schema)
                 rows, num_values = [], 0
         if rows:
-            yield _to_table(rows)
+            yield rows_to_table(rows, FEATURES.arrow_schema)
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(description=(self.__doc__ or "").strip(), features=FEATURES)
@@ -279,7 +281,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         directory.mkdir(parents=True, exist_ok=True)
         with preparation_lock(directory), process_map(num_proc) as run:
             digests = dict(enumerate(run(self._digest_shard, shards)))
-            digest = files_digest(self._table_files(), "".join(digests.values()))
+            digest = files_digest(self._table_files(), "".join(digests.values()) + self.table_digest())
             summaries_there = run(partial(read_summary, directory), digests, digests.values())
             finished = dict(zip(digests, summaries_there, strict=True))
             stale = [shard for shard in shards if finished[shard.number] is None]
@@ -327,6 +329,10 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         settings += ("outside paths",) if config.allow_outside_paths else ()
         files = (file for record in shard.records for file in self.source_files(record))
         return files_digest(files, repr((settings, shard.records)))
+
+    def table_digest(self) -> str:
+        """Of what the closing figures depend on beside the records; nothing more here."""
+        return ""
 
     def _table_files(self) -> list[Path]:
         return [self.data_dir / self.statements_file] if self.statements_file else []
@@ -377,6 +383,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             digest=digest,
             content_digest=content_digest,
             label_names=None if self.label_names is None else list(self.label_names),
+            label_counts=None if self.label_names is None else count_labels(dataset, self.label_names),
+            ignored_columns=list(self.ignored_columns),
             licence=self.source.licence if self.source else None,
             page=self.source.page if self.source else None,
             attribution=self.source.attribution if self.source else None,
@@ -399,17 +407,3 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 def _real_folder(path: str) -> str:
     """Where a folder is when all links are followed; the records of a folder ask one after the other."""
     return os.path.realpath(path)
-
-
-def _to_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows -> a table of the schema; signals go in as one array, not value by value."""
-    schema = FEATURES.arrow_schema
-    columns = {}
-    for name in schema.names:
-        values = [row[name] for row in rows]
-        if isinstance(values[0], np.ndarray):
-            offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(np.int32)
-            columns[name] = pa.ListArray.from_arrays(offsets, np.concatenate(values)).cast(schema.field(name).type)
-        else:
-            columns[name] = pa.array(values, schema.field(name).type)
-    return pa.table(columns, schema=schema)

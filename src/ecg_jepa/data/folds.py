@@ -8,6 +8,8 @@ TRAIN_FOLDS = tuple(range(1, 9))
 VALIDATION_FOLD = 9
 TEST_FOLD = 10
 
+FOLDS_OF_SPLIT = {"train": TRAIN_FOLDS, "validation": (VALIDATION_FOLD,), "test": (TEST_FOLD,)}
+
 
 def in_training_folds(fold: np.ndarray) -> np.ndarray:
     """Which records may be trained on: those of folds 1 to 8, and those of databases without folds (NaN). Boolean."""

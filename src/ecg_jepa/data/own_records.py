@@ -2,25 +2,47 @@
 
 import os
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from ..formats_ecg_jepa import as_ecg, files_of, read_ecg, recognize, wfdb_record
-from ..record_ecg_jepa import check_declared
 from ..wfdb_ecg_jepa import EcgRecord, RecordError, read_wfdb
-from .builder import EcgDatabaseBuilder
-from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
+from .builder import EcgDatabaseBuilder, EcgDatabaseConfig
+from .own_table import (
+    CellError,
+    LabelColumns,
+    check_headings,
+    choose_labels,
+    layout_faults,
+    missing_file,
+    parse_age,
+    parse_label,
+    parse_sex,
+    parse_split,
+    refuse_columns,
+    unknown_layout,
+)
 from .readers import read_csv
 from .records import RecordInfo
 
 RECORDS_CSV = "records.csv"
 
-# Columns with a meaning; every other column is a label.
+# Columns with a meaning of their own.
 KNOWN_COLUMNS = ("path", "record_id", "patient_id", "age", "sex", "split", "sampling_rate", "unit", "lead_names")
 
-_FOLD_OF_SPLIT = {"train": TRAIN_FOLDS[0], "validation": VALIDATION_FOLD, "test": TEST_FOLD}
+
+@dataclass
+class OwnRecordsConfig(EcgDatabaseConfig):
+    """
+    Args:
+        label_columns: the columns that are labels; all others without a meaning of their own are ignored. `None`: all of them are
+            labels, and must hold 0 or 1 in every row.
+    """
+
+    label_columns: list[str] | None = None
 
 
 class OwnRecords(EcgDatabaseBuilder):
@@ -30,24 +52,69 @@ class OwnRecords(EcgDatabaseBuilder):
     `records.csv` has a row per record. `path` is required: a file in any format that `read_ecg` reads (of a WFDB record with or
     without `.hea`), relative to the table. What a file does not say must be told: `sampling_rate` (Hz), `unit` (mV, uV, V, nV)
     and `lead_names` (separated by spaces), for a `.npy` file (leads, samples) all of them; what contradicts a file is refused.
-    `record_id`, `patient_id`, `age` (years), `sex` (female, male) and `split` (train, validation, test) are optional. Every
-    other column is a label of zeros and ones.
+    `record_id`, `patient_id`, `age` (years), `sex` (female, male) and `split` (train, validation, test) are optional. Labels are
+    the columns named in `label_columns`, or else all other columns, if each holds 0 or 1 in every row. A cell that cannot be
+    used costs its row; a column that would cost more than a tenth of the rows is an error. What is understood, and what is not,
+    is said in `own_table.py`.
     """
 
+    BUILDER_CONFIG_CLASS = OwnRecordsConfig
     database = "own"
+
+    _labels: LabelColumns | None = None  # of the table as it was listed last
+
+    @property
+    def label_columns(self) -> LabelColumns:
+        """Which columns are labels and which are ignored. Raises as [`list_records`] does for the headings."""
+        if self._labels is None:
+            self._read_table()
+        assert self._labels is not None  # for the type checker
+        return self._labels
 
     @property
     def label_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """The columns that are labels; judged on every record."""
-        return tuple(name for name in self._table().columns if name not in KNOWN_COLUMNS)
+        return self.label_columns.names
 
-    def _table(self) -> pd.DataFrame:
-        return read_csv(self.data_dir / RECORDS_CSV, ["path"], all_named=True)
+    @property
+    def ignored_columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The columns that mean nothing here."""
+        return self.label_columns.ignored
+
+    def table_digest(self) -> str:
+        """What of the table shows in no record: which labels there are, also if no record has one."""
+        return repr(self.label_columns)
+
+    def _read_table(self) -> pd.DataFrame:
+        table = read_csv(self.data_dir / RECORDS_CSV, [], all_named=True)
+        listed = self.config.label_columns
+        check_headings(table, KNOWN_COLUMNS, listed or (), RECORDS_CSV)
+        self._labels = choose_labels(table, KNOWN_COLUMNS, listed, RECORDS_CSV)
+        return table
 
     def list_records(self) -> list[RecordInfo]:
-        """The rows of `records.csv`. Raises `FileNotFoundError` and, for a missing column, `ValueError`."""
-        labels = self.label_names
-        return [_record_info(index, row, labels) for index, row in enumerate(self._table().to_dict("records"))]
+        """
+        The rows of `records.csv`.
+
+        Raises:
+            FileNotFoundError: if there is no such table.
+            ValueError: for a missing or misspelt heading, columns that are no labels, and a column that makes more than a tenth
+                of the rows unusable.
+        """
+        table = self._read_table()
+        records: list[RecordInfo] = []
+        faults: list[CellError] = []
+        seen: set[str] = set()
+        for index, row in enumerate(table.to_dict("records")):
+            record, of_row = _record_info(index, row, self.label_names)
+            faults += [*of_row, *missing_file(self.data_dir, row["path"], record.path)]
+            if record.record_id in seen:
+                column = "path" if pd.isna(row.get("record_id")) else "record_id"
+                faults.append(CellError(column, row[column], "one of its own for every row"))
+            seen.add(record.record_id)
+            records.append(record)
+        refuse_columns(faults, len(records), RECORDS_CSV)
+        return records
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
         """The file, or of a WFDB record header and signals, which may have any name."""
@@ -71,34 +138,38 @@ class OwnRecords(EcgDatabaseBuilder):
         return EcgRecord(ecg.signal, ecg.sampling_rate or 0.0, ecg.lead_names or [])
 
 
-def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) -> RecordInfo:
+def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) -> tuple[RecordInfo, list[CellError]]:
+    """A row as a record, and all that is wrong with its cells, also what its record will be rejected for when it is read."""
     given = {name: value for name, value in row.items() if not pd.isna(value)}
     path = str(given.get("path", f"(row {index})")).removesuffix(".hea")
     record_id = str(given.get("record_id", path))
+    faults: list[CellError] = []
+
+    def cell(parse: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return parse(*arguments)
+        except CellError as fault:
+            faults.append(fault)
+
+    age, sex = cell(parse_age, row.get("age")), cell(parse_sex, row.get("sex"))
+    fold = cell(parse_split, row["split"]) if "split" in row else None
+    statements = {name: 0.0 for name in labels if cell(parse_label, name, row[name])}
+    problems = [str(fault) for fault in faults]
+    layout = None
     try:
-        return RecordInfo(
-            record_id=record_id,
-            path=path,
-            patient_id=given.get("patient_id"),
-            age=float(given["age"]) if "age" in given else None,
-            sex=_choice(given["sex"], "sex", {"female": "female", "male": "male"}) if "sex" in given else None,
-            fold=_choice(row["split"], "split", _FOLD_OF_SPLIT) if "split" in row else None,
-            statements={name: 0.0 for name in labels if _choice(row[name], name, {"0": False, "1": True})},
-            layout=_layout(given, path),
-        )
+        layout = _layout(given, path)
+        faults += layout_faults(layout)
     except (ValueError, TypeError) as error:
-        return RecordInfo(record_id, path, problem=("unusable row", f"{RECORDS_CSV}: {error}"))
-
-
-def _choice(value: Any, column: str, known: dict[str, Any]) -> Any:
-    text = re.sub(r"^(\d+)\.0*$", r"\1", str(value).strip().lower())  # 1.0 is 1
-    if text not in known:
-        raise ValueError(f"{column} is {value!r}, expected one of {', '.join(known)}")
-    return known[text]
+        problems.append(str(error))
+        faults += unknown_layout(given, error)
+    problem = ("unusable row", f"{RECORDS_CSV}: {'; '.join(problems)}") if problems else None
+    if problem:
+        return RecordInfo(record_id, path, problem=problem), faults
+    return RecordInfo(record_id, path, given.get("patient_id"), age, sex, fold, statements, layout=layout), faults
 
 
 def _layout(given: dict[Hashable, Any], path: str) -> tuple[float | None, str | None, tuple[str, ...] | None] | None:
-    """What a row says of its signal; `None` if it says nothing. Raises `ValueError` for what makes no sense, or is missing."""
+    """What a row says of its signal; `None` if it says nothing. Raises `ValueError` for no number, and for what is missing."""
     named = {name: given[name] for name in ("sampling_rate", "unit", "lead_names") if name in given}
     if path.endswith(".npy") and len(named) < 3:
         missing = [name for name in ("sampling_rate", "unit", "lead_names") if name not in named]
@@ -108,5 +179,4 @@ def _layout(given: dict[Hashable, Any], path: str) -> tuple[float | None, str | 
     rate = float(named["sampling_rate"]) if "sampling_rate" in named else None
     unit = str(named["unit"]) if "unit" in named else None
     names = tuple(re.split(r"[\s;,]+", str(named["lead_names"]).strip())) if "lead_names" in named else None
-    check_declared(rate, names, unit)
     return rate, unit, names

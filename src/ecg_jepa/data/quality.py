@@ -1,13 +1,15 @@
 """What was measured on a prepared database, beside what was published of it: `quality.json`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import numpy as np
 
-from .folds import in_training_folds
-from .records import DatabaseInfo, as_matrix, lead_statistics
+from .folds import FOLDS_OF_SPLIT, in_training_folds
+from .records import DatabaseInfo
+from .statistics import as_matrix, lead_statistics
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,27 @@ class PublishedFigures:
 def column_sum(dataset: datasets.Dataset, name: str) -> int:
     """Sum of a column of whole numbers."""
     return int(np.sum(dataset.data.column(name).to_numpy(), dtype=np.int64))
+
+
+def count_labels(dataset: datasets.Dataset, label_names: Sequence[str]) -> list[dict[str, Any]]:
+    """
+    How many of the prepared records have each label: a dictionary with the name of a `split`, its `records` and the `positives`
+    per label, for `all` records and, if they have folds, for each split.
+    """
+    fold = dataset.data.column("fold").to_pandas().to_numpy()
+    of_records = map(set, dataset.data.column("statements").to_pylist())
+    given = np.array([[name in statements for name in label_names] for statements in of_records], dtype=bool)
+    splits = {"all": np.ones(len(fold), dtype=bool)}
+    if not np.isnan(fold.astype(float)).all():
+        splits |= {split: np.isin(fold, folds) for split, folds in FOLDS_OF_SPLIT.items()}
+    return [
+        {
+            "split": split,
+            "records": int(chosen.sum()),
+            "positives": dict(zip(label_names, given[chosen].sum(axis=0).tolist(), strict=True)),
+        }
+        for split, chosen in splits.items()
+    ]
 
 
 def measure_quality(

@@ -11,7 +11,7 @@ The one record schema, and what a prepared database is: a folder with
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,11 @@ import pandas as pd
 import pyarrow as pa
 
 from ..common.files import digest_files, digest_of, replace_file, write_json
+from ..signal_processing_ecg_jepa import UNKNOWN_UNIT
 from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
+from .record_dataset import multi_hot, record_dataset
 from .shards import SHARDS, check_content, open_shards, summary_of
+from .statistics import lead_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +37,6 @@ STATEMENTS_FILE = "scp_statements.csv"
 
 # A record is int16 in microvolts: the resolution of PTB-XL, and finer than MIMIC's.
 MICROVOLTS_PER_MILLIVOLT = 1000.0
-
-# What makes a record outlying in the statistics of its database. The largest of 1,732 records of PTB-XL has 15 times the standard
-# deviation of the typical one, and no electrode problem makes up a tenth of the variance of a database of more than 2,000.
-_FEWEST_FOR_OUTLIERS = 20
-_OUTLYING_RATIO = 25.0
-_OUTLYING_SHARE = 0.1
 
 FEATURES = datasets.Features(
     {
@@ -109,6 +106,8 @@ class DatabaseInfo:
     highpass_cutoff: float | None  # Hz, applied before resampling; None where there was none
     digest: str  # of source files and settings: tells whether a preparation is still up to date
     label_names: list[str] | None = None  # statements that were judged on every record; None where absence says little
+    label_counts: list[dict[str, Any]] | None = None  # of all records and of each split: its records and the positives per label
+    ignored_columns: list[str] = field(default_factory=list)  # of the table of own records
     licence: str | None = None  # as the page of the database states it
     page: str | None = None  # of the database
     attribution: str | None = None  # whom the licence asks to name
@@ -245,6 +244,43 @@ class PreparedDatabase:
         """The statements of each record."""
         return self.dataset.data.column("statements").to_pylist()
 
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the labels of [`to_dataset`]: those judged on every record, or else all statements that some record has."""
+        if self.info.label_names is not None:
+            return list(self.info.label_names)
+        return sorted({name for of_record in self.statements() for name in of_record})
+
+    def to_dataset(self, label_names: Sequence[str] | None = None) -> datasets.Dataset:
+        """
+        The records for `map` and `Trainer`, without copying a sample: see [`record_dataset`]. A row has
+
+        - `signal`: (leads, samples) int16, as long as the record is, `unit` ("uV", or "unknown" if amplitude-free),
+          `sampling_rate` in Hz and `lead_names`: what a feature extractor asks for,
+        - `record_id`, `patient_id`, `age`, `sex`, `fold` (1 to 8 training, 9 validation, 10 test; NaN or None if not known),
+        - `statements`, and `labels`: zeros and ones (float32) for `label_names`, by default those of the database; no such column
+          if there are none. Where absence says little (`info.label_names` is None), so does a zero.
+
+        Rows come in `datasets`' NumPy format, which makes int64 of int16 when they are read. Records are filtered as
+        `info.highpass_cutoff` says, and an extractor with such a filter applies it again. Raises `ValueError` for a label that
+        no record has.
+        """
+        names, statements = self.label_names if label_names is None else list(label_names), self.statements()
+        known = {*(self.info.label_names or ()), *(name for of_record in statements for name in of_record)}
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(
+                f"No record of {self.name} has {', '.join(unknown)}; there are {', '.join(sorted(known)) or 'none'}."
+            )
+        unit = UNKNOWN_UNIT if self.info.amplitude_free else "uV"
+        return record_dataset(
+            [Path(file["filename"]) for file in self.dataset.cache_files],
+            self.info.sampling_rate,
+            unit,
+            self.info.lead_names,
+            multi_hot(statements, names),
+            fingerprint=digest_of([self.info.what_models_see(), names])[:32],
+        )
+
     def statement_table(self) -> pd.DataFrame | None:
         """
         The database's own table of statements, indexed by statement, or `None` if it has none. Raises `ValueError` if it is not
@@ -275,7 +311,7 @@ class PreparedDatabase:
     def lead_statistics(self, indices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """
         Mean and standard deviation per lead in mV over all samples of the records `indices` (default: all): see
-        [`lead_statistics`]. Raises `ValueError` if there is no record, or a lead never changes in any: nothing can be divided by
+        `statistics.py`. Raises `ValueError` if there is no record, or a lead never changes in any: nothing can be divided by
         its standard deviation.
         """
         if indices is not None and len(indices) == 0:
@@ -288,55 +324,6 @@ class PreparedDatabase:
                 "the database without records that lack them, or leave it out."
             )
         return mean, std
-
-
-def lead_statistics(dataset: datasets.Dataset, indices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Mean and standard deviation per lead in mV over all samples of the rows `indices` (default: all) of prepared records.
-
-    A lead of a record that would by itself make up more than a tenth of the lead's variance does not count, so that no single
-    record, with a loose electrode say, moves the normalisation of a database: see [`outlying`].
-    """
-    means, stds = (as_matrix(dataset.data.column(name)) for name in ("lead_mean", "lead_std"))
-    weights = dataset.data.column("num_samples").to_numpy().astype(np.float64)
-    if indices is not None:
-        means, stds, weights = means[indices], stds[indices], weights[indices]
-    shares = np.where(outlying(means, stds, weights), 0.0, weights[:, None])
-    shares = shares / shares.sum(axis=0)
-    mean = (shares * means).sum(axis=0)
-    # Law of total variance: within records plus between their means.
-    variance = (shares * (stds**2 + (means - mean) ** 2)).sum(axis=0)
-    return mean, np.sqrt(variance)
-
-
-def outlying(means: np.ndarray, stds: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """
-    Which leads of which records move a database's statistics by themselves: more than a tenth of the lead's variance, and more
-    than 25 times that of the typical record.
-
-    Args:
-        means, stds: of each lead of each record in mV, (records, leads).
-        weights: samples of each record, (records,).
-
-    Returns:
-        (records, leads), nothing in databases of fewer than 20 records, of which none is typical.
-    """
-    power = stds**2 + (means - np.median(means, axis=0)) ** 2
-    left_out = np.zeros(power.shape, dtype=bool)
-    if len(power) < _FEWEST_FOR_OUTLIERS:
-        return left_out
-    far = power > _OUTLYING_RATIO * np.median(power, axis=0)
-    while True:
-        variance = np.where(left_out, 0.0, weights[:, None] * power)
-        found = far & (variance > _OUTLYING_SHARE * variance.sum(axis=0))
-        if not found.any():
-            return left_out
-        left_out |= found
-
-
-def as_matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of lists of one length as (rows, values)."""
-    return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks]).reshape(len(column), -1)
 
 
 def find_database(data_dir: str | Path, name: str | None = None) -> PreparedDatabase:

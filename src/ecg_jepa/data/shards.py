@@ -167,6 +167,19 @@ def _digest_columns(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
+def rows_to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows -> a table of the schema; signals go in as one array, not value by value."""
+    columns = {}
+    for name in schema.names:
+        values = [row[name] for row in rows]
+        if isinstance(values[0], np.ndarray):
+            offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(np.int32)
+            columns[name] = pa.ListArray.from_arrays(offsets, np.concatenate(values)).cast(schema.field(name).type)
+        else:
+            columns[name] = pa.array(values, schema.field(name).type)
+    return pa.table(columns, schema=schema)
+
+
 def write_shard(directory: Path, number: int, schema: pa.Schema, tables: Iterable[pa.Table], summary: ShardSummary) -> None:
     """Write the tables, then the summary (sizes and digests filled in; `tables` may fill in the rest while it is read)."""
     path = shard_path(directory, number)
