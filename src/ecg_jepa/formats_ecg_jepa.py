@@ -14,8 +14,7 @@ from .plausibility_ecg_jepa import ImplausibleSignalError, check_plausible, chec
 from .record_ecg_jepa import Contents, Ecg, check_declared, declare, to_millivolts
 from .text_formats_ecg_jepa import looks_like_csv, read_csv_ecg
 from .wfdb_ecg_jepa import RecordError, check_record_size, plain_file_size, read_wfdb, signal_files
-from .xml_ecg_jepa import root_name
-from .xml_formats_ecg_jepa import XML_FORMATS, read_xml
+from .xml_formats_ecg_jepa import read_xml
 
 logger = logging.get_logger(__name__)
 
@@ -209,23 +208,17 @@ def _unknown(path: Path, beginning: bytes) -> RecordError:
 
 def is_ecg_file(path: Path) -> bool:
     """
-    Whether a file is listed as an ECG: by its extension; tables and XML, which may be anything, and DICOM objects, whose names
-    often have no extension, by their content. Files of WFDB records are not: see `record_files` of the readers.
+    Whether a file is listed as an ECG: by its extension, so that one that is damaged, or a table or text of another kind, gets
+    its reason when it is read; DICOM objects, whose names often have no extension, by their content. Files of WFDB records are not:
+    see `record_files` of the readers.
     """
-    expected = _SUFFIXES.get(path.suffix.lower())
-    if expected not in (None, "CSV", "XML"):
+    if path.suffix.lower() in _SUFFIXES:
         return True
     try:
         with path.open("rb") as file:
-            beginning = file.read(_BEGINNING if expected else 132)
+            return _by_content(file.read(132)) == "DICOM"
     except OSError:
-        return expected is not None  # so that it is said why it cannot be read
-    if not beginning:
-        return expected is not None
-    found = _by_content(beginning)
-    if expected is None:
-        return found == "DICOM"
-    return root_name(beginning) in XML_FORMATS if found == "XML" else found is not None
+        return False
 
 
 def files_of(path: str | Path) -> list[str]:
