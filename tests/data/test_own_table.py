@@ -94,6 +94,8 @@ def test_columns_that_are_no_labels_are_named_with_what_they_hold_and_what_to_do
     [
         ({"AF": [True, False] * 10}, "AF holds 'True' in 10 rows and 'False' in 10 rows, where 1 and 0 are expected"),
         ({"AF": ["yes", "no"] * 10}, "write these, or list the column as a label"),
+        ({"AF": ["yes", "no"] * 10}, "such as --label_columns AF; what is not listed is then ignored"),
+        ({"AF": [True, 0] * 10, "notes": "x"}, "such as --label_columns AF; what is not listed (notes) is then ignored"),
         ({"AF": [None, 1] * 10}, "AF holds nothing in 10 rows"),
         ({"lead_name": "I"}, "did you mean the column 'lead_names'?"),
         ({"AF": "x"}, "--label_columns without any name, if none are"),
@@ -154,7 +156,7 @@ def test_a_heading_that_is_listed_as_a_label_is_one(write, tmp_path):
             {"split": ["val"] * 3 + ["train"] * 17},
             "'split' makes 3 of 20 rows unusable. It holds 'val' in 3 rows; expected one of ",
         ),
-        ({"split": ["val"] * 3 + ["train"] * 17}, "did you mean 'validation'?"),
+        ({"split": ["val"] * 3 + ["train"] * 17}, "one of train, validation, test: did you mean 'validation'? Mend the column"),
         ({"split": ["trian"] * 20}, "did you mean 'train'?"),
         (
             {"sex": ["W"] * 9 + ["D"] * 2 + ["female"] * 9},
@@ -164,7 +166,7 @@ def test_a_heading_that_is_listed_as_a_label_is_one(write, tmp_path):
         ({"AF": ["?", "1", "-", "1"] * 5}, "'AF' makes 10 of 20 rows unusable. It holds '?' in 5 rows and '-' in 5 rows"),
         (
             {"unit": "mmHg"},
-            "'unit' makes 20 of 20 rows unusable. It holds 'mmHg' in 20 rows; expected a unit of voltage. Unknown",
+            "'unit' makes 20 of 20 rows unusable. It holds 'mmHg' in 20 rows; expected a unit of voltage: Unknown",
         ),
         ({"unit": None}, "'unit' makes 20 of 20 rows unusable. It holds nothing in 20 rows"),
         (

@@ -116,12 +116,13 @@ def _check_zeros_and_ones(table: pd.DataFrame, known: Sequence[str], name: str) 
     described = [f"{column} holds {_counted(values)}{_advice(column, values, known)}" for column, values in odd.items() if values]
     if not described:
         return
-    ignored = [column for column, values in odd.items() if values]
-    labels = [column for column, values in odd.items() if not values]
+    labels = [column for column, values in odd.items() if all(_plain_value(value) in _LABEL_WORDS for value in values)]
+    others = [column for column in odd if column not in labels]
     example = f"--label_columns {' '.join(labels)}" if labels else "--label_columns without any name, if none are"
+    ignored = f" ({', '.join(others)})" if others else ""
     raise ValueError(
         f"{name} has columns that are neither known nor labels of 0 and 1 in every row: {'; '.join(described)}. "
-        f"List the labels with --label_columns, such as {example}; what is not listed ({', '.join(ignored)}) is then ignored."
+        f"List the labels with --label_columns, such as {example}; what is not listed{ignored} is then ignored."
     )
 
 
@@ -223,9 +224,10 @@ def refuse_columns(faults: Sequence[CellError], num_rows: int, name: str) -> Non
         if len(found) > max(1, LARGEST_UNUSABLE_SHARE * num_rows):
             values = _counted([fault.value for fault in found])
             hints = dict.fromkeys(fault.hint for fault in _commonest_first(found) if fault.hint)
+            meant = "; ".join(list(hints)[:_SHOWN_VALUES])
+            expected = _ended(f"{found[0].expected}: {meant}" if meant else found[0].expected)
             described.append(
-                f"column {column!r} makes {len(found)} of {num_rows} rows unusable. It holds {values}; expected "
-                f"{' '.join([f'{found[0].expected}.', *list(hints)[:_SHOWN_VALUES]])}"
+                f"column {column!r} makes {len(found)} of {num_rows} rows unusable. It holds {values}; expected {expected}"
             )
     if described:
         raise ValueError(f"{name}: {' '.join(described)} Mend the column; rows are rejected one by one only if they are few.")
@@ -265,11 +267,15 @@ def _shown(value: Any) -> str:
 
 def _counted(values: Iterable[Any]) -> str:
     """The commonest values and in how many rows they are."""
-    counts = Counter(_shown(value) for value in values).most_common()
+    counts = Counter("nothing" if pd.isna(value) else _shown(value) for value in values).most_common()
     shown = [f"{value} in {count} row{'s' if count > 1 else ''}" for value, count in counts[:_SHOWN_VALUES]]
     rest = len(counts) - len(shown)
     words = [*shown, f"{rest} other value{'s' if rest > 1 else ''}"] if rest else shown
-    return words[0].replace("empty", "nothing", 1) if len(words) == 1 else ", ".join(words[:-1]) + f" and {words[-1]}"
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "?")) else f"{sentence}."
 
 
 def _commonest_first(faults: Sequence[CellError]) -> list[CellError]:
