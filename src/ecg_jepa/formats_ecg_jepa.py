@@ -209,8 +209,8 @@ def _unknown(path: Path, beginning: bytes) -> RecordError:
 def is_ecg_file(path: Path) -> bool:
     """
     Whether a file is listed as an ECG: by its extension, so that one that is damaged, or a table or text of another kind, gets
-    its reason when it is read; DICOM objects, whose names often have no extension, by their content. Files of WFDB records are not:
-    see `record_files` of the readers.
+    its reason when it is read; DICOM objects, whose names often have no extension, by their content. Files of WFDB records are
+    not: see `record_files` of the readers.
     """
     if path.suffix.lower() in _SUFFIXES:
         return True
