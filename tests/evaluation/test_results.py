@@ -1,9 +1,13 @@
+import json
+
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from ecg_jepa.data.ptb_xl_tasks import Task
+from ecg_jepa.evaluation.bootstrap import macro_auroc_interval
 from ecg_jepa.evaluation.results import Predictions, probabilities, summarize
+from ecg_jepa.evaluation.subgroups import groups_of
 
 NAMES = ["a", "b", "c"]
 
@@ -53,6 +57,86 @@ def test_thresholds_come_from_validation():
     assert f1_score(validation.labels, scores >= chosen, average=None) == pytest.approx(best)
     expected = f1_score(test.labels, probabilities(test.logits, False) >= chosen, average="macro")
     assert metrics["test_macro_f1"] == pytest.approx(expected)
+
+
+def test_test_labels_choose_nothing():
+    """Neither thresholds nor the temperature change with test records; with validation records, all do."""
+    validation, test, other = predictions(0), predictions(1), predictions(2)
+    chosen = ("decision_thresholds", "f1_thresholds", "sensitivity_thresholds")
+    metrics, again, moved = (
+        summarize(task(), *pair, num_resamples=20, calibrate=True)
+        for pair in ((validation, test), (validation, other), (other, test))
+    )
+    assert [metrics[name] for name in chosen] == [again[name] for name in chosen]
+    assert metrics["calibration"]["temperature"] == again["calibration"]["temperature"]
+    assert metrics["calibration"]["temperature"] != moved["calibration"]["temperature"]
+    for name in NAMES:
+        assert metrics["decision_thresholds"][name] != moved["decision_thresholds"][name]
+        for target in ("0.90", "0.95"):
+            assert metrics["sensitivity_thresholds"][target][name] != moved["sensitivity_thresholds"][target][name]
+
+
+def test_sensitivities_are_reached_on_validation_and_told_of_test_records():
+    validation, test = predictions(0), predictions(1)
+    metrics = summarize(task(), validation, test, num_resamples=20)
+    for target in (0.9, 0.95):
+        thresholds = np.array(list(metrics["sensitivity_thresholds"][f"{target:.2f}"].values()))
+        reached = recall_score(validation.labels, probabilities(validation.logits, False) >= thresholds, average=None)
+        assert (reached >= target).all()
+        predicted = probabilities(test.logits, False) >= thresholds
+        figures = metrics["test_figures"]["macro"]
+        expected = recall_score(test.labels, predicted, average="macro")
+        assert figures[f"sensitivity_at_{target:.2f}"]["value"] == pytest.approx(expected)
+        expected = precision_score(test.labels, predicted, average="macro")
+        assert figures[f"ppv_at_{target:.2f}"]["value"] == pytest.approx(expected)
+
+
+def test_figures_that_were_there_are_as_they_were():
+    metrics = summarize(task(), predictions(0), predictions(1), num_resamples=200)
+    figures = metrics["test_figures"]["macro"]
+    for name in ("auroc", "average_precision", "f1"):
+        assert figures[name]["value"] == pytest.approx(metrics[f"test_macro_{name}"], abs=1e-12)
+        assert figures[name]["interval"] == metrics[f"test_macro_{name}_interval"]
+    alone = macro_auroc_interval(predictions(1).labels, predictions(1).logits, 200)
+    assert metrics["test_macro_auroc_interval"] == [alone.low, alone.high]
+    assert metrics["decision_thresholds"] == metrics["f1_thresholds"]
+
+
+@pytest.mark.parametrize("single_label", [False, True])
+def test_a_temperature_changes_probabilities_and_no_order(single_label):
+    validation, test = predictions(0, single_label), predictions(1, single_label)
+    for part in (validation, test):
+        part.logits *= 3  # far too sure
+    plain = summarize(task(single_label), validation, test, num_resamples=50)
+    scaled = summarize(task(single_label), validation, test, num_resamples=50, calibrate=True)
+    assert plain["calibration"]["temperature"] is None
+    calibration = scaled["calibration"]
+    assert calibration["temperature"] > 1.5
+    assert calibration["validation_loss"]["after"] < calibration["validation_loss"]["before"]
+    for name in ("test_macro_auroc", "test_auroc", "test_macro_auroc_interval"):
+        assert scaled[name] == plain[name]
+    for name in ("brier", "expected_calibration_error"):
+        assert calibration["before"][name] == plain["test_figures"]["macro"][name]
+        assert calibration["after"][name] == scaled["test_figures"]["macro"][name]
+    assert calibration["after"]["brier"]["value"] < calibration["before"]["brier"]["value"]
+    # Thresholds are on the probabilities that the checkpoint will give.
+    scores = probabilities(validation.logits, single_label, calibration["temperature"])
+    best = [max(f1_score(validation.labels[:, c], scores[:, c] >= t) for t in scores[:, c]) for c in range(3)]
+    chosen = np.array(list(scaled["decision_thresholds"].values()))
+    assert f1_score(validation.labels, scores >= chosen, average=None) == pytest.approx(best)
+    if not single_label:
+        assert scaled["test_macro_f1"] == pytest.approx(plain["test_macro_f1"])
+
+
+def test_groups_and_all_else_are_strict_json():
+    groups = groups_of(np.array(["male", "female", None] * 50, dtype=object), np.arange(150, dtype=float))
+    metrics = summarize(task(), predictions(0), predictions(1), num_resamples=50, calibrate=True, groups=groups)
+    assert set(metrics["subgroups"]) == {"sex", "age"}
+    assert metrics["subgroups"]["age"]["< 40"]["records"] == 40
+    few = [Predictions(part.labels[:12], part.logits[:12]) for part in (predictions(0), predictions(1))]
+    for content in (metrics, summarize(task(), *few, num_resamples=50, calibrate=True)):
+        assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert "subgroups" not in summarize(task(), *few, num_resamples=50)
 
 
 def test_exclusive_classes_have_an_accuracy():

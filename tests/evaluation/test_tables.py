@@ -72,6 +72,19 @@ def test_seeds_are_averaged_and_set_beside_the_paper(tmp_path):
     assert "0.940 (0.010, 3 seeds); paper 0.945, -0.005" in as_markdown(table)
 
 
+def test_further_figures_are_averaged_over_seeds_and_absent_where_there_were_none(tmp_path):
+    def figures(value):
+        return {"macro": {"sensitivity": {"value": value, "interval": None}, "ppv_at_0.90": {"value": None, "interval": None}}}
+
+    runs = [metrics(seed=seed, test_figures=figures(value)) for seed, value in enumerate((0.7, 0.8))]
+    table = write(tmp_path, *runs, metrics(task="form"))
+    new, old = table.to_dict("records")
+    assert new["sensitivity"] == pytest.approx(0.75)
+    assert np.isnan([new["ppv_at_0.90"], new["brier"], old["sensitivity"]]).all()
+    assert "0.75" not in as_markdown(table)  # which stays the paper's table
+    assert json.loads(table.to_json(orient="records"))[1]["sensitivity"] is None
+
+
 def test_what_differs_stands_apart(tmp_path):
     runs = [
         metrics(),

@@ -9,6 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
+from ecg_jepa import EcgJepaConfig
 from ecg_jepa.common.files import shipped
 from ecg_jepa.evaluation.published import paper_run, published_rows
 from ecg_jepa.publishing.card import CardResult, as_eval_results, classifier_results, write_model_card
@@ -76,6 +77,53 @@ def test_every_published_configuration_has_its_card(script, config, tmp_path):
     assert sorted(result.metric_value for result in results) == sorted(expected)
     assert "There are no weights here" in card.read_text()
     assert "Not a medical device" in card.read_text()
+
+
+def test_clinical_figures_on_a_card(tmp_path, monkeypatch):
+    def entry(value, *interval):
+        return {"value": value, "interval": list(interval) or None}
+
+    sections = (shipped("model_cards") / "sections").resolve()
+    monkeypatch.setattr("ecg_jepa.publishing.card.shipped", lambda kind: tmp_path)
+    (tmp_path / "sections").symlink_to(sections)
+    (tmp_path / "t.jinja").write_text('---\n{{ metadata }}\n---\n{% include "sections/clinical.md.jinja" %}')
+    names = ("sensitivity", "specificity", "ppv")
+    means = {name: entry(0.5, 0.4, 0.6) for name in (*names, "brier", "expected_calibration_error")}
+    group = {"records": 40, "positives": {"a|b": 20, "c": 1}, "macro_auroc": 0.9, "interval": [0.8, 0.95]}
+    metrics = {
+        "test_figures": {
+            "macro": means | {f"{name}_at_0.90": entry(0.7, 0.6, 0.8) for name in names},
+            "per_class": {"a|b": {"sensitivity": entry(0.8, 0.7, 0.9), "specificity": entry(1.0), "ppv": entry(None)}},
+            "left_out": {"c": "1 positives"},
+            "undefined": {"ppv": ["a|b"]},
+        },
+        "test_support": {"a|b": 20, "c": 1},
+        "decision_thresholds": {"a|b": 0.25, "c": 0.5},
+        "sensitivity_thresholds": {"0.90": {"a|b": 0.1}},
+        "calibration": {"bins": "equal mass", "temperature": 1.5, "before": means},
+        "subgroups": {
+            "sex": {"female": group | {"classes_left_out": ["c"], "left_out": None}},
+            "age": {
+                "< 40": {**group, "macro_auroc": None, "interval": None, "classes_left_out": ["a|b", "c"], "left_out": "too few"}
+            },
+        },
+    }
+    values = {"metrics": metrics, "config": EcgJepaConfig(id2label={0: "a|b", 1: "c"}), "database": None}
+    write_model_card(tmp_path / "a.md", "t.jinja", "m", **values)
+    text = (tmp_path / "a.md").read_text()
+    assert "| a&#124;b | 20 | 0.250 | 0.800 (0.700 to 0.900) | 1.000 | - |" in text
+    assert "| mean of these | | | 0.500 (0.400 to 0.600) |" in text
+    assert "| 0.90 | 0.700 (0.600 to 0.800) | 0.700 (0.600 to 0.800) |" in text
+    assert "among the validation and the test records: c." in text
+    assert "No ppv, because nothing is predicted or all is: a&#124;b." in text
+    assert "a temperature of 1.500" in text
+    assert "| sex female | 40 | 0.900 (0.800 to 0.950) | 1 of 2 | c |" in text
+    assert "| age &#60; 40 | 40 | - | 0 of 2 | too few |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {7, 5, 6}  # every row as long as its table's head
+    del metrics["subgroups"]
+    write_model_card(tmp_path / "a.md", "t.jinja", "m", **values | {"database": {"name": "x"}})
+    assert "x says neither sex nor age" in (tmp_path / "a.md").read_text()
 
 
 def test_cards_say_of_whom_records_are_and_whom_to_name(tmp_path, monkeypatch):

@@ -99,6 +99,29 @@ def test_the_directory_is_a_complete_classifier(finetune, protocol, prepared_dir
     assert same == (protocol != "finetune")
 
 
+def test_thresholds_and_temperature_travel_with_the_classifier(finetune, tmp_path):
+    plain = finetune("linear", tmp_path / "plain", "--task", "superdiagnostic", "--max_steps", 8)
+    scaled = finetune("linear", tmp_path / "scaled", "--task", "superdiagnostic", "--max_steps", 8, "--calibrate")
+    assert scaled["test_macro_auroc"] == plain["test_macro_auroc"]
+    assert set(scaled["subgroups"]) == {"sex", "age"}
+    for name, metrics in (("plain", plain), ("scaled", scaled)):
+        json.dumps(metrics, allow_nan=False)
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / name)
+        assert model.config.decision_thresholds == metrics["decision_thresholds"] == metrics["f1_thresholds"]
+        assert set(model.config.decision_thresholds) <= set(model.config.id2label.values())
+        assert model.config.temperature == metrics["calibration"]["temperature"]
+        predictions = np.load(tmp_path / name / "predictions.npz")
+        expected = torch.from_numpy(predictions["logits"] / (model.config.temperature or 1.0)).sigmoid()
+        np.testing.assert_allclose(predictions["probabilities"], expected, atol=1e-6)
+        card = (tmp_path / name / "README.md").read_text()
+        assert "## Decisions" in card
+        assert "Not judged, for want of ten records" in card  # of twelve test records
+        assert ("temperature of" in card) == (name == "scaled")
+    assert model.config.temperature != 1
+    np.testing.assert_array_equal(np.load(tmp_path / "plain" / "predictions.npz")["logits"], predictions["logits"])
+    assert plain["calibration"]["temperature"] is None
+
+
 def test_finetuning_after_a_probe(finetune, tmp_path):
     probe = finetune("attentive", tmp_path / "probe", "--task", "rhythm", "--max_steps", 20)
     flags = ("--task", "rhythm", "--model_name_or_path", tmp_path / "probe", "--learning_rate", 1e-9)

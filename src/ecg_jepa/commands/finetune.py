@@ -54,6 +54,11 @@ def report(settings: ProtocolSettings, metrics: dict[str, Any]) -> None:
         f"{metrics['validation_macro_auroc']:.4f} at step {metrics['best_step']}); saved in {settings.output_dir}"
     )
     print(f"  macro average precision {metrics['test_macro_average_precision']:.4f}, macro F1 {metrics['test_macro_f1']:.4f}")
+    means = {name: metrics["test_figures"]["macro"][name]["value"] for name in ("sensitivity", "specificity", "ppv")}
+    if None not in means.values():
+        print("  at thresholds chosen on validation: " + ", ".join(f"macro {name} {value:.4f}" for name, value in means.items()))
+    if metrics["calibration"]["temperature"] is not None:
+        print(f"  temperature {metrics['calibration']['temperature']:.4f}")
     if "test_accuracy" in metrics:
         exclusive = metrics["test_exclusive_macro_f1"]
         print(f"  accuracy {metrics['test_accuracy']:.4f}, macro F1 of the likeliest class {exclusive:.4f}")

@@ -20,6 +20,13 @@ from .results import METRICS_FILE, PREDICTIONS_FILE
 _GROUP = ["model", "encoder", "database", "database_digest", "task", "protocol", "label_fraction", "labels_per_class", "settings"]
 _OF_THE_ENCODER = ("model", "encoder")
 
+# Further means over classes, of `test_figures`; runs of before there were any have none.
+_FIGURES = (
+    *("sensitivity", "specificity", "ppv", "npv"),
+    *(f"{name}_at_{target}" for target in ("0.90", "0.95") for name in ("sensitivity", "specificity", "ppv")),
+    *("brier", "expected_calibration_error"),
+)
+
 
 def find_runs(directories: Sequence[str | Path]) -> list[Path]:
     """
@@ -45,15 +52,16 @@ def gather(runs: Sequence[Path]) -> pd.DataFrame:
     Columns: the group (`model` says what the encoder is, in words that no other encoder of the table has; `encoder` is the digest
     of its weights; `settings` are those that other runs of the protocol have otherwise); `path` of the encoder; `runs`; `auroc`
     and `auroc_std`, mean and standard deviation over seeds (NaN for one run); `low` and `high`, means of the bootstrap bounds,
-    which tell how sure the test records are; `average_precision`, `f1`, `accuracy` (ST-MEM); `classes_left_out`; `published`,
-    `published_std` and the `difference` of ours to it.
+    which tell how sure the test records are; `average_precision`, `f1`, `accuracy` (ST-MEM); at thresholds chosen on validation
+    `sensitivity`, `specificity`, `ppv`, `npv`, the first three also where a sensitivity was aimed at (`ppv_at_0.90`); `brier`,
+    `expected_calibration_error`; `classes_left_out`; `published`, `published_std` and the `difference` of ours to it.
 
     Raises:
         ValueError: if two runs of a group have the same seed.
     """
     table = _read(runs, [*_GROUP, "seed"], "are the same but for their folder, and would count twice")
     groups = table.groupby(_GROUP, dropna=False, sort=False)
-    means = groups[["auroc", "low", "high", "average_precision", "f1", "accuracy"]].mean()
+    means = groups[["auroc", "low", "high", "average_precision", "f1", "accuracy", *_FIGURES]].mean()
     means.insert(0, "runs", groups.size())
     means.insert(2, "auroc_std", groups["auroc"].std())
     first = groups[["path", "classes_left_out", "published", "published_std"]].first()
@@ -237,10 +245,18 @@ def _row(path: Path, metrics: dict[str, Any], model: str, database: str, differi
         "average_precision": metrics["test_macro_average_precision"],
         "f1": metrics["test_macro_f1"],
         "accuracy": metrics.get("test_accuracy"),
+        **_further_figures(metrics),
         "classes_left_out": ", ".join(metrics["classes_left_out"]),
         "published": published.auroc if published else None,
         "published_std": published.std if published else None,
     }
+
+
+def _further_figures(metrics: dict[str, Any]) -> dict[str, float]:
+    """NaN where there is none."""
+    means = metrics.get("test_figures", {}).get("macro", {})
+    values = {name: means.get(name, {}).get("value") for name in _FIGURES}
+    return {name: float("nan") if value is None else value for name, value in values.items()}
 
 
 def as_markdown(table: pd.DataFrame) -> str:

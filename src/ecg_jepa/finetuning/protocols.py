@@ -16,8 +16,11 @@ RUN_ONLY = frozenset({"data_dir", "output_dir", "overwrite_output_dir", "report_
 APPLIED_TO = RUN_ONLY | {
     *("task", "database", "label_fraction", "labels_per_class", "min_class_records", "split_seed"),
     *("seed", "mixed_precision"),
+    "calibrate",  # what is done with the classifier when it is trained; the order of its scores stays
 }
 
+# Settings that there were not when runs were first recorded, and what those had in their place: with it, a run is the same run.
+ADDED_SINCE = {"calibrate": False}
 
 _SHORTEST_STRIDE = 0.02  # s: a sample at 50 Hz, the lowest rate
 
@@ -72,6 +75,9 @@ class ProtocolSettings:
     dropout: float = option(0.0, "on residual branches and before the classifier")
     max_grad_norm: float = option(1.0, "clip gradients to this norm; 0 does not clip")
 
+    # After training
+    calibrate: bool = option(False, "fit a temperature on validation records; it travels with the checkpoint")
+
     # Run
     eval_steps: int = option(100, "steps between validations; the best checkpoint is kept")
     patience: int = option(5000, "stop after this many steps without a better validation")
@@ -125,5 +131,6 @@ class ProtocolSettings:
         return shipped_configuration(self, APPLIED_TO)
 
     def what_counts(self) -> dict[str, Any]:
-        """The settings that decide what comes out."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in RUN_ONLY}
+        """The settings that decide what comes out; those of `ADDED_SINCE` where they are not as before."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in RUN_ONLY}
+        return {name: value for name, value in values.items() if name not in ADDED_SINCE or value != ADDED_SINCE[name]}

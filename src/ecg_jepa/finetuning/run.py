@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from ..common.processes import share_of_batch
 from ..common.run_directory import MODEL_FILES, check_own, left_in
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Predictions, summarize
+from ..evaluation.subgroups import groups_of
 from .classifier import build_classifier
 from .encoders import find_start
 from .loop import FinetuningRun, train
@@ -91,7 +93,10 @@ def open_run(settings: ProtocolSettings, accelerator: Accelerator) -> Finetuning
 
 
 def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
-    """Train and score the classifier. Returns the result on the main process, `None` on others."""
+    """
+    Train and score the classifier, and put the thresholds (and temperature) that were chosen on validation into its
+    configuration. Returns the result on the main process, `None` on others.
+    """
     encoder = run.start.describe_encoder()
     started = time.perf_counter()
     validation = run.scorer("validation")
@@ -102,6 +107,9 @@ def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
     steps = best.pop("steps")
     test = run.predict(run.scorer("test"))
     settings, data = run.settings, run.data
+    summary = summarize(data.task, run.predict(validation), test, calibrate=settings.calibrate, groups=_groups(data))
+    run.model.config.temperature = summary["calibration"]["temperature"]
+    run.model.config.decision_thresholds = summary["decision_thresholds"]
     metrics = {
         "task": settings.task,
         "protocol": settings.protocol,
@@ -117,6 +125,12 @@ def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
         "records": {split: len(indices) for split, indices in data.splits.items()},
         **best,
         "training_seconds": seconds,
-        **summarize(data.task, run.predict(validation), test),
+        **summary,
     }
     return FinetuningResult(metrics, test, steps * settings.batch_size, seconds)
+
+
+def _groups(data: TaskData) -> dict[str, np.ndarray]:
+    """Sex and age band of the test records, as far as the database says."""
+    test = data.splits["test"]
+    return groups_of(data.database.column("sex")[test], data.database.column("age")[test])

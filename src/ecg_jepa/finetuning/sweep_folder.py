@@ -10,7 +10,7 @@ from ..common.settings import field_names, make_settings
 from ..data.records import find_database
 from ..evaluation.results import METRICS_FILE
 from .encoders import find_start
-from .protocols import ProtocolSettings
+from .protocols import ADDED_SINCE, ProtocolSettings
 from .run import FAILURE_FILE, load_task
 from .sweep import SweepSettings
 from .task_data import TaskData
@@ -73,7 +73,7 @@ class SweepFolder:
         """In what a recorded run differs from the one that is wanted, in words."""
         if not recorded:
             return ["it does not say what it was trained from"]
-        old, new = recorded.get("settings", {}), run.what_counts()
+        old, new = {**ADDED_SINCE, **recorded.get("settings", {})}, {**ADDED_SINCE, **run.what_counts()}
         found = [f"{name}: {old.get(name)!r}, now {value!r}" for name, value in new.items() if old.get(name) != value]
         data = self._open_task(run)
         try:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def render(template: str, **values: Any) -> str:
         finalize=_escape,
     )
     environment.filters["cells"] = lambda names: Markup(" | ".join(map(_escape, names)))
+    environment.filters["figure"] = _figure
     environment.globals["link"] = _link
     return environment.get_template(template).render(**values)
 
@@ -81,6 +82,14 @@ def _link(name: str, page: str | None) -> Markup:
     if page is None or not re.fullmatch(r"https?://[^\s()<>|]+", page):
         return Markup(_escape(name))
     return Markup(f"[{_escape(name)}]({page})")
+
+
+def _figure(entry: Mapping[str, Any]) -> str:
+    """A `value` and its `interval`, of `metrics.json`, as a cell of a table."""
+    if entry["value"] is None:
+        return "-"
+    bounds = "" if entry["interval"] is None else " ({:.3f} to {:.3f})".format(*entry["interval"])
+    return f"{entry['value']:.3f}{bounds}"
 
 
 def classifier_results(metrics: dict[str, Any]) -> list[CardResult]:

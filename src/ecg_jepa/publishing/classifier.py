@@ -42,7 +42,7 @@ def export_classifier(run: FinetuningRun, result: FinetuningResult, hardware: st
         record_id=data.database.column("record_id")[data.splits["test"]].astype(str),
         labels=test.labels,
         logits=test.logits,
-        probabilities=probabilities(test.logits, data.task.single_label),
+        probabilities=probabilities(test.logits, data.task.single_label, run.model.config.temperature),
         class_names=np.array(data.task.class_names),
     )
     info = finetuning_info(run, result, hardware)
