@@ -1,6 +1,7 @@
 """Configuration of the ECG-JEPA models."""
 
 import difflib
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +74,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 }
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _MOST_PATCHES = 1_000_000
+_UNNAMED_LABELS = {0: "LABEL_0", 1: "LABEL_1"}  # what transformers makes of no labels at all
+_OF_DECISIONS = ("decision_thresholds", "temperature")
 _MOST_LEADS = 1_000
 
 
@@ -112,6 +115,11 @@ class EcgJepaConfig(PreTrainedConfig):
         readout_layers (`int`, defaults to 1): Last layers of which the classifier sees a learned average.
         classifier_bias (`bool`, *optional*): Bias of the classifier; `None` means as `use_bias`.
         classifier_qkv_bias (`bool`, *optional*): Bias of the attentive pooling's projections; `None` means as `qkv_bias`.
+        decision_thresholds (`dict[str, float]`, *optional*):
+            Label -> probability (0 to 1) from which on it is decided for, chosen on validation records. They belong to the head.
+        temperature (`float`, *optional*):
+            What logits are divided by before sigmoid or softmax, so that probabilities fit validation records; `None` means 1.
+            It belongs to the head; the models' `logits` are not divided by it.
 
     Raises:
         ValueError: for values that do not fit together or an unknown key; the message names the fix.
@@ -157,6 +165,8 @@ class EcgJepaConfig(PreTrainedConfig):
     readout_layers: int = 1
     classifier_bias: bool | None = None
     classifier_qkv_bias: bool | None = None
+    decision_thresholds: dict[str, float | int] | None = None
+    temperature: float | int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._reject_unknown_keys(kwargs)
@@ -167,6 +177,7 @@ class EcgJepaConfig(PreTrainedConfig):
         self.lead_names = list(self.lead_names)
         self.validate_architecture()
         super().__post_init__(**kwargs)
+        self._check_decisions()  # again: only now are there labels, if num_labels was given
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> "EcgJepaConfig":
@@ -211,8 +222,13 @@ class EcgJepaConfig(PreTrainedConfig):
         unknown = cls._unknown_keys(config_dict)
         if unknown:
             logger.warning(f"{where} has keys that EcgJepaConfig does not use: {', '.join(unknown)}.")
+        known = {key: value for key, value in config_dict.items() if key not in unknown}
+        if cls._asks_for_other_labels(known, kwargs):
+            logger.info(f"{where} is asked for with other labels: thresholds and temperature of the old ones are left out.")
+            known = {key: value for key, value in known.items() if key not in _OF_DECISIONS}
         try:
-            result = super().from_dict({k: v for k, v in config_dict.items() if k not in unknown}, **kwargs)
+            result = super().from_dict(known, **kwargs)
+            (result[0] if isinstance(result, tuple) else result)._check_decisions()  # what keywords have changed
         except (ValueError, StrictDataclassError, TypeError, AttributeError, KeyError) as error:  # what transformers runs into
             raise ValueError(f"{where} is no configuration of ECG-JEPA: {error}") from error
         config = result[0] if isinstance(result, tuple) else result
@@ -224,6 +240,11 @@ class EcgJepaConfig(PreTrainedConfig):
     def num_patches(self) -> int:
         """Patches of the longest input."""
         return self.signal_length // self.patch_size
+
+    def forget_decisions(self) -> None:
+        """Drop thresholds and temperature: what they were chosen for, a head, is no longer the same."""
+        self.decision_thresholds = None
+        self.temperature = None
 
     def validate_architecture(self) -> None:
         """Check that the values fit together; transformers calls this again before saving. Raises `ValueError`."""
@@ -276,6 +297,33 @@ class EcgJepaConfig(PreTrainedConfig):
             raise ValueError(
                 'classifier_pooling="register" needs a register token: set num_register_tokens=1 or classifier_pooling="mean".'
             )
+        self._check_decisions()
+
+    def _check_decisions(self) -> None:
+        """Check thresholds and temperature, and that the former are of labels that there are. Raises `ValueError`."""
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature} must be positive and finite, or None for no scaling of logits.")
+        for name, value in (self.decision_thresholds or {}).items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"decision_thresholds[{name!r}]={value} is no probability: use one of 0 to 1.")
+        labels = {int(index): name for index, name in (self.id2label or {}).items()}
+        if not labels or labels == _UNNAMED_LABELS:
+            return
+        unknown = sorted(set(self.decision_thresholds or {}) - set(labels.values()))
+        if unknown:
+            raise ValueError(
+                f"decision_thresholds has {', '.join(map(repr, unknown))}, but id2label has no such label "
+                f"({', '.join(map(repr, labels.values()))}): name those, or set decision_thresholds=None for a new head."
+            )
+
+    @staticmethod
+    def _asks_for_other_labels(values: dict[str, Any], keywords: dict[str, Any]) -> bool:
+        """Whether the keywords of a call replace the labels of a configuration, and with them its head."""
+        labels = values.get("id2label")
+        if not isinstance(labels, dict) or any(keywords.get(name) is not None for name in _OF_DECISIONS):
+            return False
+        wanted, count = keywords.get("id2label"), keywords.get("num_labels")
+        return (wanted is not None and list(wanted.values()) != list(labels.values())) or count not in (None, len(labels))
 
     @classmethod
     def _unknown_keys(cls, keys: Iterable[str]) -> list[str]:

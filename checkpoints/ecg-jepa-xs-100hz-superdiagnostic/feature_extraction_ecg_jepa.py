@@ -9,8 +9,19 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
 from .configuration_ecg_jepa import EcgJepaConfig
-from .plausibility_ecg_jepa import check_clipped, check_normalized, check_plausible, check_rate
-from .signal_processing_ecg_jepa import CLIP, STANDARD_LEADS, condition, cut_crops, normalize, select_leads, unit_factor
+from .formats_ecg_jepa import as_ecg, describes_itself
+from .plausibility_ecg_jepa import ImplausibleSignalError, check_clipped, check_normalized, check_plausible, check_rate
+from .record_ecg_jepa import Ecg, are_names, check_declared, is_finite
+from .signal_processing_ecg_jepa import (
+    CLIP,
+    STANDARD_LEADS,
+    UNKNOWN_UNIT,
+    condition,
+    cut_crops,
+    normalize,
+    select_leads,
+    unit_factor,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -66,13 +77,13 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         kwargs.pop("feature_size", None)  # the number of leads
         kwargs.pop("padding_value", None)  # records are never padded
         kwargs.setdefault("return_attention_mask", False)
-        if not _are_names(lead_names) or not len(lead_names) or len(set(lead_names)) < len(lead_names):
+        if not are_names(lead_names) or not len(lead_names) or len(set(lead_names)) < len(lead_names):
             raise ValueError(f"lead_names must be a list of names, each once, but is {lead_names!r}.")
         for name, value in (("sampling_rate", sampling_rate), ("patch_size", patch_size), ("signal_length", signal_length)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, but is {value!r}.")
         for name, number in (("clip", clip), ("highpass_cutoff", highpass_cutoff)):
-            if number is not None and not (_is_finite(number) and number > 0):
+            if number is not None and not (is_finite(number) and number > 0):
                 raise ValueError(f"{name} must be a positive number or None, but is {number!r}.")
         super().__init__(feature_size=len(lead_names), sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
         self.lead_names = list(lead_names)
@@ -88,7 +99,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         if (crop_duration is None) != (crop_stride is None):
             raise ValueError("crop_duration and crop_stride go together: give both in seconds, or none.")
         if crop_duration is not None and crop_stride is not None:
-            if not (_is_finite(crop_duration) and _is_finite(crop_stride)):
+            if not (is_finite(crop_duration) and is_finite(crop_stride)):
                 raise ValueError(f"crop_duration={crop_duration!r} and crop_stride={crop_stride!r} must be numbers of seconds.")
             length = round(crop_duration * sampling_rate)
             if length < patch_size or length % patch_size or length > signal_length or crop_stride <= 0:
@@ -163,51 +174,55 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         signal: Any,
         sampling_rate: float | None = None,
         lead_names: Sequence[str] | None = None,
-        unit: str = "mV",
+        unit: str | None = None,
         return_tensors: str | TensorType | None = None,
         check_plausibility: bool = True,
+        padding: Any = None,
+        truncation: Any = None,
+        max_length: Any = None,
     ) -> BatchFeature:
         """
         Args:
-            signal: one record, an array or tensor (leads, samples), or a list of records or an array (records, leads,
-                samples) that share rate, leads and unit. NaN marks missing samples.
-            sampling_rate: of the signal in Hz. It must be given: it cannot be guessed.
-            lead_names: of the rows, in any order and case; `None` means the model's leads in the model's order. III, aVR, aVL
-                and aVF are derived from I and II when absent.
-            unit: "mV", "uV", "V" or "nV"; for amplitude-free input also "unknown". Declared or not, it must be plausible.
+            signal: one record or a list of records. A record is an array or tensor (leads, samples), with NaN for missing
+                samples; the path of a file in any format that `read_ecg` reads; an `Ecg` or `EcgRecord`; or a `wfdb.Record`. An
+                array (records, leads, samples) is a list of records that share rate, leads and unit.
+            sampling_rate: in Hz, of records that do not say it, as arrays do not: it cannot be guessed.
+            lead_names: of the rows, in any order and case, of records that do not say them; `None` means the model's leads in the
+                model's order. III, aVR, aVL and aVF are derived from I and II when absent.
+            unit: "mV", "uV", "V" or "nV", of records that do not say it; for amplitude-free input also "unknown". The default is
+                what a record says, and mV for an array. Declared or not, it must be plausible.
             return_tensors: "pt" or "np"; `None` gives a list of arrays.
             check_plausibility: refuse what cannot be an ECG in that unit (size of the signal, flat and mostly missing leads,
-                share of clipped samples, sampling rates outside 50 to 4,000 Hz: see `plausibility_ecg_jepa`).
+                share of clipped samples, sampling rates outside 50 to 4,000 Hz: see `plausibility_ecg_jepa`), and records shorter
+                than `crop_duration`.
+            padding, truncation, max_length: records are never padded or truncated; what asks for it is refused.
 
         Returns:
             `BatchFeature` with `input_values`: (records, leads, samples), or (records, crops, leads, samples) if the extractor
             crops. What is left of a record after its last whole patch, less than one patch, is cut off with a warning.
 
         Raises:
-            ValueError: for an undeclared rate, an unknown unit, missing leads, all-NaN leads, infinite values, records shorter
-                than a patch or, without crops, longer than `signal_length`, and records of different lengths with
-                `return_tensors`; `ImplausibleSignalError`, which is one, for what is not plausible.
+            ValueError: for an undeclared rate, an unknown unit, declarations that contradict what a record says, missing leads,
+                all-NaN leads, infinite values, records shorter than a patch or, without crops, longer than `signal_length`, and
+                records of different lengths with `return_tensors`; `ImplausibleSignalError`, which is one, for what is not
+                plausible; `RecordError`, which is one, for files that cannot be read.
             TypeError: for masked arrays, whose mask would be lost.
         """
-        if sampling_rate is None:
-            raise ValueError(
-                f"sampling_rate of the signal is not given: name it in Hz (the model expects {self.sampling_rate} Hz, "
-                "other rates are resampled)."
-            )
-        if not (_is_finite(sampling_rate) and sampling_rate > 0):
-            raise ValueError(f"sampling_rate={sampling_rate!r} must be a positive number of Hz.")
-        if lead_names is not None and not _are_names(lead_names):
-            raise ValueError(f"lead_names must be a list of names, one per row of the signal, but is {lead_names!r}.")
-        factor = unit_factor(unit, self.amplitude_free)
+        _refuse_padding(padding, truncation, max_length)
+        check_declared(sampling_rate, lead_names)
+        if unit is not None:
+            unit_factor(unit, self.amplitude_free)
+        ecgs = [self._as_ecg(record, sampling_rate, lead_names, unit) for record in self._as_records(signal)]
         if check_plausibility:
-            check_rate(sampling_rate)
+            for ecg in ecgs:
+                check_rate(ecg.sampling_rate)
         # As the model expects them: leads and mV, but neither filtered nor resampled.
-        selected = [self._select(record, lead_names, factor) for record in self._as_records(signal)]
+        selected = [self._select(ecg) for ecg in ecgs]
         records = [
             self.normalize_and_crop(
-                condition(record, sampling_rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free)
+                condition(record, ecg.sampling_rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free)
             )
-            for record in selected
+            for record, ecg in zip(selected, ecgs, strict=True)
         ]
         if return_tensors is not None and len({record.shape for record in records}) > 1:
             raise ValueError(
@@ -215,28 +230,48 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
                 "length, one at a time, or return_tensors=None."
             )
         if check_plausibility:
-            for record, values in zip(selected, records, strict=True):
+            for record, ecg, values in zip(selected, ecgs, records, strict=True):
+                self._check_duration(record.shape[1] / ecg.sampling_rate)
                 self._check_plausible(record, values)
         return BatchFeature({"input_values": records}, tensor_type=return_tensors)
 
-    def _as_records(self, signal: Any) -> list[np.ndarray]:
+    def _as_records(self, signal: Any) -> list[Any]:
+        """One or several records -> a list of arrays and of records that describe themselves."""
+        if describes_itself(signal):
+            return [signal]
         if not isinstance(signal, (list, tuple)):
             signal = _as_array(signal)
-        elif signal and np.ndim(_as_array(signal[0])) == 1:
+        elif signal and not describes_itself(signal[0]) and np.ndim(_as_array(signal[0])) == 1:
             # One record as nested lists: rows are leads, of any kind that a record may have.
             signal = _as_array([_as_array(row) for row in signal])
         if getattr(signal, "ndim", 3) not in (2, 3):
             raise ValueError(f"A record must be numbers of shape (leads, samples), but got {signal.dtype} {signal.shape}.")
         records = [signal] if getattr(signal, "ndim", 3) == 2 else list(signal)
-        arrays = [_as_array(record) for record in records]
-        if not arrays:
+        found = [record if describes_itself(record) else _as_array(record) for record in records]
+        if not found:
             raise ValueError("No record given: signal is empty.")
-        for array in arrays:
-            if array.ndim != 2 or array.dtype.kind not in "iuf" or not array.size:
+        for array in found:
+            if isinstance(array, np.ndarray) and (array.ndim != 2 or array.dtype.kind not in "iuf" or not array.size):
                 raise ValueError(f"A record must be numbers of shape (leads, samples), but got {array.dtype} {array.shape}.")
-        return arrays
+        return found
 
-    def _select(self, signal: np.ndarray, lead_names: Sequence[str] | None, factor: float) -> np.ndarray:
+    def _as_ecg(self, record: Any, sampling_rate: float | None, lead_names: Sequence[str] | None, unit: str | None) -> Any:
+        """An array or another record with all that must be said of it: rate, and unit, of which "unknown" is one."""
+        if isinstance(record, np.ndarray):
+            ecg = Ecg(record, sampling_rate, None if lead_names is None else list(lead_names), unit or "mV")
+        else:
+            ecg = as_ecg(record, sampling_rate, lead_names, unit)
+        if ecg.sampling_rate is None:
+            raise ValueError(
+                f"sampling_rate of the signal is not given: name it in Hz (the model expects {self.sampling_rate} Hz, "
+                "other rates are resampled)."
+            )
+        if ecg.unit is None and not self.amplitude_free:
+            raise ValueError('The record does not say its unit: pass unit="mV", "uV", "V" or "nV".')
+        return ecg._replace(unit=ecg.unit or UNKNOWN_UNIT)
+
+    def _select(self, ecg: Ecg) -> np.ndarray:
+        signal, lead_names = ecg.signal, ecg.lead_names
         if lead_names is None and signal.shape[0] != len(self.lead_names):
             hint = " It looks transposed." if signal.shape[1] == len(self.lead_names) else ""
             raise ValueError(
@@ -244,8 +279,19 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
                 f"{len(self.lead_names)} leads {', '.join(self.lead_names)}; pass lead_names for another order or set." + hint
             )
         with np.errstate(over="ignore"):  # infinite values are refused
-            signal = signal.astype(np.float32) * np.float32(factor)
+            signal = signal.astype(np.float32) * np.float32(unit_factor(ecg.unit or "", self.amplitude_free))
         return select_leads(signal, self.lead_names if lead_names is None else lead_names, self.lead_names)
+
+    def _check_duration(self, duration: float) -> None:
+        """Raise `ImplausibleSignalError` for a record, of so many seconds, that fills no crop as the model knows them."""
+        if self.crop_duration is not None and round(duration * self.sampling_rate) < round(
+            self.crop_duration * self.sampling_rate
+        ):
+            raise ImplausibleSignalError(
+                "too short",
+                f"the record lasts {duration:g} s, the model takes crops of {self.crop_duration:g} s: use a longer record, or "
+                "pass check_plausibility=False to use this one as it is (nothing is padded)",
+            )
 
     def _check_plausible(self, signal: np.ndarray, input_values: np.ndarray) -> None:
         """`signal` in mV as it was given, and what was made of it: see `plausibility_ecg_jepa`."""
@@ -299,15 +345,18 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         return cut_crops(signal, length, stride)
 
 
-def _are_names(value: Any) -> bool:
-    """Whether these are several texts in an order: not one, whose letters would be taken for leads, and no set."""
-    ordered = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-    return (ordered or isinstance(value, np.ndarray)) and all(isinstance(name, str) for name in value)
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether this is a number that is neither NaN nor infinite."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and bool(np.isfinite(value))
+def _refuse_padding(padding: Any, truncation: Any, max_length: Any) -> None:
+    """Raise `ValueError` if any of these, which other feature extractors know, asks for something."""
+    if padding not in (None, False, "do_not_pad"):
+        raise ValueError(
+            f"padding={padding!r}: records are never padded, since a model would take zeros for signal. Records of one length "
+            "make a tensor; pass those of other lengths one at a time, or with return_tensors=None."
+        )
+    if truncation not in (None, False, "do_not_truncate") or max_length is not None:
+        raise ValueError(
+            f"truncation={truncation!r}, max_length={max_length!r}: records are never truncated. Cut the signal yourself, or set "
+            "crop_duration and crop_stride of the feature extractor, which cover a record with crops."
+        )
 
 
 def _as_array(signal: Any) -> np.ndarray:

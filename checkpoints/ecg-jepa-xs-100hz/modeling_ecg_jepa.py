@@ -420,6 +420,9 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
             )
         # Who asks what is missing judges for themselves.
         model._check_loaded(source, () if wants_info else info["missing_keys"])
+        new = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
+        if any(name.startswith("classifier.") for name in new):  # a new head: it has not chosen any thresholds
+            model.config.forget_decisions()
         return (model, info) if wants_info else model
 
     def _check_loaded(self, source: str, missing: Iterable[str]) -> None:
@@ -702,7 +705,8 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
 
     def reset_classifier(self, num_labels: int | None = None, id2label: dict[int, str] | None = None) -> None:
         """
-        A new, untrained head (classifier and attentive pooling) for another set of labels; the encoder stays as it is.
+        A new, untrained head (classifier and attentive pooling) for another set of labels; the encoder stays as it is. Thresholds
+        and temperature of the old head are dropped.
 
         Args:
             num_labels: number of labels; may be left out if `id2label` is given.
@@ -718,6 +722,7 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
         if sorted(names) != list(range(count)):
             raise ValueError(f"id2label must name every label from 0 to {count - 1} once, but has {sorted(names)}.")
         self.num_labels = count
+        self.config.forget_decisions()
         self.config.id2label = names
         self.config.label2id = {name: index for index, name in names.items()}
         old = self.classifier

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import Pipeline
 
-from .wfdb_ecg_jepa import read_wfdb
+from .formats_ecg_jepa import as_ecg, describes_itself
+from .signal_processing_ecg_jepa import UNKNOWN_UNIT
 
 _SIGNAL_KEYS = ("signal", "array", "raw")
 _DECLARATIONS = ("sampling_rate", "lead_names", "unit")
+
+_FUNCTIONS = {"multi_label_classification": "sigmoid", "single_label_classification": "softmax"}
 
 
 class EcgClassificationPipeline(Pipeline):
@@ -22,25 +23,34 @@ class EcgClassificationPipeline(Pipeline):
 
     A record is
 
-    - the path of a WFDB record, with or without extension, whose header says rate, leads and unit;
-    - an array or tensor (leads, samples) with `sampling_rate` in Hz and `unit` ("mV", "uV", "V", "nV"), and `lead_names`
-      unless its rows are the model's leads in the model's order;
+    - the path of a file in any format that `read_ecg` reads (WFDB, NumPy, DICOM, HL7 aECG, GE MUSE XML, Philips XML, SCP-ECG,
+      EDF, BDF, CSV), which as a rule says rate, leads and unit itself;
+    - an array, tensor or nested list (leads, samples) with `sampling_rate` in Hz and `unit` ("mV", "uV", "V", "nV"), and
+      `lead_names` unless its rows are the model's leads in the model's order;
+    - an `Ecg` or a `wfdb.Record`, which say all this themselves;
     - a dict with one of these as `"path"` or `"signal"` (also `"array"` or `"raw"`) and its own declarations;
-    - or a list of these, or an array (records, leads, samples).
+    - or a list of these, an array (records, leads, samples), a generator, or a `datasets.Dataset` with such columns, of which
+      others are not looked at.
 
     The feature extractor brings it into the form that training used and cuts it into crops, whose logits are averaged. What
     does not fit raises a `ValueError` that says what is missing; nothing is padded or guessed.
 
     Args of a call (or of the pipeline, as defaults):
-        sampling_rate, lead_names, unit: of arrays that do not say so themselves.
-        check_plausibility (`bool`, *optional*): whether records that cannot be ECGs in their unit raise; default: they do.
-        top_k (`int`, *optional*): keep so many labels; default: all.
-        threshold (`float`, *optional*): keep labels with at least this score.
+        sampling_rate, lead_names, unit: of records that do not say so themselves; what contradicts a record is refused.
+        check_plausibility (`bool`, *optional*): whether records that cannot be ECGs in their unit, or are shorter than the crops
+            of training, raise; default: they do.
+        function_to_apply (`str`, *optional*): makes scores of logits: "sigmoid", "softmax" or "none"; default: what the model's
+            `problem_type` says.
+        top_k (`int`, *optional*): keep so many labels; `None`, the default, keeps all.
+        threshold (`float`, *optional*): keep labels with at least this score; `None`, the default, keeps all.
+        decide (`bool`, *optional*): add to each label the `"threshold"` that the checkpoint has for its probability, and the
+            `"decision"`: whether it is reached. Both are `None` for a label without one.
         batch_size (`int`, *optional*): records that run through the model together; those of one length are.
 
     Returns:
         For a record a list of `{"label": ..., "score": ...}`, highest score first; for several a list of such lists. Scores
-        are sigmoids for `problem_type="multi_label_classification"`, a softmax for `"single_label_classification"`.
+        are sigmoids for `problem_type="multi_label_classification"`, a softmax for `"single_label_classification"`, of logits
+        divided by the `temperature` of the model's configuration, if it has one.
     """
 
     _load_processor = False
@@ -57,7 +67,12 @@ class EcgClassificationPipeline(Pipeline):
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """See the class."""
-        if (isinstance(inputs, (np.ndarray, torch.Tensor)) and inputs.ndim == 3) or isinstance(inputs, tuple):
+        rows = _rows_of_dataset(inputs)
+        if rows is not None:
+            found = super().__call__(rows, **kwargs)
+            return list(found) if hasattr(inputs, "__len__") else found
+        is_stack = isinstance(inputs, (np.ndarray, torch.Tensor)) and inputs.ndim == 3
+        if is_stack or (isinstance(inputs, tuple) and not describes_itself(inputs)):
             inputs = list(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
@@ -69,48 +84,58 @@ class EcgClassificationPipeline(Pipeline):
         lead_names: Sequence[str] | None = None,
         unit: str | None = None,
         check_plausibility: bool | None = None,
-        top_k: int | None = None,
-        threshold: float | None = None,
+        function_to_apply: str | None = None,
+        top_k: int | str | None = "",
+        threshold: float | str | None = "",
+        decide: bool | None = None,
         **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """As the base class asks for. An empty text is no value: `None` is one, with which a call undoes a default."""
         if unknown:
             raise ValueError(
                 f"Unknown arguments {', '.join(unknown)}: expected sampling_rate, lead_names, unit, "
-                "check_plausibility, top_k, threshold, batch_size."
+                "check_plausibility, function_to_apply, top_k, threshold, decide, batch_size."
             )
-        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        if top_k not in ("", None) and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
             raise ValueError(f"top_k={top_k!r} must be a whole number of at least 1, or None for all labels.")
-        if threshold is not None and not (isinstance(threshold, (int, float)) and math.isfinite(threshold)):
+        if threshold not in ("", None) and not (isinstance(threshold, (int, float)) and math.isfinite(threshold)):
             raise ValueError(f"threshold={threshold!r} must be a number, or None for none.")
+        functions = (*_FUNCTIONS.values(), "none")
+        if function_to_apply is not None and str(function_to_apply).lower() not in functions:
+            raise ValueError(f"function_to_apply={function_to_apply!r} must be one of {', '.join(functions)}, or None.")
         preprocess = {"sampling_rate": sampling_rate, "lead_names": lead_names, "unit": unit}
         preprocess["check_plausibility"] = check_plausibility
-        postprocess = {"top_k": top_k, "threshold": threshold}
+        postprocess: dict[str, Any] = {"decide": decide}
+        postprocess["function_to_apply"] = None if function_to_apply is None else str(function_to_apply).lower()
+        limits = {"top_k": top_k, "threshold": threshold}
         return (
             {name: value for name, value in preprocess.items() if value is not None},
             {},
-            {name: value for name, value in postprocess.items() if value is not None},
+            {name: value for name, value in postprocess.items() if value is not None}
+            | {name: value for name, value in limits.items() if value != ""},
         )
 
     def preprocess(self, input_: Any, check_plausibility: bool = True, **declared: Any) -> dict[str, torch.Tensor]:
         """A record -> `input_values` (1, leads, samples), or (1, crops, leads, samples) if the extractor crops."""
         if isinstance(input_, Mapping):
             input_, declared = self._unpack(input_, declared)
-        if isinstance(input_, (str, PathLike)):
-            if declared:
-                raise ValueError(f"{', '.join(declared)} given for the WFDB record {input_}, whose header says so itself.")
-            record = read_wfdb(_without_extension(Path(input_)))
-            declared = {"sampling_rate": record.sampling_rate, "lead_names": record.lead_names, "unit": "mV"}
-            input_ = record.signal
+        if describes_itself(input_):
+            ecg = as_ecg(input_, **declared)
+            unit = ecg.unit or (UNKNOWN_UNIT if declared.get("unit") == UNKNOWN_UNIT else None)
+            input_, declared = ecg.signal, {"sampling_rate": ecg.sampling_rate, "lead_names": ecg.lead_names, "unit": unit}
+        if isinstance(input_, (list, tuple)):
+            input_ = _as_array(input_)
         if not isinstance(input_, (np.ndarray, torch.Tensor)):
             raise ValueError(
-                f"A record must be a WFDB path, an array (leads, samples) or a dict, but got {type(input_).__name__}."
+                "A record must be the path of a file, an array (leads, samples), an Ecg, a wfdb.Record or a dict, but got "
+                f"{type(input_).__name__}."
             )
         if input_.ndim != 2:
             raise ValueError(f"A record must be an array (leads, samples), but its shape is {tuple(input_.shape)}.")
         missing = [name for name in ("sampling_rate", "unit") if declared.get(name) is None]
         if missing:
             raise ValueError(
-                f"An array does not say its {' and '.join(missing)}: pass {', '.join(f'{name}=...' for name in missing)} "
+                f"The record does not say its {' and '.join(missing)}: pass {', '.join(f'{name}=...' for name in missing)} "
                 '(Hz; "mV", "uV", "V" or "nV").'
             )
         return dict(self.feature_extractor(input_, **declared, return_tensors="pt", check_plausibility=check_plausibility))
@@ -125,7 +150,7 @@ class EcgClassificationPipeline(Pipeline):
                 f"{', '.join(map(str, record))}."
             )
         own = {name: record[name] for name in _DECLARATIONS if record.get(name) is not None}
-        return record[sources[0]], own if sources == ["path"] else {**declared, **own}
+        return record[sources[0]], {**declared, **own}
 
     def get_iterator(
         self,
@@ -157,29 +182,80 @@ class EcgClassificationPipeline(Pipeline):
         return {"logits": self.model(**input_tensors).logits}
 
     def postprocess(
-        self, model_outputs: dict[str, torch.Tensor], top_k: int | None = None, threshold: float | None = None
+        self,
+        model_outputs: dict[str, torch.Tensor],
+        function_to_apply: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        decide: bool = False,
     ) -> list[dict[str, Any]]:
         """Logits (1, labels) -> labels and scores, highest first."""
-        logits = model_outputs["logits"][0].float()
-        problem = self.model.config.problem_type
-        if problem == "multi_label_classification":
-            scores = logits.sigmoid()
-        elif problem == "single_label_classification":
-            scores = logits.softmax(dim=0)
-        else:
-            raise ValueError(
-                f"config.problem_type is {problem!r}: set it to 'multi_label_classification' (sigmoid) or "
-                "'single_label_classification' (softmax) to say what the scores mean."
-            )
+        config = self.model.config
+        temperature = getattr(config, "temperature", None) or 1
+        if not (isinstance(temperature, (int, float)) and math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"config.temperature is {temperature!r}, expected a positive number to divide logits by.")
+        logits = model_outputs["logits"][0].float() / temperature
+        scores = _apply(function_to_apply or _default_function(config.problem_type), logits)
         if not torch.isfinite(scores).all():
             raise ValueError("The model's scores are not finite: its weights are broken.")
-        names: dict[int, str] = self.model.config.id2label
+        names: dict[int, str] = config.id2label
         ranked = sorted(enumerate(scores.tolist()), key=lambda pair: -pair[1])[:top_k]
-        return [{"label": names[index], "score": score} for index, score in ranked if threshold is None or score >= threshold]
+        found = [(index, score) for index, score in ranked if threshold is None or score >= threshold]
+        labels: list[dict[str, Any]] = [{"label": names[index], "score": score} for index, score in found]
+        if decide:
+            # Of probabilities as the thresholds were chosen on, whatever the scores are.
+            probabilities = _apply(_default_function(config.problem_type), logits).tolist()
+            thresholds = getattr(config, "decision_thresholds", None) or {}
+            for label, (index, _) in zip(labels, found, strict=True):
+                least = thresholds.get(label["label"])
+                label |= {"threshold": least, "decision": None if least is None else probabilities[index] >= least}
+        return labels
 
 
-def _without_extension(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix in (".hea", ".dat", ".mat") else path
+def _default_function(problem_type: str | None) -> str:
+    if problem_type not in _FUNCTIONS:
+        raise ValueError(
+            f"config.problem_type is {problem_type!r}: set it to 'multi_label_classification' (sigmoid) or "
+            "'single_label_classification' (softmax) to say what the scores mean."
+        )
+    return _FUNCTIONS[problem_type]
+
+
+def _apply(function: str, logits: torch.Tensor) -> torch.Tensor:
+    if function == "none":
+        return logits
+    return logits.sigmoid() if function == "sigmoid" else logits.softmax(dim=0)
+
+
+def _as_array(record: Any) -> np.ndarray:
+    """A nested list as an array of numbers. Raises `ValueError` for what makes none."""
+    try:
+        values = np.asarray(record)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"A record must be an array (leads, samples), but is a list that makes none: {error}") from error
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"A record must be an array (leads, samples) of numbers, but is a {type(record).__name__} of others.")
+    return values
+
+
+def _rows_of_dataset(inputs: Any) -> Iterator[Any] | None:
+    """Records of a `datasets.Dataset`, or of a column of one; `None` for anything else."""
+    if type(inputs).__module__.partition(".")[0] != "datasets":
+        return None
+    if isinstance(inputs, Mapping):
+        raise ValueError(f"A dataset of several splits: choose one of {', '.join(map(str, inputs))}.")
+    if not hasattr(inputs, "select_columns"):
+        return (row for row in inputs)
+    # Streams may not know their columns beforehand.
+    columns = inputs.column_names or list(next(iter(inputs), {}))
+    sources = [name for name in ("path", *_SIGNAL_KEYS) if name in columns]
+    if len(sources) != 1:
+        raise ValueError(
+            f"A dataset needs one column of records, path, signal, array or raw; this one has {', '.join(columns)}. "
+            "Rename its column, or pass the column alone: dataset['...']."
+        )
+    known = inputs.select_columns([*sources, *(name for name in _DECLARATIONS if name in columns)])
+    return (row for row in known)
 
 
 __all__ = ["EcgClassificationPipeline"]

@@ -62,6 +62,7 @@ class EcgRecord:
     lead_names: list[str]
     comments: list[str] = field(default_factory=list)  # of a WFDB header, without the "#"
     num_bad_checksums: int = 0
+    units: list[str] | None = None  # of the leads, as the file has them
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ def _read_format_16(path: Path, header: WfdbHeader) -> EcgRecord:
             leads.append(physical.astype(np.float32))
             num_bad_checksums += int((checksum - description.checksum) % 65536 != 0)
     names = [description.name for description in header.signals]
-    return EcgRecord(np.stack(leads), header.sampling_rate, names, header.comments, num_bad_checksums)
+    units = [description.unit for description in header.signals]
+    return EcgRecord(np.stack(leads), header.sampling_rate, names, header.comments, num_bad_checksums, units)
 
 
 def voltage_factor(path: Path, unit: str) -> float:
@@ -290,7 +292,7 @@ def _read_through_wfdb(path: Path, comments: list[str]) -> EcgRecord:
     if header.sig_len is not None and physical.shape != (header.sig_len, header.n_sig):
         raise RecordError(path, "wrong length", f"{physical.shape[0]} samples, header says {header.sig_len}")
     signal = np.ascontiguousarray((physical.T * factors[:, None]).astype(np.float32))
-    return EcgRecord(signal, float(header.fs), list(header.sig_name), comments, num_bad_checksums)
+    return EcgRecord(signal, float(header.fs), list(header.sig_name), comments, num_bad_checksums, list(header.units))
 
 
 def _check_signal_files(path: Path, header: Any) -> None:
