@@ -99,7 +99,7 @@ def write_edf(
     """EDF, or BDF by its extension; `extra` channels have a label and a rate."""
     is_bdf = path.suffix.lower() == ".bdf"
     kind = pyedflib.FILETYPE_BDFPLUS if is_bdf else pyedflib.FILETYPE_EDFPLUS
-    largest = 40_000 if is_bdf else 32_767  # limits are written in eight characters
+    largest = 20_000  # so that limits can be written in eight characters
     channels = [(label, rate, unit, row) for label, row in zip(leads, digital, strict=True)]
     seconds = digital.shape[1] / rate
     channels += [(label, other, "%", np.zeros(int(seconds * other), np.int32)) for label, other in extra]

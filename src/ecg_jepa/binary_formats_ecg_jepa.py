@@ -43,11 +43,9 @@ def reading(path: Path, what: str) -> Iterator[None]:
 def read_npy(path: Path) -> Contents:
     """An array (leads, samples) saved with `numpy.save`, which says nothing of itself. Raises `RecordError`."""
     plain_file_size(path, path, MISSING_FILE)
-    try:
+    with reading(path, "signal"):
         # Mapped, so that no memory is taken for what the header says, but the file does not hold.
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        raise RecordError(path, "unreadable signal", f"{type(error).__name__}: {error}") from error
     if values.ndim != 2 or values.dtype.kind not in "iuf" or not values.size:
         raise RecordError(path, "unreadable signal", f"{values.dtype} {values.shape}, expected numbers (leads, samples)")
     check_record_size(path, *values.shape)
@@ -157,6 +155,7 @@ def read_edf(path: Path) -> Contents:
     """
     plain_file_size(path, path, MISSING_FILE, _AT_MOST)
     pyedflib = load_library(path, "pyedflib", "EDF")
+    _check_edf_size(path)
     with reading(path, "EDF"), pyedflib.EdfReader(str(path), pyedflib.DO_NOT_READ_ANNOTATIONS) as file:
         labels = [label.strip() for label in file.getSignalLabels()]
         channels = _ecg_channels(path, labels)
@@ -170,6 +169,25 @@ def read_edf(path: Path) -> Contents:
         said = [file.getPhysicalDimension(channel).strip() for channel in channels]
         signal, units = to_millivolts(path, values, said)
         return Contents(signal, rates.pop(), [labels[channel] for channel in channels], units)
+
+
+def _check_edf_size(path: Path) -> None:
+    """Refuse a file that is not as long as its header says, which pyedflib prints instead of saying."""
+    with reading(path, "EDF"), path.open("rb") as file:
+        beginning = file.read(256)
+        is_bdf = beginning[0] == 0xFF
+        num_signals, num_records = int(beginning[252:256]), int(beginning[236:244])
+        if num_signals < 1 or num_records < 1:
+            detail = f"{num_signals} signals in {num_records} data records: was the recording never closed?"
+            raise RecordError(path, "unreadable EDF", detail)
+        # Of each signal, 216 bytes of other fields stand before its number of samples.
+        counts = file.read(256 * num_signals)[216 * num_signals : 224 * num_signals]
+        samples = sum(int(counts[8 * signal : 8 * signal + 8]) for signal in range(num_signals))
+        expected = 256 * (1 + num_signals) + num_records * samples * (3 if is_bdf else 2)
+        size = path.stat().st_size
+        if size != expected:
+            reason = "truncated signal file" if size < expected else "wrong length"
+            raise RecordError(path, reason, f"the file has {size:,} bytes, its header says {expected:,}")
 
 
 def _ecg_channels(path: Path, labels: list[str]) -> list[int]:

@@ -185,8 +185,10 @@ def _agreed_rate(record: str | Path, said: float | None, declared: float | None)
     return None if found is None else float(found)
 
 
-def _agreed_names(record: str | Path, said: Sequence[str] | None, declared: Sequence[str] | None) -> list[str] | None:
-    own = None if said is None else [lead_name(name) for name in said]
+def _agreed_names(record: str | Path, said: Sequence[str | None] | None, declared: Sequence[str] | None) -> list[str] | None:
+    own = None if said is None or not any(said) else [lead_name(name or "") for name in said]
+    if own is not None and not all(own):
+        raise RecordError(record, "unnamed leads", f"{own.count('')} of {len(own)} leads have no name")
     given = None if declared is None else [lead_name(str(name)) for name in declared]
     if own is not None and given is not None and [name.lower() for name in own] != [name.lower() for name in given]:
         raise _contradiction(record, "lead_names", " ".join(given), " ".join(own))

@@ -3,12 +3,12 @@
 import os
 import re
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from ..formats_ecg_jepa import as_ecg, files_of, read_ecg, recognize, wfdb_record
+from ..formats_ecg_jepa import as_ecg, files_of, recognize, wfdb_record
 from ..wfdb_ecg_jepa import EcgRecord, RecordError, read_wfdb
 from .builder import EcgDatabaseBuilder, EcgDatabaseConfig
 from .own_table import (
@@ -123,19 +123,17 @@ class OwnRecords(EcgDatabaseBuilder):
     def read_record(self, info: RecordInfo) -> EcgRecord:
         """Read a file of any format; what it does not say is taken from the table. Raises `RecordError`."""
         path = self.data_dir / info.path
+        record = read_wfdb(wfdb_record(path)) if recognize(path) == "WFDB" else None
         rate, unit, names = info.layout or (None, None, None)
-        if recognize(path) == "WFDB":
-            record = read_wfdb(wfdb_record(path))
-            as_ecg(record, rate, names, unit)  # which raises for what contradicts the header
-            return record
-        ecg = read_ecg(path, rate, names, unit, check_plausibility=False)
+        ecg = as_ecg(path if record is None else record, rate, names, unit)
         said = {"sampling_rate": ecg.sampling_rate, "lead_names": ecg.lead_names, "unit": ecg.unit}
         if self.config.amplitude_free:
             del said["unit"]
         if missing := [name for name, value in said.items() if value is None]:
             detail = f"the file does not say its {', '.join(missing)}: add such columns to {RECORDS_CSV}"
             raise RecordError(info.path, "undeclared", detail)
-        return EcgRecord(ecg.signal, ecg.sampling_rate or 0.0, ecg.lead_names or [])
+        read = EcgRecord(ecg.signal, ecg.sampling_rate or 0.0, ecg.lead_names or [])
+        return read if record is None else replace(record, lead_names=read.lead_names)
 
 
 def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) -> tuple[RecordInfo, list[CellError]]:
