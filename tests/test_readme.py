@@ -1,6 +1,7 @@
 """
-The README's blocks, one after the other as a newcomer runs them, in a folder that looks like a fresh clone with the databases that
-they name. Commands run in this process; trainings are cut short by the flags that are listed here, everything else is as written.
+The README's blocks, one after the other as a newcomer runs them, in a folder that looks like a fresh clone with the databases
+that they name. Commands run in this process; trainings are cut short by the flags that are listed here, everything else is as
+written.
 """
 
 import csv

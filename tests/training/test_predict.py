@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from clinical_formats import WRITERS
 from raw_databases import STANDARD, ecg, write_record
 from tiny_classifier import LABELS, save_classifier
 from transformers import pipeline
@@ -145,3 +146,54 @@ def test_parts_of_other_records_are_not_gone_on_with(run_script, classifier_dir,
         run_script("predict", *flags)
     run_script("predict", *flags, "--overwrite_output_file")
     assert (tmp_path / "labels.csv").is_file()
+
+
+# Name of a fault -> what is done to a whole file of a record.
+FAULTS = {
+    "empty": lambda path: path.write_bytes(b""),
+    "torn": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 3]),
+    "no-ecg": lambda path: path.write_bytes(b"\x7fELF" + bytes(2000)),
+}
+
+
+def write_sixty(folder):
+    """Sixty records in nine formats, four rates and three lengths, of which 39 can be read; returns the names of these."""
+    folder.mkdir()
+    good = set()
+    writers = list(WRITERS.items())
+    for number in range(60):
+        ending, write = writers[number % len(writers)]
+        rate = (500, 250, 1000, 400)[number % 4]
+        seconds = (10, 12, 20)[number % 3]
+        path = folder / f"r{number:02}-{ending}"
+        digital = ecg(round(rate * seconds), number, rate=rate)
+        fault = None if number % 3 else ("uV", "short", *FAULTS)[number // 3 % 5]
+        if number == 59:
+            fault = "two leads"
+        if fault == "uV":  # a thousand times as large as an ECG
+            digital = np.clip(digital * 70, -32000, 32000).astype(np.int16)
+            write(path, digital, rate, step=100.0)
+        elif fault == "short":
+            write(path, digital[:, : rate // 2], rate)
+        elif fault == "two leads":
+            write(path, digital[:2], rate, leads=["I", "V1"])
+        else:
+            write(path, digital, rate)
+        if fault in FAULTS:
+            FAULTS[fault](path)
+        if fault is None:
+            good.add(path.name.removesuffix(".hea"))
+    return good
+
+
+def test_sixty_records_of_all_kinds_are_in_the_table_or_refused(run_script, classifier_dir, tmp_path, capsys):
+    good = write_sixty(tmp_path / "records")
+    output = tmp_path / "labels.parquet"
+    run_script("predict", "--model_name_or_path", classifier_dir, "--records_dir", tmp_path / "records", "--output_file", output)
+    table, refused = pd.read_parquet(output), read_refused(output)
+    assert set(table["record"]) == good
+    assert len(good) == 39
+    assert len(refused) == 21
+    assert not set(refused) & good
+    assert all(refused.values())
+    assert f"{len(good)} of 60 records" in capsys.readouterr().out
