@@ -3,7 +3,7 @@ import pytest
 
 from ecg_jepa import EcgJepaConfig, EcgJepaForSequenceClassification
 from ecg_jepa.evaluation.results import Predictions
-from ecg_jepa.finetuning.pictures import plot_examples
+from ecg_jepa.finetuning.pictures import _why, plot_examples
 from ecg_jepa.finetuning.task_data import TaskData
 
 
@@ -34,8 +34,32 @@ def test_examples_are_the_surest_true_positives(model, prepared_dir):
     best = max(np.flatnonzero(labels[:, column]), key=lambda row: logits[row, column])
     record = data.database.column("record_id")[data.splits["test"][best]]
     title = figures[data.task.class_names[column]].axes[0].get_title()
-    assert title.startswith(f"record {record}: ")
+    name = data.task.class_names[column]
+    assert title.startswith(f"record {record}, labelled ")
+    assert name in title.split(":")[0]
+    assert f"highest score for {name} among test records with that label. Scores: " in " ".join(title.split())
     strip, below = figures[data.task.class_names[column]].axes
     signal = data.database.signal(data.splits["test"][best]) / 1000
-    np.testing.assert_allclose(strip.get_lines()[12].get_ydata() - 15, 10 * signal[1], atol=1e-5)
+    baseline = strip.get_lines()[-1].get_ydata()[0]  # of the last calibration mark
+    np.testing.assert_allclose(strip.get_lines()[12].get_ydata() - baseline, 10 * signal[1], atol=1e-5)
     assert below.patches[0].get_data().values.sum() == pytest.approx(1)
+
+
+def test_a_title_says_what_is_likelier_than_what_the_picture_is_of():
+    names, labels = ["NORM", "STTC", "CD", "MI", "$x"], np.array([0, 1, 0, 0, 1])
+    title = _why("7", names, labels, np.array([0.67, 0.16, 0.3, 0.2, 0.25]), column=1)
+    assert title == (
+        "record 7, labelled STTC, $x: highest score for STTC among test records with that label. "
+        "Scores: NORM 0.67, CD 0.30, $x 0.25, STTC 0.16"
+    )
+    assert _why("7", names, labels, np.array([0.1, 0.9, 0.3, 0.2, 0.0]), 1).endswith("Scores: STTC 0.90, CD 0.30, MI 0.20")
+
+
+def test_scores_on_pictures_are_those_that_the_checkpoint_gives(model, prepared_dir):
+    data = TaskData.load(prepared_dir, "superdiagnostic")
+    labels = data.task.labels[data.splits["test"]]
+    logits = np.full(labels.shape, 2.0, dtype=np.float32)
+    model.config.temperature = 4.0
+    for figure in plot_examples(model, data, Predictions(labels, logits), 1250, 625).values():
+        assert " 0.62" in figure.axes[0].get_title()  # sigmoid(2 / 4)
+        assert " 0.88" not in figure.axes[0].get_title()

@@ -1,8 +1,11 @@
+import itertools
+
 import numpy as np
 import pandas as pd
-from raw_databases import ecg
+import pytest
+from raw_databases import STANDARD, ecg
 
-from ecg_jepa.pretraining.plots import plot_masked_prediction, plot_pretraining
+from ecg_jepa.pretraining.plots import plot_masked_prediction, plot_pretraining, plot_reconstruction, plot_views
 
 
 def test_course_of_pretraining():
@@ -21,6 +24,10 @@ def test_held_out_records_have_curves_of_their_own():
     assert training.get_xydata().tolist() == [[1, 1], [2, 0.5], [3, 1 / 3]]
     assert held_out.get_xydata().tolist() == [[2, 2.0]]
     assert figure.axes[0].get_ylim()[1] > 2
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["training", "held out"]
+    figure.draw_without_rendering()
+    assert not any(legend.get_window_extent().overlaps(axis.get_window_extent()) for axis in figure.axes)
     assert [len(axis.get_lines()) for axis in figure.axes] == [2, 2, 2, 1, 0, 0]
 
 
@@ -38,3 +45,29 @@ def test_masks_and_errors():
     (shade,) = signal.collections
     assert [path.get_extents().intervalx.tolist() for path in shade.get_paths()] == [[0, 0.5], [1, 2.5]]
     assert all(axis.get_ylabel() for axis in figure.axes)
+
+
+def strips(axis):
+    """Lowest and highest value of each lead that is drawn, from the top to the bottom."""
+    lines = [line for line in axis.get_lines() if len(line.get_xdata()) > 2]
+    return [(np.nanmin(line.get_ydata()), np.nanmax(line.get_ydata())) for line in lines]
+
+
+@pytest.mark.parametrize("factor", [1, 15])
+def test_leads_do_not_reach_into_each_other(factor):
+    signal = ecg(1000, 1) / 500
+    signal[4] *= factor
+    made = np.where(np.arange(1000) < 300, np.nan, 1.5 * signal)
+    (axis,) = plot_reconstruction(signal, made, 500, STANDARD).axes
+    both = strips(axis)
+    rows = [
+        (min(low, other_low), max(high, other_high))
+        for (low, high), (other_low, other_high) in zip(both[:12], both[12:], strict=True)
+    ]
+    assert all(upper[0] > lower[1] for upper, lower in itertools.pairwise(rows))
+    assert axis.get_ylim()[0] < rows[-1][0]
+    assert rows[0][1] < axis.get_ylim()[1]
+    for views in plot_views(signal[None], signal[None, :, :500], -2 * signal[None, :, :500], 500, STANDARD).axes:
+        rows = strips(views)
+        assert all(upper[0] > lower[1] for upper, lower in itertools.pairwise(rows))
+    np.testing.assert_allclose(axis.get_lines()[0].get_ydata(), signal[0])  # in standard deviations, whatever the room

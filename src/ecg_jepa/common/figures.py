@@ -48,3 +48,9 @@ def new_figure(width: float, height: float, **layout: Any) -> tuple[Figure, Any]
 def in_legend(name: str) -> str:
     """A name as the label of a curve: Matplotlib leaves out those that begin with an underscore."""
     return f" {name}" if name.startswith("_") else name
+
+
+def shortened(name: str, letters: int) -> str:
+    """A name that leaves room for the picture: what is longer is cut and ends in an ellipsis; line breaks are spaces."""
+    name = " ".join(name.splitlines())
+    return name if len(name) <= letters else name[: letters - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -17,6 +17,7 @@ from .metrics import check_shapes
 logger = logging.getLogger(__name__)
 
 MOST_BINS, FEWEST_PER_BIN = 10, 20
+_QUANTILE = 1.959964  # of the normal distribution, for 95%
 _TEMPERATURES = (0.02, 50.0)  # beyond, logits say next to nothing, or everything
 
 
@@ -89,6 +90,32 @@ def equal_mass_bins(probabilities: np.ndarray, most: int = MOST_BINS, fewest: in
             break
         edges.append(ordered[end - 1])
     return np.searchsorted(np.array(edges), probabilities, "left")
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """
+    Of the bins of one class, (bins,) each: records, mean probability (`predicted`), share of positives (`observed`) and the 95%
+    interval of that (Wilson 1927), within which it stays also where none or all are positive.
+    """
+
+    records: np.ndarray
+    predicted: np.ndarray
+    observed: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
+    """Of labels and probabilities of one class, (records,), in the bins of [`equal_mass_bins`]."""
+    bins = equal_mass_bins(probabilities)
+    records = np.bincount(bins)
+    predicted, observed = (np.bincount(bins, weights=values) / records for values in (probabilities, labels))
+    weight = _QUANTILE**2 / records
+    middle = (observed + weight / 2) / (1 + weight)
+    half = _QUANTILE * np.sqrt(observed * (1 - observed) / records + weight / (4 * records)) / (1 + weight)
+    low, high = np.minimum(middle - half, observed), np.maximum(middle + half, observed)  # but for rounding, they are
+    return Reliability(records, predicted, observed, low, high)
 
 
 def calibration_gaps(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

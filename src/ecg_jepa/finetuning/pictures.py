@@ -5,6 +5,7 @@ import re
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..common.figures import shortened
 from ..data.records import MICROVOLTS_PER_MILLIVOLT
 from ..evaluation.attention import attention_over_time
 from ..evaluation.plots import (
@@ -18,16 +19,22 @@ from ..evaluation.plots import (
 from ..evaluation.results import Predictions, probabilities
 from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
 from .loop import FinetuningRun
+from .run import FinetuningResult
 from .task_data import TaskData
 
+_SCORES_TOLD = 3  # of the likeliest classes, on a picture
 
-def draw(run: FinetuningRun, test: Predictions) -> dict[str, Figure]:
+
+def draw(run: FinetuningRun, result: FinetuningResult) -> dict[str, Figure]:
     """ROC, precision over recall and calibration; with attentive pooling, where the model looks. File name -> figure."""
-    names, scores = run.data.task.class_names, probabilities(test.logits, run.data.task.single_label)
+    task, test = run.data.task, result.test
+    scores = probabilities(test.logits, task.single_label, run.model.config.temperature)
+    where = f"{shortened(task.name, 50)} on {shortened(run.data.database.name, 30)}, test"
+    of_test = result.metrics["test_figures"]
     figures = {
-        "roc": plot_roc(test.labels, test.logits, names),
-        "precision_recall": plot_precision_recall(test.labels, test.logits, names),
-        "calibration": plot_calibration(test.labels, scores, names),
+        "roc": plot_roc(test.labels, test.logits, task.class_names, where, of_test),
+        "precision_recall": plot_precision_recall(test.labels, test.logits, task.class_names, where, of_test),
+        "calibration": plot_calibration(test.labels, scores, task.class_names, where, of_test),
     }
     if run.model.pooling is not None:
         examples = plot_examples(run.model, run.data, test, run.crop_length, run.crop_stride)
@@ -42,12 +49,13 @@ def plot_examples(
 ) -> dict[str, Figure]:
     """
     Test records in the clinical layout with the query's attention under them: for each of the `count` most frequent classes,
-    the record with that label that is scored highest. Class name -> figure; none where leads of the layout are missing.
+    the record with that label that is scored highest for it: the clearest, not a typical one, as the title says with the scores
+    of the likeliest classes. Class name -> figure; none where leads of the layout are missing.
     """
     info = data.database.info
     if not has_clinical_leads(info.lead_names):
         return {}
-    scores = probabilities(test.logits, data.task.single_label)
+    scores = probabilities(test.logits, data.task.single_label, model.config.temperature)
     figures = {}
     for column in np.argsort(-test.labels.sum(axis=0), kind="stable")[:count]:
         if not test.labels[:, column].any():
@@ -60,7 +68,18 @@ def plot_examples(
         signal = data.database.signal(index, 0, length) / MICROVOLTS_PER_MILLIVOLT
         attention = attention_over_time(model, data.normalized(index, 0, length), crop_length, crop_stride)
         name = data.task.class_names[column]
-        labels = ", ".join(np.array(data.task.class_names)[test.labels[row] > 0])
-        title = f"record {data.database.column('record_id')[index]}: {labels}; predicted {name} {scores[row, column]:.2f}"
+        title = _why(str(data.database.column("record_id")[index]), data.task.class_names, test.labels[row], scores[row], column)
         figures[name] = plot_ecg(signal, info.sampling_rate, info.lead_names, attention, title, info.amplitude_free)
     return figures
+
+
+def _why(record: str, class_names: list[str], labels: np.ndarray, scores: np.ndarray, column: int) -> str:
+    """Which record this is, why it was chosen (for the class `column`), and what the model makes of it; (classes,) each."""
+    names = [shortened(name, 40) for name in class_names]
+    likeliest = np.argsort(-scores, kind="stable")[:_SCORES_TOLD].tolist()
+    told = likeliest if column in likeliest else [*likeliest, column]
+    labelled = ", ".join(names[i] for i in np.flatnonzero(labels > 0))
+    return (
+        f"record {shortened(record, 60)}, labelled {labelled}: highest score for {names[column]} among test records with that "
+        f"label. Scores: {', '.join(f'{names[i]} {scores[i]:.2f}' for i in told)}"
+    )

@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 
 from ..common.figures import COLORS, new_figure
 
-_ROW_HEIGHT = 6.0  # of leads below each other, in standard deviations
+# Of leads below each other, in standard deviations: from one baseline to the next at least, what stays clear between two leads
+# that need more, and how many make an inch.
+_ROW_HEIGHT, _CLEAR, _PER_INCH = 6.0, 0.5, 11.0
+_LEAST_INCHES, _MOST_INCHES = 7.0, 20.0
 
 # Columns of `metrics.jsonl`, and what they are called.
 PANELS = {
@@ -51,7 +54,8 @@ def plot_pretraining(log: pd.DataFrame) -> Figure:
             axis.set_ylim(0, 1.02 if column == "position_share" else 1.1 * highest or 1.0)
         axis.grid(color="0.9")
         axis.tick_params(labelbottom=True)
-    axes[0, 0].legend(fontsize=8)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=8, loc="outside upper right", ncols=2)
     for axis in axes.ravel()[max(0, len(panels) - 3) : len(panels)]:
         axis.set_xlabel("optimiser steps")
     return figure
@@ -105,9 +109,10 @@ def plot_reconstruction(
         sampling_rate: in Hz.
         lead_names: of the rows.
     """
-    figure, axis = new_figure(10, 7)
-    _draw_strips(axis, signal, sampling_rate, lead_names, color="0.6", label="record")
-    _draw_strips(axis, reconstruction, sampling_rate, lead_names, color=COLORS[1], label="made of hidden patches")
+    edges = _edges(signal, reconstruction)
+    figure, axis = new_figure(10, _inches(edges))
+    _draw_strips(axis, signal, sampling_rate, lead_names, edges, color="0.6", label="record")
+    _draw_strips(axis, reconstruction, sampling_rate, lead_names, edges, color=COLORS[1], label="made of hidden patches")
     seconds = np.arange(signal.shape[1]) / sampling_rate
     hidden = ~np.isnan(reconstruction[0])
     axis.fill_between(seconds, 0, 1, where=hidden, color=COLORS[0], alpha=0.1, linewidth=0, transform=axis.get_xaxis_transform())
@@ -130,24 +135,49 @@ def plot_views(
     """
     columns = {"record": records, "first view": first, "second view": second}
     ratios = [part.shape[2] for part in columns.values()]
-    figure, axes = new_figure(13, 5 * len(records), nrows=len(records), ncols=3, squeeze=False, width_ratios=ratios)
-    for row, of_record in zip(axes, zip(*columns.values(), strict=True), strict=True):
+    edges = [_edges(*of_record) for of_record in zip(*columns.values(), strict=True)]
+    heights = [_inches(of_record) for of_record in edges]
+    layout = {"nrows": len(records), "ncols": 3, "width_ratios": ratios, "height_ratios": heights}
+    figure, axes = new_figure(13, sum(heights), squeeze=False, **layout)
+    for row, of_record, edge in zip(axes, zip(*columns.values(), strict=True), edges, strict=True):
         for axis, name, signal in zip(row, columns, of_record, strict=True):
-            _draw_strips(axis, signal, sampling_rate, lead_names)
+            _draw_strips(axis, signal, sampling_rate, lead_names, edge)
             axis.set_title(name)
     return figure
 
 
-def _draw_strips(axis: Axes, signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str], **style: Any) -> None:
-    """Leads below each other."""
+def _edges(*signals: np.ndarray) -> np.ndarray:
+    """
+    Where the leads of signals (leads, samples) that share an axis lie, so that none reaches another: the upper edge of the
+    picture, the baselines from top to bottom, and the lower edge, (leads + 2,). NaN are gaps.
+    """
+    everything = np.concatenate(signals, axis=1)
+    above, below = (np.where(np.isfinite(s), s, 0.0).max(axis=1, initial=0.0) for s in (everything, -everything))
+    gaps = np.maximum(_ROW_HEIGHT, below[:-1] + above[1:] + _CLEAR)
+    baselines = -np.concatenate([[0.0], np.cumsum(gaps)])
+    room = 0.8 * _ROW_HEIGHT
+    return np.concatenate([[max(room, above[0] + _CLEAR)], baselines, [baselines[-1] - max(room, below[-1] + _CLEAR)]])
+
+
+def _inches(edges: np.ndarray) -> float:
+    """The height of a picture with these edges: what leads need, within reason."""
+    return float(np.clip((edges[0] - edges[-1]) / _PER_INCH, _LEAST_INCHES, _MOST_INCHES))
+
+
+def _draw_strips(
+    axis: Axes, signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str], edges: np.ndarray, **style: Any
+) -> None:
+    """Leads below each other, at the `edges` of [`_edges`]."""
     seconds = np.arange(signal.shape[1]) / sampling_rate
-    offsets = -_ROW_HEIGHT * np.arange(len(lead_names))
-    lines = axis.plot(seconds, (signal + offsets[:, None]).T, **{"color": "black", "linewidth": 0.7, "linestyle": "-", **style})
+    baselines = edges[1:-1]
+    lines = axis.plot(seconds, (signal + baselines[:, None]).T, **{"color": "black", "linewidth": 0.7, "linestyle": "-", **style})
     for line in lines[1:]:
         line.set_label(None)
-    axis.set_yticks(offsets, lead_names)
-    axis.set_ylim(offsets[-1] - 0.8 * _ROW_HEIGHT, 0.8 * _ROW_HEIGHT)
+    axis.set_yticks(baselines, lead_names)
+    axis.set_ylim(edges[-1], edges[0])
     axis.set_xlim(0, signal.shape[1] / sampling_rate)
-    axis.set_ylabel(f"lead, rows {_ROW_HEIGHT:g} standard deviations apart")
+    axis.set_ylabel("lead (bar on the right: 5 standard deviations)")
+    middle, beside = (edges[0] + edges[-1]) / 2, axis.get_yaxis_transform()
+    axis.vlines(1.008, middle - 2.5, middle + 2.5, color=COLORS[0], linewidth=2.5, transform=beside, clip_on=False)
     axis.set_xlabel("time (s)")
     axis.grid(axis="x", color="0.9")

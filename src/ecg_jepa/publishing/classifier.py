@@ -48,7 +48,7 @@ def export_classifier(run: FinetuningRun, result: FinetuningResult, hardware: st
     info = finetuning_info(run, result, hardware)
     write_training_info(directory, info)
     _write_card(directory, run, result.metrics, extractor, info)
-    for name, figure in draw(run, test).items():
+    for name, figure in draw(run, result).items():
         try:
             save(figure, directory / PLOTS_DIR / f"{name}.png")
         except Exception as error:  # of matplotlib, for a font or a name: no reason to lose what was measured

@@ -1,0 +1,198 @@
+"""The picture of a record, as on the paper of electrocardiographs and true to its scale."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
+
+from ..common.figures import COLORS, new_figure
+
+# The usual paper: 25 mm/s, 10 mm/mV, lines every 1 and 5 mm.
+MM_PER_SECOND, MM_PER_MILLIVOLT = 25.0, 10.0
+# Of amplitude-free records, whose QRS complexes reach 5 to 10 standard deviations: as high as usual ones in mV.
+MM_PER_DEVIATION = 2.5
+_MM_PER_INCH, _SQUARE = 25.4, 5.0
+CLINICAL_LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+CLINICAL_DURATION = 10.0  # s
+_RHYTHM_LEAD = "II"
+
+_ROW_HEIGHT = 30.0  # mm between baselines, if complexes are not so large that they would reach into other rows
+_CLEAR = 2.0  # mm at least between what is drawn in one row and in the next
+_NAME_HEIGHT, _NAME_SIZE = 11.4, 4.0  # mm: where the name of a lead begins above the baseline, and how tall it is
+_NAME_WIDTH = 0.4  # s
+_MARK_HEIGHT, _MARK_DURATION, _MARK_ROOM = 10.0, 0.2, 0.6  # mm and s: calibration mark, and the space in front of the leads
+_LARGEST_PAPER = 5000.0  # mm; artefacts of +-32 mV in all rows, the largest that are prepared, need half of it
+
+# Around the paper, in inches.
+_LEFT, _RIGHT, _BELOW, _LINE = 0.5, 0.25, 0.55, 0.2
+_ATTENTION, _GAP, _LEFT_OF_NUMBERS = 0.7, 0.12, 0.95
+_NARROWEST = 5.0  # or a title has no place
+_LETTERS_PER_INCH = 13  # of a title
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """A lead's stretch in a row: its name, when it begins in s, and its course in mm."""
+
+    name: str
+    start: float
+    values: np.ndarray
+
+    def name_height(self, sampling_rate: float) -> float:
+        """Where its name stands in mm above the baseline: not over the beginning of the course."""
+        beginning = self.values[: max(1, round(_NAME_WIDTH * sampling_rate))]
+        return max(_NAME_HEIGHT, _highest(beginning) + 1.0)
+
+    def above(self, sampling_rate: float) -> float:
+        """Millimetres that it needs above its baseline."""
+        return max(_highest(self.values), self.name_height(sampling_rate) + _NAME_SIZE)
+
+    def below(self) -> float:
+        """Millimetres that it needs below its baseline."""
+        return _highest(-self.values)
+
+
+def _highest(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]  # missing samples are gaps
+    return max(0.0, float(finite.max())) if len(finite) else 0.0
+
+
+def plot_ecg(
+    signal: np.ndarray,
+    sampling_rate: float,
+    lead_names: Sequence[str],
+    attention: np.ndarray | None = None,
+    title: str = "",
+    amplitude_free: bool = False,
+) -> Figure:
+    """
+    A record in the clinical layout: three rows of four leads, one after the other in time, and a rhythm strip of lead II. Rows
+    are as far apart as their complexes need; printed in its own size, a second is 25 mm and a millivolt 10 mm.
+
+    Args:
+        signal: (leads, samples) in mV, or of `amplitude_free` records in standard deviations; the first 10 s are drawn.
+        sampling_rate: in Hz.
+        lead_names: of the rows, in any order and case.
+        attention: weights over time (patches,) for the same stretch, drawn under it.
+        title: above the picture; it is broken into lines.
+        amplitude_free: each lead was divided by its own standard deviation; the picture says so.
+
+    Raises:
+        ValueError: if a lead of the layout is missing, or amplitudes are so large that it would take meters of paper.
+    """
+    if missing := _missing_leads(lead_names):
+        raise ValueError(f"The clinical layout needs leads {', '.join(missing)}, too.")
+    unit, short = ("standard deviations", "SD") if amplitude_free else ("mV", "mV")
+    mm_per_unit = MM_PER_DEVIATION if amplitude_free else MM_PER_MILLIVOLT
+    duration = min(CLINICAL_DURATION, signal.shape[1] / sampling_rate)
+    rows = _rows(signal[:, : round(duration * sampling_rate)] * mm_per_unit, sampling_rate, lead_names)
+    baselines, height = _space(rows, sampling_rate)
+    if height > _LARGEST_PAPER:
+        largest = np.nanmax(np.abs(signal[np.isfinite(signal)]))
+        raise ValueError(
+            f"Amplitudes reach {largest:g} {unit}: at {mm_per_unit:g} mm/{short} that is {height / 1000:.1f} m of paper. Is the "
+            f"signal in {unit}?"
+        )
+    figure, axis, below = _lay_out(duration, height, title, attention is not None)
+    _draw_paper(axis, duration, height)
+    for baseline, strips in zip(baselines, rows, strict=True):
+        for strip in strips:
+            seconds = strip.start + np.arange(len(strip.values)) / sampling_rate
+            axis.plot(seconds, strip.values + baseline, color="black", linewidth=0.7, linestyle="-")
+            at = (strip.start + 0.04, baseline + strip.name_height(sampling_rate))
+            axis.text(*at, strip.name, fontsize=9, fontweight="bold")
+    _draw_marks(axis, baselines, f"{_MARK_HEIGHT / mm_per_unit:g} {short}\n{_MARK_DURATION:g} s")
+    axis.set_ylabel(f"amplitude ({unit})")
+    if below is not None and attention is not None:
+        below.stairs(attention, np.linspace(0, duration, len(attention) + 1), fill=True, color=COLORS[0])
+        below.set_ylabel("attention\n(share)")
+    (below or axis).set_xlabel(f"time (s), {MM_PER_SECOND:g} mm/s and {mm_per_unit:g} mm/{short}")
+    return figure
+
+
+def has_clinical_leads(lead_names: Sequence[str]) -> bool:
+    """Whether [`plot_ecg`] can draw records with these leads."""
+    return not _missing_leads(lead_names)
+
+
+def _missing_leads(lead_names: Sequence[str]) -> list[str]:
+    present = {name.lower() for name in lead_names}
+    return [name for row in CLINICAL_LAYOUT for name in row if name.lower() not in present]
+
+
+def _rows(signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str]) -> list[list[_Strip]]:
+    """The rows of the layout from top to bottom, of a signal (leads, samples) in mm."""
+    index = {name.lower(): row for row, name in enumerate(lead_names)}
+    rows = []
+    for names in CLINICAL_LAYOUT:
+        parts = np.array_split(np.arange(signal.shape[1]), len(names))
+        rows.append(
+            [
+                _Strip(name, part[0] / sampling_rate, signal[index[name.lower()], part])
+                for name, part in zip(names, parts, strict=True)
+                if len(part)
+            ]
+        )
+    return [*rows, [_Strip(_RHYTHM_LEAD, 0.0, signal[index[_RHYTHM_LEAD.lower()]])]]
+
+
+def _space(rows: list[list[_Strip]], sampling_rate: float) -> tuple[list[float], float]:
+    """Heights of the baselines from top to bottom, and of the whole paper, in mm: on the lines, and no row reaches another."""
+    above = [max(strip.above(sampling_rate) for strip in strips) + _CLEAR for strips in rows]
+    below = [max(strip.below() for strip in strips) for strips in rows]
+    baselines = [_whole_squares(max(_ROW_HEIGHT / 2, below[-1] + _CLEAR))]
+    for number in range(len(rows) - 2, -1, -1):
+        needed = max(_ROW_HEIGHT, above[number + 1] + below[number])
+        baselines.insert(0, baselines[0] + _whole_squares(needed))
+    return baselines, baselines[0] + _whole_squares(max(_ROW_HEIGHT / 2, above[0]))
+
+
+def _whole_squares(millimetres: float) -> float:
+    return _SQUARE * math.ceil(millimetres / _SQUARE)
+
+
+def _lay_out(duration: float, height: float, title: str, with_attention: bool) -> tuple[Figure, Axes, Axes | None]:
+    """The figure, its paper, and the axis for attention under it; by hand, because automatic layouts change the scale."""
+    paper = ((duration + _MARK_ROOM) * MM_PER_SECOND / _MM_PER_INCH, height / _MM_PER_INCH)
+    before = _LEFT_OF_NUMBERS if with_attention else _LEFT
+    width = max(_NARROWEST, before + paper[0] + _RIGHT)
+    lines = textwrap.wrap(title, round(width * _LETTERS_PER_INCH))
+    under = _BELOW + (_ATTENTION + _GAP if with_attention else 0.0)
+    total = under + paper[1] + 0.15 + _LINE * len(lines)
+    figure, axes = new_figure(width, total, nrows=2 if with_attention else 1, sharex=True, squeeze=False)
+    figure.set_layout_engine("none")
+    left = max(before, (width - paper[0]) / 2)
+    axis, below = axes[0, 0], axes[1, 0] if with_attention else None
+    axis.set_position((left / width, under / total, paper[0] / width, paper[1] / total))
+    if below is not None:
+        below.set_position((left / width, _BELOW / total, paper[0] / width, _ATTENTION / total))
+        axis.tick_params(labelbottom=False)
+    axis.set_title("\n".join(lines), fontsize=10, parse_math=False)
+    return figure, axis, below
+
+
+def _draw_paper(axis: Axes, duration: float, height: float) -> None:
+    axis.set(xlim=(-_MARK_ROOM, duration), ylim=(0, height), aspect=1 / MM_PER_SECOND)
+    # Plain lines: hundreds of ticks, one per millimetre, take seconds to draw.
+    for millimetres, color, linewidth in ((1, "#F4D5D5", 0.3), (5, "#E3A5A5", 0.6)):
+        times = np.arange(-_MARK_ROOM, duration + 1e-9, millimetres / MM_PER_SECOND)
+        heights = np.arange(0, height + 1e-9, millimetres)
+        axis.vlines(times, 0, height, color=color, linewidth=linewidth, zorder=0.5)
+        axis.hlines(heights, -_MARK_ROOM, duration, color=color, linewidth=linewidth, zorder=0.5)
+    axis.xaxis.set_major_locator(MultipleLocator(1.0))
+    axis.tick_params(length=0, labelleft=False)
+
+
+def _draw_marks(axis: Axes, baselines: Sequence[float], text: str) -> None:
+    """A calibration mark in front of every row; what it is stands under the last."""
+    begin, end = (-0.5 * _MARK_ROOM + sign * _MARK_DURATION / 2 for sign in (-1, 1))
+    times = np.array([begin - 0.1, begin, begin, end, end, end + 0.1])
+    for baseline in baselines:
+        values = baseline + _MARK_HEIGHT * np.array([0, 0, 1, 1, 0, 0])
+        axis.plot(times, values, color="black", linewidth=0.9, linestyle="-")
+    axis.text(-0.5 * _MARK_ROOM, baselines[-1] - 1.5, text, fontsize=7, ha="center", va="top")
