@@ -216,6 +216,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         if check_plausibility:
             for ecg in ecgs:
                 check_rate(ecg.sampling_rate)
+                self._check_duration(ecg.signal.shape[1] / ecg.sampling_rate)
         # As the model expects them: leads and mV, but neither filtered nor resampled.
         selected = [self._select(ecg) for ecg in ecgs]
         records = [
@@ -230,8 +231,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
                 "length, one at a time, or return_tensors=None."
             )
         if check_plausibility:
-            for record, ecg, values in zip(selected, ecgs, records, strict=True):
-                self._check_duration(record.shape[1] / ecg.sampling_rate)
+            for record, values in zip(selected, records, strict=True):
                 self._check_plausible(record, values)
         return BatchFeature({"input_values": records}, tensor_type=return_tensors)
 

@@ -67,6 +67,7 @@ def shoot(page, tmp_path):
     folder.mkdir(parents=True, exist_ok=True)
 
     def save(name: str) -> None:
+        page.get_by_text("processing |").first.wait_for(state="hidden")
         # Nothing sticks out of the page to the right.
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         page.screenshot(path=folder / f"{name}-{page.size_name}.png", full_page=True)

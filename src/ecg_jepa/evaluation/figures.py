@@ -76,9 +76,10 @@ class Thresholds:
     reliable: np.ndarray
 
     def by_name(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """As they go into `metrics.json`: classes without one are left out."""
+        """As they go into `metrics.json`: classes without one are left out, and of those to decide by, classes that are rare."""
         return {
-            "decision_thresholds": _finite(class_names, self.decision),
+            "f1_thresholds": _finite(class_names, self.decision),
+            "decision_thresholds": _finite(class_names, np.where(self.reliable, self.decision, np.inf)),
             "sensitivity_thresholds": {f"{key:.2f}": _finite(class_names, t) for key, t in self.at_sensitivity.items()},
         }
 

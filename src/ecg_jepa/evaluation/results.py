@@ -84,7 +84,6 @@ def summarize(
         "test_macro_f1": f1["macro_f1"],
         "test_macro_f1_interval": means["f1"]["interval"],
         "test_f1": f1["f1_per_class"],
-        "f1_thresholds": chosen["decision_thresholds"],  # a class without positives in validation has none
         **chosen,
         "test_figures": figures.as_metrics(),
         "calibration": _calibration(task, test, temperature, num_resamples),

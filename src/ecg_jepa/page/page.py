@@ -73,8 +73,9 @@ def build_page(analyst: Analyst, title: str, examples: Mapping[str, Sequence[str
                 return [*_form(seen), note(seen), *_nothing()]
             return [*_form(seen), *analyse(uploads, None, None, None)]
 
-        example.input(lambda name: list(examples.get(name, ())) or None, example, files)
-        files.change(show, files, [*form, message, *results])
+        shown = [*form, message, *results]
+        gr.on([files.upload, files.delete, files.clear], show, files, shown)
+        example.input(lambda name: list(examples.get(name, ())) or None, example, files).then(show, files, shown)
         button.click(analyse, [files, *form], [message, *results])
     return page
 
