@@ -10,10 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..formats_ecg_jepa import Ecg, read_ecg
-
-# A header or one of its signal files; the others of a record are found by it.
-_WFDB = (".hea", ".dat", ".mat")
+from ..formats_ecg_jepa import WFDB_SUFFIXES, Ecg, is_ecg_file, read_ecg
 
 _ASKED_FOR = ("sampling_rate", "unit", "lead_names")
 
@@ -65,11 +62,11 @@ def together(uploads: Sequence[str | Path]) -> Iterator[Path]:
 
 def _main_file(paths: Sequence[Path]) -> str:
     headers = [path.name for path in paths if path.suffix == ".hea"]
-    if len(headers) == 1 and all(path.suffix in _WFDB or path.stem == Path(headers[0]).stem for path in paths):
+    if len(headers) == 1 and all(path.suffix in WFDB_SUFFIXES or path.stem == Path(headers[0]).stem for path in paths):
         return headers[0]
     if len(paths) == 1 and paths[0].suffix != ".dat":
         return paths[0].name
-    if not headers and any(path.suffix in _WFDB for path in paths):
+    if not headers and any(path.suffix in WFDB_SUFFIXES for path in paths):
         raise ValueError(
             f"{', '.join(path.name for path in paths)}: a WFDB record is a header (.hea) and its signal files (.dat or .mat). "
             "Upload them together."
@@ -114,9 +111,9 @@ def _open(uploads: Sequence[str | Path], **options: Any) -> tuple[str, Ecg]:
 
 
 def examples_in(folder: str | Path) -> dict[str, list[str]]:
-    """Name of each record in a folder -> its files; files of one stem are one record, texts beside them none."""
+    """Name of each record in a folder -> its files; files of one stem are one record, what is no ECG beside them is none."""
     records: dict[str, list[str]] = {}
     for path in sorted(Path(folder).iterdir()):
-        if path.is_file() and path.suffix not in (".md", ".txt", ""):
+        if path.is_file() and (path.suffix in WFDB_SUFFIXES or is_ecg_file(path)):
             records.setdefault(path.stem, []).append(str(path))
     return records

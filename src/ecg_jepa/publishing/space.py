@@ -61,7 +61,7 @@ def write_space(
         **{"sdk": "gradio", "sdk_version": gradio, "python_version": PYTHON, "app_file": APP, "license": "apache-2.0"},
     }
     front_matter = Markup(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True))
-    (target / README).write_text(render("space.md.jinja", metadata=front_matter, title=title))
+    (target / README).write_text(render("space.md.jinja", metadata=front_matter, title=title) + "\n")
     (target / APP).write_text(_APP.format(model=MODEL, title=title, examples=EXAMPLES))
     package = requirement or f"ecg_jepa[demo,formats]=={version('ecg_jepa')}"
     (target / REQUIREMENTS).write_text(f"{package}\ngradio=={gradio}\n")
@@ -70,7 +70,7 @@ def write_space(
         shutil.copyfile(directory / file.name, target / MODEL / file.name)
     (target / EXAMPLES).mkdir()
     for path in sorted(Path(examples).iterdir()) if examples is not None else ():
-        if path.is_file():
+        if path.is_file() and path.suffix != ".ipynb":  # a README beside them says whom to name
             shutil.copyfile(path, target / EXAMPLES / path.name)
 
 
