@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import wfdb
+from clinical_formats import WRITERS
+from raw_databases import ecg
 
-from ecg_jepa.data.readers import files_digest, parse_scp_codes, read_csv, record_files, whole_number
+from ecg_jepa.data.readers import files_digest, find_ecg_files, parse_scp_codes, read_csv, record_files, whole_number
 from ecg_jepa.data.synthetic import FILE_LEADS, write_wfdb_record
 from ecg_jepa.wfdb_ecg_jepa import RecordError, read_wfdb
 
@@ -231,3 +233,21 @@ def test_every_real_record_equals_wfdb(real_data, monkeypatch):
         assert read.sampling_rate == expected.fs
         assert read.comments == [comment.strip() for comment in expected.comments]
         assert read.num_bad_checksums == 0
+
+
+def test_ecgs_of_all_formats_are_found(tmp_path, caplog):
+    """WFDB records once, others with their suffix, tables and documents by what they begin with; what is left out is told."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name, write in WRITERS.items():
+        write(tmp_path / "deep" / name, ecg(500, 1), 500)
+    for name in ("lost.dat", "deep/er/lost.mat", "deep/wfdb.atr", "empty.xml", "broken.dcm", "notes.txt", "README", "a.html"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "deep" / "object.dcm").rename(tmp_path / "IM000001")
+    (tmp_path / "ptbxl_database.csv").write_text("ecg_id,filename_lr\n1,a\n")
+    (tmp_path / "settings.xml").write_text("<settings/>")
+    (tmp_path / "deep" / "er" / "loop").symlink_to(tmp_path)
+    found = ["IM000001", "broken.dcm", "deep/aecg.xml", "deep/er/lost", "deep/file.bdf", "deep/file.edf", "deep/file.scp"]
+    found += ["deep/muse.xml", "deep/philips.xml", "deep/table.csv", "deep/wfdb", "empty.xml", "lost"]
+    assert find_ecg_files(tmp_path, tmp_path) == found
+    assert "left out: 1 .csv, 1 .html, 1 .txt, 1 .xml, 1 no extension" in caplog.text
+    assert find_ecg_files(tmp_path / "deep", tmp_path)[0] == "deep/aecg.xml"
