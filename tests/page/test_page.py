@@ -1,6 +1,8 @@
 """The page as a client calls it, over loopback."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,15 @@ def test_nothing_is_left_when_it_is_closed(classifier_dir, tmp_path):
         assert list(folder.rglob("*.dat"))
     assert not folder.exists()
     assert "GRADIO_TEMP_DIR" not in os.environ
+
+
+def test_the_command_ends_as_it_is_told_and_leaves_nothing(classifier_dir, tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    words = [sys.executable, "-m", "ecg_jepa", "demo", str(classifier_dir), "--examples_dir", str(tmp_path)]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()
+        assert "http://127.0.0.1:" in line
+        assert list(tmp_path.glob("ecg-jepa-demo-*"))
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+    assert not list(tmp_path.glob("ecg-jepa-demo-*"))

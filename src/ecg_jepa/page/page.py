@@ -1,6 +1,8 @@
 """The page itself, with Gradio."""
 
 import os
+import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,6 +132,7 @@ def served(
             theme=theme,
             css=CSS,
             prevent_thread_lock=True,
+            quiet=True,
         )
         try:
             yield page
@@ -152,6 +155,8 @@ def _temporary_folder() -> Iterator[None]:
 
 
 def serve(checkpoint: str | Path, title: str, examples: str | Path | None = None, port: int | None = None) -> None:
-    """[`served`], until the process is interrupted."""
+    """[`served`], until the process is interrupted or asked to end, by when nothing of its visitors is left."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with served(checkpoint, title, examples, port) as page:
+        print(f"{title}: {page.local_url} (Ctrl-C ends it)", flush=True)
         page.block_thread()
