@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
-from ecg_jepa.embedding import RecordSource, _read_ahead, batch_crops, embed
+from ecg_jepa.embedding import RecordSource, batch_crops, embed, read_ahead
 from ecg_jepa.wfdb_ecg_jepa import RecordError
 
 
@@ -43,7 +43,9 @@ def test_reading_ahead_keeps_the_order_and_goes_on_after_bad_records():
             raise RecordError(str(number), "bad")
         return np.full((1, 1, 1), number)
 
-    results = list(_read_ahead(RecordSource([f"r{number}" for number in range(100)], read)))
-    assert [record_id for record_id, _ in results] == [f"r{number}" for number in range(100)]
-    assert [isinstance(result, RecordError) for _, result in results] == [number % 7 == 3 for number in range(100)]
-    assert all(result.item() == number for number, (_, result) in enumerate(results) if number % 7 != 3)
+    source = RecordSource([f"r{number}" for number in range(100)], read)
+    for numbers in (range(100), range(40, 90)):
+        results = list(read_ahead(source, numbers))
+        assert [number for number, _ in results] == list(numbers)
+        assert [isinstance(result, RecordError) for _, result in results] == [number % 7 == 3 for number in numbers]
+        assert all(result.item() == number for number, result in results if number % 7 != 3)

@@ -120,7 +120,7 @@ def wfdb_record(path: Path) -> Path:
 def has_wfdb_header(path: Path) -> bool:
     """Whether this names a WFDB record whose header is there."""
     record = wfdb_record(path)
-    return os.path.isfile(f"{record}.hea") if record.name else False
+    return os.path.exists(f"{record}.hea") if record.name else False
 
 
 def recognize(path: Path) -> str:

@@ -171,8 +171,10 @@ def declare(
     else:
         signal = contents.signal
         _check_unit(record, contents.units, unit)
-    with np.errstate(over="ignore"):  # infinite values are refused where they are used
+    with np.errstate(over="ignore"):
         signal = np.ascontiguousarray(signal, dtype=np.float32)
+    if np.isinf(signal).any():
+        raise RecordError(record, "infinite values", "some samples are infinite, expected numbers, or NaN where none is")
     return Ecg(signal, rate, names, None if contents.units is None and unit is None else "mV")
 
 

@@ -14,7 +14,7 @@ from .binary_formats_ecg_jepa import MISSING_FILE
 from .record_ecg_jepa import Contents, count_standard, lead_name, to_millivolts, whole_rate
 from .wfdb_ecg_jepa import RecordError, check_record_size, plain_file_size
 
-_AT_MOST = 256 << 20  # bytes
+_AT_MOST = 128 << 20  # bytes; lines and numbers take several times as much
 
 _DELIMITERS = (",", ";", "\t")
 _COLUMN = re.compile(r"\s*(?P<name>[^()\[\]]*?)\s*(?:[(\[]\s*(?P<unit>[^()\[\]]*?)\s*[)\]])?\s*")

@@ -216,9 +216,11 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         if check_plausibility:
             for ecg in ecgs:
                 check_rate(ecg.sampling_rate)
-                self._check_duration(ecg.signal.shape[1] / ecg.sampling_rate)
         # As the model expects them: leads and mV, but neither filtered nor resampled.
         selected = [self._select(ecg) for ecg in ecgs]
+        if check_plausibility:
+            for ecg in ecgs:
+                self._check_duration(ecg.signal.shape[1] / ecg.sampling_rate)
         records = [
             self.normalize_and_crop(
                 condition(record, ecg.sampling_rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free)

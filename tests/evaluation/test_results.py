@@ -6,6 +6,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 
 from ecg_jepa.data.ptb_xl_tasks import Task
 from ecg_jepa.evaluation.bootstrap import macro_auroc_interval
+from ecg_jepa.evaluation.figures import Thresholds
 from ecg_jepa.evaluation.results import Predictions, probabilities, summarize
 from ecg_jepa.evaluation.subgroups import groups_of
 
@@ -155,3 +156,11 @@ def test_classes_that_cannot_be_scored_are_named():
     assert metrics["classes_left_out"] == ["c"]
     assert list(metrics["f1_thresholds"]) == ["b", "c"]
     assert metrics["test_f1"]["a"] == 0  # nothing could be chosen, so nothing is predicted
+
+
+def test_rare_classes_are_ranked_but_not_decided():
+    """A threshold that two records chose would be an accident: it stands in the results, but does not travel."""
+    thresholds = Thresholds(np.array([0.3, 0.001, np.inf]), {}, np.array([True, False, False]))
+    found = thresholds.by_name(["common", "rare", "absent"])
+    assert found["f1_thresholds"] == {"common": 0.3, "rare": 0.001}
+    assert found["decision_thresholds"] == {"common": 0.3}

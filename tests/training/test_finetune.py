@@ -107,8 +107,8 @@ def test_thresholds_and_temperature_travel_with_the_classifier(finetune, tmp_pat
     for name, metrics in (("plain", plain), ("scaled", scaled)):
         json.dumps(metrics, allow_nan=False)
         model = AutoModelForSequenceClassification.from_pretrained(tmp_path / name)
-        assert model.config.decision_thresholds == metrics["decision_thresholds"] == metrics["f1_thresholds"]
-        assert set(model.config.decision_thresholds) <= set(model.config.id2label.values())
+        assert model.config.decision_thresholds == metrics["decision_thresholds"] == {}  # of a dozen validation records
+        assert set(metrics["f1_thresholds"]) <= set(model.config.id2label.values())
         assert model.config.temperature == metrics["calibration"]["temperature"]
         predictions = np.load(tmp_path / name / "predictions.npz")
         expected = torch.from_numpy(predictions["logits"] / (model.config.temperature or 1.0)).sigmoid()
