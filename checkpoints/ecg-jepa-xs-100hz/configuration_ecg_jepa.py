@@ -76,6 +76,7 @@ _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _MOST_PATCHES = 1_000_000
 _UNNAMED_LABELS = {0: "LABEL_0", 1: "LABEL_1"}  # what transformers makes of no labels at all
 _OF_DECISIONS = ("decision_thresholds", "temperature")
+_OF_LABELS = (*_OF_DECISIONS, "label_descriptions")
 _MOST_LEADS = 1_000
 
 
@@ -115,6 +116,7 @@ class EcgJepaConfig(PreTrainedConfig):
         readout_layers (`int`, defaults to 1): Last layers of which the classifier sees a learned average.
         classifier_bias (`bool`, *optional*): Bias of the classifier; `None` means as `use_bias`.
         classifier_qkv_bias (`bool`, *optional*): Bias of the attentive pooling's projections; `None` means as `qkv_bias`.
+        label_descriptions (`dict[str, str]`, *optional*): Label -> what it means.
         decision_thresholds (`dict[str, float]`, *optional*):
             Label -> probability (0 to 1) from which on it is decided for, chosen on validation records. They belong to the head.
         temperature (`float`, *optional*):
@@ -165,6 +167,7 @@ class EcgJepaConfig(PreTrainedConfig):
     readout_layers: int = 1
     classifier_bias: bool | None = None
     classifier_qkv_bias: bool | None = None
+    label_descriptions: dict[str, str] | None = None
     decision_thresholds: dict[str, float | int] | None = None
     temperature: float | int | None = None
 
@@ -225,7 +228,7 @@ class EcgJepaConfig(PreTrainedConfig):
         known = {key: value for key, value in config_dict.items() if key not in unknown}
         if cls._asks_for_other_labels(known, kwargs):
             logger.info(f"{where} is asked for with other labels: thresholds and temperature of the old ones are left out.")
-            known = {key: value for key, value in known.items() if key not in _OF_DECISIONS}
+            known = {key: value for key, value in known.items() if key not in _OF_LABELS}
         try:
             result = super().from_dict(known, **kwargs)
             (result[0] if isinstance(result, tuple) else result)._check_decisions()  # what keywords have changed
@@ -300,7 +303,7 @@ class EcgJepaConfig(PreTrainedConfig):
         self._check_decisions()
 
     def _check_decisions(self) -> None:
-        """Check thresholds and temperature, and that the former are of labels that there are. Raises `ValueError`."""
+        """Check thresholds and temperature, and that what is said of labels is of such as there are. Raises `ValueError`."""
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature={self.temperature} must be positive and finite, or None for no scaling of logits.")
         for name, value in (self.decision_thresholds or {}).items():
@@ -309,18 +312,18 @@ class EcgJepaConfig(PreTrainedConfig):
         labels = {int(index): name for index, name in (self.id2label or {}).items()}
         if not labels or labels == _UNNAMED_LABELS:
             return
-        unknown = sorted(set(self.decision_thresholds or {}) - set(labels.values()))
-        if unknown:
-            raise ValueError(
-                f"decision_thresholds has {', '.join(map(repr, unknown))}, but id2label has no such label "
-                f"({', '.join(map(repr, labels.values()))}): name those, or set decision_thresholds=None for a new head."
-            )
+        for name in ("decision_thresholds", "label_descriptions"):
+            if unknown := sorted(set(getattr(self, name) or {}) - set(labels.values())):
+                raise ValueError(
+                    f"{name} has {', '.join(map(repr, unknown))}, but id2label has no such label "
+                    f"({', '.join(map(repr, labels.values()))}): name those, or set {name}=None for a new head."
+                )
 
     @staticmethod
     def _asks_for_other_labels(values: dict[str, Any], keywords: dict[str, Any]) -> bool:
         """Whether the keywords of a call replace the labels of a configuration, and with them its head."""
         labels = values.get("id2label")
-        if not isinstance(labels, dict) or any(keywords.get(name) is not None for name in _OF_DECISIONS):
+        if not isinstance(labels, dict) or any(keywords.get(name) is not None for name in _OF_LABELS):
             return False
         wanted, count = keywords.get("id2label"), keywords.get("num_labels")
         return (wanted is not None and list(wanted.values()) != list(labels.values())) or count not in (None, len(labels))

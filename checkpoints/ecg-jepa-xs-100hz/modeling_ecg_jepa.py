@@ -705,8 +705,8 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
 
     def reset_classifier(self, num_labels: int | None = None, id2label: dict[int, str] | None = None) -> None:
         """
-        A new, untrained head (classifier and attentive pooling) for another set of labels; the encoder stays as it is. Thresholds
-        and temperature of the old head are dropped.
+        A new, untrained head (classifier and attentive pooling) for another set of labels; the encoder stays as it is.
+        Thresholds, temperature and descriptions of the old labels are dropped.
 
         Args:
             num_labels: number of labels; may be left out if `id2label` is given.
@@ -723,6 +723,7 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
             raise ValueError(f"id2label must name every label from 0 to {count - 1} once, but has {sorted(names)}.")
         self.num_labels = count
         self.config.forget_decisions()
+        self.config.label_descriptions = None
         self.config.id2label = names
         self.config.label2id = {name: index for index, name in names.items()}
         old = self.classifier

@@ -136,3 +136,18 @@ def test_scores_are_the_models_own(pretrained, data, frozen):
         np.testing.assert_allclose(scorer.logits(), 2 * first, atol=1e-5)  # the head is never cached
         model.ecg_jepa.norm.weight.mul_(0.5)
     assert np.allclose(scorer.logits(), 2 * first, atol=1e-5) == frozen  # the encoder only if it is frozen
+
+
+def test_descriptions_of_labels_travel_and_are_of_these_labels(data):
+    config = build(data, "random:xs").config
+    assert config.label_descriptions["MI"] == "myocardial infarction"
+    assert set(config.label_descriptions) <= set(data.task.class_names)
+    with pytest.raises(ValueError, match=r"label_descriptions has 'XX', but id2label has no such label"):
+        EcgJepaConfig(id2label={0: "AF", 1: "MI"}, label_descriptions={"XX": "nothing"})
+
+
+def test_a_new_head_has_no_descriptions_of_the_old_labels():
+    config = EcgJepaConfig(**SIZES, id2label={0: "AF"}, label_descriptions={"AF": "atrial fibrillation"})
+    model = EcgJepaForSequenceClassification(config)
+    model.reset_classifier(id2label={0: "a", 1: "b"})
+    assert model.config.label_descriptions is None

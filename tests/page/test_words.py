@@ -13,7 +13,8 @@ SAFE = "&lt;script&gt;"
 def test_text_of_files_and_checkpoints_is_text():
     ecg = Ecg(np.zeros((1, 100), np.float32), None, [ODD], None)
     labels = [{"label": ODD, "score": 0.25, "threshold": None, "decision": None}]
-    for text in (refusal(ValueError(ODD)), note(Found(ODD, ecg, ["unit"])), picture(b"png", ODD), table(labels, False)):
+    shown = (picture(b"png", ODD), table(labels, False), table([{"label": "a", "score": 0.5}], False, {"a": ODD}))
+    for text in (refusal(ValueError(ODD)), note(Found(ODD, ecg, ["unit"])), *shown):
         assert "<script" not in text
         assert SAFE in text
 
@@ -32,7 +33,8 @@ def test_decisions_stand_out_and_no_threshold_is_no_decision():
         {"label": "AF", "score": 0.75, "threshold": 0.5, "decision": True},
         {"label": "NORM", "score": 0.25, "threshold": 0.3, "decision": False},
     ]
-    text = table(labels, exclusive=False)
+    text = table(labels, exclusive=False, descriptions={"AF": "atrial fibrillation"})
+    assert "atrial fibrillation" in text
     assert text.count('class="decided"') == 1
     assert text.index("decided") < text.index("AF") < text.index("NORM")
     assert "0.750" in text

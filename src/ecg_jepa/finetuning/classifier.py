@@ -27,6 +27,7 @@ def build_classifier(settings: ProtocolSettings, start: StartingPoint, data: Tas
         "label2id": {class_name: index for index, class_name in enumerate(task.class_names)},
         "problem_type": "single_label_classification" if task.single_label else "multi_label_classification",
         "hidden_dropout_prob": settings.dropout,
+        "label_descriptions": data.describe_classes() or None,
         # Of the head that was there; a probe's, too, is trained on.
         "decision_thresholds": None,
         "temperature": None,

@@ -13,7 +13,7 @@ _PUBLISHED_INPUT = {"sampling_rate": 500, "signal_length": 5000, "patch_size": 2
 
 # Parts of a configuration that say what is classified and how, not what the encoder is.
 _OF_THE_HEAD = {
-    *("id2label", "label2id", "problem_type", "decision_thresholds", "temperature"),
+    *("id2label", "label2id", "problem_type", "label_descriptions", "decision_thresholds", "temperature"),
     *("architectures", "transformers_version", "auto_map", "dtype"),
 }
 

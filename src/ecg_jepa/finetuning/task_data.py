@@ -10,7 +10,7 @@ import torch
 from ..common.files import digest_of
 from ..data.crops import batch_crops
 from ..data.folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
-from ..data.ptb_xl_tasks import make_task
+from ..data.ptb_xl_tasks import describe_classes, make_task
 from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
 from ..data.tasks import Task, make_statement_task
 from ..signal_processing_ecg_jepa import cut_crops, normalize
@@ -100,6 +100,12 @@ class TaskData:
             raise ValueError(f"Task {task_name} has no record for {' and '.join(empty)} in {prepared.directory}.")
         _check_patients(prepared, splits)
         return cls(prepared, task, splits, *prepared.lead_statistics(splits["train"]))
+
+    def describe_classes(self) -> dict[str, str]:
+        """Class -> what it means, as far as the database says it."""
+        table = self.database.statement_table()
+        known = {} if table is None else describe_classes(self.task.name, table)
+        return {name: known[name] for name in self.task.class_names if name in known}
 
     def samples(self, seconds: float) -> int:
         """A duration in whole samples of the database."""

@@ -59,9 +59,11 @@ def build_page(analyst: Analyst, title: str, examples: Mapping[str, Sequence[str
             except (ValueError, TypeError, OSError) as error:
                 return [refusal(error), *_nothing()]
             drawn = "" if analysis.figure is None else picture(as_png(analysis.figure), f"ECG of {seen.name}")
-            exclusive = analyst.model.config.problem_type == "single_label_classification"
+            config = analyst.model.config
+            exclusive = config.problem_type == "single_label_classification"
+            said = table(analysis.labels, exclusive, config.label_descriptions)
             download = gr.DownloadButton(value=_as_file(seen.name, analysis.embedding), visible=True)
-            return [note(seen), drawn, table(analysis.labels, exclusive), download]
+            return [note(seen), drawn, said, download]
 
         def show(uploads: Sequence[str] | None) -> list[Any]:
             """What the record says, in the form; what it does not say is to be filled in, and nothing is analysed before."""

@@ -1,10 +1,10 @@
 """What the page says, as HTML. Text from files and checkpoints is escaped: `markupsafe` does it wherever it is put in."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from .reading import Found
 
@@ -55,9 +55,9 @@ def picture(png: bytes, text: str) -> Markup:
     return Markup('<div class="ecg-scroll"><img alt="{}" src="data:image/png;base64,{}"></div>').format(text, data)
 
 
-def table(labels: Sequence[dict[str, Any]], exclusive: bool) -> Markup:
-    """Labels with their probabilities and, where the checkpoint has any, thresholds."""
-    rows = Markup().join(_row(label) for label in labels)
+def table(labels: Sequence[dict[str, Any]], exclusive: bool, descriptions: Mapping[str, str] | None = None) -> Markup:
+    """Labels and what they mean, with their probabilities and, where the checkpoint has any, thresholds."""
+    rows = Markup().join(_row(label, (descriptions or {}).get(label["label"], "")) for label in labels)
     thresholds = [label["threshold"] for label in labels if label.get("threshold") is not None]
     said = (
         "Bold: at or above the threshold, which was chosen on validation records."
@@ -71,14 +71,15 @@ def table(labels: Sequence[dict[str, Any]], exclusive: bool) -> Markup:
     ).format(rows, kind, said, NO_DEVICE)
 
 
-def _row(label: dict[str, Any]) -> Markup:
+def _row(label: dict[str, Any], description: str) -> Markup:
     threshold = label.get("threshold")
     return Markup(
-        '<tr class="{}"><td>{}</td><td class="bar"><div style="width:{:.1f}%"></div></td><td class="number">{:.3f}</td>'
-        '<td class="number">{}</td></tr>'
+        '<tr class="{}"><td>{} <small>{}</small></td><td class="bar"><div style="width:{:.1f}%"></div></td>'
+        '<td class="number">{:.3f}</td><td class="number">{}</td></tr>'
     ).format(
         "decided" if label.get("decision") else "",
-        escape(label["label"]),
+        label["label"],
+        description,
         100 * label["score"],
         label["score"],
         "" if threshold is None else f"{threshold:.3f}",

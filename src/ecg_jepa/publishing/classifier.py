@@ -10,7 +10,6 @@ import numpy as np
 from ..common.figures import save
 from ..common.files import write_json
 from ..common.settings import write_yaml
-from ..data.ptb_xl_tasks import describe_classes
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, probabilities
 from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..finetuning.loop import FinetuningRun
@@ -65,7 +64,6 @@ def _write_card(
 ) -> None:
     """The card, with the results for the Hub's index."""
     database, task = run.data.database, run.settings.task
-    table = database.statement_table()
     results = classifier_results(metrics)
     write_model_card(
         directory / "README.md",
@@ -78,6 +76,6 @@ def _write_card(
         config=run.model.config,
         extractor=extractor,
         database=database.info,
-        descriptions={} if table is None else describe_classes(task, table),
+        descriptions=run.data.describe_classes(),
         info=info,
     )
