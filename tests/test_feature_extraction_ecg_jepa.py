@@ -87,7 +87,9 @@ def test_crops(record):
 
 def test_a_record_shorter_than_a_crop(record):
     extractor = EcgJepaFeatureExtractor(crop_duration=2.5, crop_stride=1.25)
-    with pytest.raises(ImplausibleSignalError, match=r"too short: the record lasts 1\.2 s, the model takes crops of 2\.5 s"):
+    with pytest.raises(
+        ImplausibleSignalError, match=r"too short: the record lasts 1\.2 s, the model was trained on crops of 2\.5 s"
+    ):
         extractor(record[:, :600], sampling_rate=500)
     shorter = extractor(record[:, :600], sampling_rate=500, check_plausibility=False, return_tensors="pt").input_values
     assert shorter.shape == (1, 1, 12, 600)
@@ -116,7 +118,9 @@ def test_records_that_describe_themselves(record, tmp_path):
 
 
 def test_a_unit_that_nobody_says(record):
-    bare = Ecg(record.astype(np.float32), 500, None, None)
+    bare = Ecg(record.astype(np.float32), 500, list(STANDARD_LEADS), None)
+    with pytest.raises(ValueError, match="does not say its leads: pass the 12 lead_names"):
+        EcgJepaFeatureExtractor()(bare._replace(lead_names=None), unit="mV")
     with pytest.raises(ValueError, match="does not say its unit"):
         EcgJepaFeatureExtractor()(bare)
     assert len(EcgJepaFeatureExtractor()(bare, unit="mV")["input_values"]) == 1
@@ -381,3 +385,12 @@ def test_nothing_is_no_record(signal):
 def test_a_record_that_would_take_gigabytes_at_the_models_rate():
     with pytest.raises(ValueError, match="36,000,000 values at the higher of 50 and 500 Hz, more than 30,000,000"):
         EcgJepaFeatureExtractor(std=0.2)(np.broadcast_to(np.float32(0.1), (12, 300_000)), 50)
+
+
+def test_a_unit_that_is_said_counts_for_models_that_see_no_amplitudes_too(record):
+    extractor = EcgJepaFeatureExtractor(amplitude_free=True)
+    assert len(extractor(record, 500, unit="unknown")["input_values"]) == 1
+    assert len(extractor(1000 * record, 500, unit="uV")["input_values"]) == 1
+    assert len(extractor(1000 * record, 500, unit="unknown")["input_values"]) == 1
+    with pytest.raises(ValueError, match="looks like uV"):
+        extractor(1000 * record, 500, unit="mV")

@@ -243,7 +243,7 @@ def test_a_call_undoes_defaults(classify, signal):
     assert len(defaults(signal, top_k=None, threshold=None)) == 3
 
 
-@pytest.mark.parametrize("function", [None, "none"])
+@pytest.mark.parametrize("function", [None, "sigmoid"])
 def test_decisions(classify, signal, function):
     scores = {entry["label"]: entry["score"] for entry in classify(signal, **DECLARED)}
     classify.model.config.decision_thresholds = {"AF": scores["AF"] - 1e-4, "LVH": scores["LVH"] + 1e-4}
@@ -251,6 +251,9 @@ def test_decisions(classify, signal, function):
     assert [found[name]["decision"] for name in ("AF", "LVH", "NORM")] == [True, False, None]
     assert [found[name]["threshold"] for name in ("AF", "LVH", "NORM")] == [scores["AF"] - 1e-4, scores["LVH"] + 1e-4, None]
     assert set(classify(signal, **DECLARED)[0]) == {"label", "score"}
+    for other in ("softmax", "none"):
+        with pytest.raises(ValueError, match=f"about sigmoid scores.*leave out function_to_apply='{other}'"):
+            classify(signal, **DECLARED, decide=True, function_to_apply=other)
     classify.model.config.decision_thresholds = None
     assert {entry["decision"] for entry in classify(signal, **DECLARED, decide=True)} == {None}
 
@@ -266,7 +269,7 @@ def test_a_temperature_divides_the_logits(classify, signal):
 
 
 def test_a_record_shorter_than_the_crops_is_refused(classify, signal):
-    with pytest.raises(ValueError, match=r"too short: the record lasts 2 s, the model takes crops of 2\.5 s"):
+    with pytest.raises(ValueError, match=r"too short: the record lasts 2 s, the model was trained on crops of 2\.5 s"):
         classify(signal[:, :1000], **DECLARED)
     assert len(classify(signal[:, :1000], **DECLARED, check_plausibility=False)) == 3
 

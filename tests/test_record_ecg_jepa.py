@@ -17,6 +17,12 @@ from ecg_jepa.wfdb_ecg_jepa import RecordError
             ("V3r", "V3R"),
             ("AVR", "aVR"),
         ),
+        *(
+            ("aVR (-)", "aVR (-)"),
+            ("V1 (inverted)", "V1 (inverted)"),
+            ("I (average beat)", "I (average beat)"),
+            ("V1 (raw)", "V1"),
+        ),
         *(("-aVR", "-aVR"), ("I-II", "I-II"), ("ECG", "ECG"), ("EKG", "EKG"), ("Resp", "Resp"), ("Lead", "Lead"), ("", "")),
     ],
 )

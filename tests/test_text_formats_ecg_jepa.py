@@ -103,3 +103,23 @@ def test_one_lead_and_quoted_names(tmp_path):
     assert read_ecg(tmp_path / "a.csv").signal.shape == (1, 1000)
     (tmp_path / "b.csv").write_text('"I","II"\n' + "\n".join(f'"{i}","{j}"' for i, j in DIGITAL[:2].T))
     np.testing.assert_array_equal(read_ecg(tmp_path / "b.csv").signal, DIGITAL[:2])
+
+
+@pytest.mark.parametrize(("delimiter", "names"), [("\t", "I II V1"), (",", "I II V1"), (",", "I")])
+def test_samples_that_are_missing_keep_their_time(tmp_path, delimiter, names):
+    names = names.split()
+    rows = [delimiter.join(["0.1"] * len(names)) for _ in range(100)]
+    rows[30:60] = [delimiter * (len(names) - 1)] * 30
+    (tmp_path / "a.csv").write_text("\n".join([delimiter.join(names), *rows, "", ""]))
+    signal = read_ecg(tmp_path / "a.csv", 100, unit="mV", check_plausibility=False).signal
+    assert signal.shape == (len(names), 100)
+    assert np.isnan(signal[:, 30:60]).all()
+    assert not np.isnan(signal[:, :30]).any()
+
+
+@pytest.mark.parametrize("header", ["I,II" + " " * 100_000 + "(x", "I" + " " * 100_000 + "x,II"])
+def test_a_header_of_spaces_takes_no_time(tmp_path, header):
+    """Regular expressions that try everything would take hours."""
+    (tmp_path / "a.csv").write_text(f"{header}\n0.1,0.2\n")
+    with pytest.raises(RecordError, match="unnamed leads|unknown format|no header|wrong number|contradicted"):
+        read_ecg(tmp_path / "a.csv", 100, lead_names=["I", "II"], unit="mV")

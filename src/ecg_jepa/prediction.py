@@ -1,8 +1,7 @@
 """Records -> a table of labels with probabilities and decisions, and a list of those that were refused."""
 
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from .common.files import digest_of, read_json, write_json
 from .common.json_lines import read_lines
 from .common.logs import progress_bar
 from .common.models import model_directory
-from .common.run_directory import clear
+from .common.run_directory import LOCK_FILE, clear
 from .configuration_ecg_jepa import EcgJepaConfig
 from .data.readers import faults_of, files_digest, find_ecg_files, read_csv
 from .data.records import write_rejections
@@ -27,6 +26,7 @@ from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from .formats_ecg_jepa import files_of, read_ecg
 from .modeling_ecg_jepa import EcgJepaForSequenceClassification
 from .pipeline_ecg_jepa import EcgClassificationPipeline
+from .record_ecg_jepa import split_names
 from .wfdb_ecg_jepa import RecordError
 
 SCHEMA = pa.schema(
@@ -67,9 +67,14 @@ class RequestedRecords:
     records: list[RequestedRecord]
 
     @classmethod
-    def in_folder(cls, folder: str | Path, declared: dict[str, Any]) -> "RequestedRecords":
-        """All that are in a folder and below, by their paths in it. Raises `FileNotFoundError` if there are none."""
-        names = find_ecg_files(folder, folder)
+    def in_folder(cls, folder: str | Path, declared: dict[str, Any], beside: Sequence[Path] = ()) -> "RequestedRecords":
+        """
+        All that are in a folder and below, by their paths in it, but for those of `beside`, which are no records. Raises
+        `FileNotFoundError` if there are none.
+        """
+        others = {path.resolve() for path in beside}
+        places = {name: Path(folder, name).resolve() for name in find_ecg_files(folder, folder)}
+        names = [name for name, place in places.items() if not others & {place, *place.parents}]
         if not names:
             raise FileNotFoundError(f"{folder} has no record in a format that is known here, in it or below.")
         return cls([RequestedRecord(name, Path(folder, name), declared) for name in names])
@@ -98,10 +103,10 @@ class RequestedRecords:
                 raise ValueError(f"{path}: row {number} has no path.")
             own: dict[str, Any] = {name: given[name] for name in ("sampling_rate", "unit", "lead_names") if name in given}
             if "lead_names" in own:
-                own["lead_names"] = own["lead_names"].split()
+                own["lead_names"] = split_names(own["lead_names"])
             if "sampling_rate" in own:
                 own["sampling_rate"] = _rate(own["sampling_rate"], path, number)
-            name = given.get("record_id", given["path"])
+            name = given.get("record_id", given["path"].removesuffix(".hea"))  # as prepared databases call it
             records.append(RequestedRecord(name, Path(path).parent / given["path"], {**declared, **own}))
         repeated = [name for name, count in Counter(record.name for record in records).items() if count > 1]
         if repeated:
@@ -112,7 +117,7 @@ class RequestedRecords:
 
     def identity(self, about: dict[str, Any]) -> str:
         """A digest of the records, their files as they are now, and what else decides what comes out."""
-        declared = [(record.name, record.declared) for record in self.records]
+        declared = [(record.name, str(record.path), record.declared) for record in self.records]
         salt = digest_of({"about": about, "records": declared})
         return files_digest([file for record in self.records for file in files_of(record.path)], salt)
 
@@ -123,6 +128,10 @@ class RequestedRecords:
             record = self.records[index]
             with faults_of(record.name):
                 ecg = read_ecg(record.path, **record.declared, check_plausibility=not allow_implausible)
+                missing = [name for name in ("sampling_rate", "lead_names", "unit") if getattr(ecg, name) is None]
+                if missing and not (missing == ["unit"] and extractor.amplitude_free):
+                    flags = ", ".join(f"--{name}" for name in missing)
+                    raise RecordError(record.name, "undeclared", f"the file does not say it: declare {flags}, or use a --table")
                 return extractor(ecg, check_plausibility=not allow_implausible)["input_values"][0]
 
         return RecordSource([record.name for record in self.records], read)
@@ -163,10 +172,15 @@ class Classifier:
         return cls(model, extractor, pipeline)
 
     @torch.no_grad()
-    def classify(self, input_values: torch.Tensor) -> list[list[dict[str, Any]]]:
-        """What the model takes of several records -> for each its labels, as the pipeline gives them, with decisions."""
-        logits = self.model(input_values=input_values.to(self.model.device)).logits
-        return [self.pipeline.postprocess({"logits": row[None]}, decide=True) for row in logits]
+    def classify(self, records: Sequence[torch.Tensor], batch_size: int = 64) -> list[list[dict[str, Any]]]:
+        """
+        Crops of records, (crops, leads, samples) each and of one shape but for their number -> of each record the labels as the
+        pipeline gives them, with decisions. So many crops run through the model together.
+        """
+        parts = torch.cat(list(records)).split(batch_size)
+        logits = torch.cat([self.model(input_values=part.to(self.model.device)).logits.float().cpu() for part in parts])
+        means = [rows.mean(dim=0, keepdim=True) for rows in logits.split([len(record) for record in records])]
+        return [self.pipeline.postprocess({"logits": mean}, decide=True) for mean in means]
 
 
 class PredictionFile:
@@ -183,7 +197,12 @@ class PredictionFile:
         self.identity = identity
         self.parts = path.with_name(f"{path.name}.parts")
         self.info = path.with_name(f"{path.name}.json")
-        self.rejected = path.with_suffix(".rejected.jsonl")
+        self.rejected = path.with_name(f"{path.name}.rejected.jsonl")
+
+    @property
+    def files(self) -> list[Path]:
+        """All that is written."""
+        return [self.path, self.parts, self.info, self.rejected]
 
     @property
     def is_finished(self) -> bool:
@@ -194,6 +213,8 @@ class PredictionFile:
         """
         Raise `FileExistsError` if there is another table, or parts of one, unless they are to be overwritten; nothing is touched.
         """
+        if self.parts.exists() and not self._mark.is_file() and list(self.parts.glob("[!.]*")):
+            raise FileExistsError(f"{self.parts}, where parts are kept, holds other files: choose another --output_file.")
         others = [self._mark] if self._mark.is_file() and read_json(self._mark) != self.identity else []
         others += [path for path in (self.path, self.rejected) if path.is_file()]
         if others and not overwrite:
@@ -238,9 +259,10 @@ class PredictionFile:
             pq.write_table(table, temporary)
         if rejections:
             write_rejections(self.rejected, rejections)
-        temporary.replace(self.path)
         write_json(self.info, {**about, "identity": self.identity})
-        shutil.rmtree(self.parts)
+        temporary.replace(self.path)  # by which it is finished
+        clear(self.parts, ("part-*", self._mark.name, LOCK_FILE))
+        self.parts.rmdir()
         return rejections
 
 
@@ -276,29 +298,29 @@ def predict(
 def _classify(
     classifier: Classifier, source: RecordSource, numbers: Iterable[int], batch_size: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Rows of records in their order, and what was refused."""
+    """Rows of records in their order, and what was refused. No more crops wait to be classified than fit into a batch."""
+    rows: list[dict[str, Any]] = []
     rejections: list[dict[str, str]] = []
-    values: dict[int, np.ndarray] = {}
-    found: dict[int, list[dict[str, Any]]] = {}
+    waiting: dict[int, torch.Tensor] = {}
+
+    def classify_waiting() -> None:
+        for number, labels in zip(waiting, classifier.classify(list(waiting.values()), batch_size), strict=True):
+            rows.extend(_rows(source.record_ids[number], labels))
+        waiting.clear()
+
     for number, result in read_ahead(source, numbers):
         if isinstance(result, RecordError):
             rejections.append({"record": source.record_ids[number], "reason": result.reason, "detail": result.detail})
-        else:
-            values[number] = result
-    for batch in _batches(values, batch_size):
-        input_values = torch.stack([torch.as_tensor(values[number]) for number in batch])
-        found.update(zip(batch, classifier.classify(input_values), strict=True))
-    return [row for number in sorted(found) for row in _rows(source.record_ids[number], found[number])], rejections
-
-
-def _batches(values: dict[int, Any], batch_size: int) -> Iterator[list[int]]:
-    """Records of one shape, about so many crops at a time."""
-    shapes: dict[tuple[int, ...], list[int]] = {}
-    for number, record in values.items():
-        shapes.setdefault(record.shape, []).append(number)
-    for shape, numbers in shapes.items():
-        size = max(1, batch_size // (shape[0] if len(shape) == 3 else 1))
-        yield from (numbers[first : first + size] for first in range(0, len(numbers), size))
+            continue
+        crops = torch.as_tensor(result)
+        crops = crops if crops.dim() == 3 else crops[None]
+        is_other = any(crops.shape[1:] != others.shape[1:] for others in waiting.values())
+        if waiting and (is_other or len(crops) + sum(map(len, waiting.values())) > batch_size):
+            classify_waiting()
+        waiting[number] = crops
+    if waiting:
+        classify_waiting()
+    return rows, rejections
 
 
 def _rows(record: str, labels: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -110,7 +110,7 @@ def test_what_a_file_does_not_say_is_filled_in(page, shoot, tmp_path):
     record = wfdb.rdrecord(str(EXAMPLES / "00003_lr"))
     np.savetxt(tmp_path / "bare.csv", record.p_signal, delimiter=",", header=",".join(record.sig_name), comments="")
     upload(page, tmp_path / "bare.csv")
-    page.get_by_text("fill it in, and analyse").wait_for()
+    page.get_by_text("fill in what is missing, and analyse").wait_for()
     assert page.locator("table.ecg-labels").count() == 0
     shoot("missing")
     page.get_by_label("sampling rate in Hz").fill("100")

@@ -36,11 +36,11 @@ def test_a_record_that_says_everything_is_analysed_at_once(client, tmp_path):
 def test_what_is_missing_is_filled_in(client, csv):
     rate, _, _, message, ecg_html, labels, _ = client.predict([handle_file(csv)], api_name="/show")
     assert rate["interactive"] is True
-    assert "fill it in" in message
+    assert "fill in what is missing" in message
     assert not ecg_html
     assert not labels
     message, ecg_html, _, _ = client.predict([handle_file(csv)], None, "", "", api_name="/analyse")
-    assert "sampling_rate" in message
+    assert "does not say the sampling rate" in message  # and there is no result before it does
     assert not ecg_html
     message, ecg_html, labels, _ = client.predict([handle_file(csv)], 500, "", "", api_name="/analyse")
     assert "500 Hz" in message

@@ -25,7 +25,7 @@ def test_what_a_file_says_and_what_it_does_not():
     bare = Ecg(np.zeros((2, 1000), np.float32), None, None, None)
     text = note(Found("a.csv", bare, ["sampling_rate", "unit", "lead_names"]))
     assert "2 leads without names, no sampling rate, no unit, 1,000 samples." in text
-    assert "does not say the sampling rate and the unit and the leads: fill it in, and analyse" in text
+    assert "does not say the sampling rate and the unit and the leads: fill in what is missing, and analyse" in text
 
 
 def test_decisions_stand_out_and_no_threshold_is_no_decision():

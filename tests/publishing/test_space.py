@@ -1,6 +1,7 @@
 """The folder of a Space, and what goes to the Hub of it."""
 
 import importlib.metadata
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from tiny_classifier import save_classifier
 from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaModel
 from ecg_jepa.publishing.checkpoint import save_checkpoint
 from ecg_jepa.publishing.hub import PushError, upload
-from ecg_jepa.publishing.space import space_files, write_space
+from ecg_jepa.publishing.space import write_space
 
 gradio = pytest.importorskip("gradio", reason='a Space needs gradio: pip install "ecg_jepa[demo]"')
 
@@ -30,8 +31,7 @@ def examples(tmp_path):
 
 
 def test_a_space_is_complete(classifier_dir, examples, tmp_path):
-    write_space(classifier_dir, tmp_path / "space", "Look: here", examples)
-    names = {file.name for file in space_files(tmp_path / "space")}
+    names = {file.name for file in write_space(classifier_dir, tmp_path / "space", "Look: here", examples)}
     assert {"README.md", "app.py", "requirements.txt", "examples/r1.hea", "examples/r1.dat"} <= names
     assert {"model/model.safetensors", "model/config.json", "model/preprocessor_config.json", "model/README.md"} <= names
     front_matter = yaml.safe_load((tmp_path / "space" / "README.md").read_text().split("---\n")[1])
@@ -47,13 +47,27 @@ def test_a_space_is_complete(classifier_dir, examples, tmp_path):
 def test_what_another_space_left_goes_and_other_files_stay(classifier_dir, examples, tmp_path):
     target = tmp_path / "space"
     write_space(classifier_dir, target, "first", examples)
-    write_space(classifier_dir, target, "second", None, "ecg_jepa @ https://example.org/ecg_jepa.whl")
-    assert not list((target / "examples").iterdir())
+    (target / ".env").write_text("SECRET=1")
+    files = write_space(classifier_dir, target, "second", None, "ecg_jepa @ https://example.org/ecg_jepa.whl")
+    assert not (target / "examples").exists()
     assert (target / "requirements.txt").read_text().startswith("ecg_jepa @ https://example.org/ecg_jepa.whl\n")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("")
+    assert (target / ".env").is_file()
+    assert ".env" not in {file.name for file in files}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_is_no_spaces_is_left_alone(classifier_dir, examples, tmp_path):
+    project = tmp_path / "project"
+    for name in ("app.py", "model/my_weights.pt", "examples/data.csv"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("mine")
     with pytest.raises(FileExistsError, match=r"files that are no Space's: choose another --space_dir"):
-        write_space(classifier_dir, tmp_path / "mine", "third", None)
+        write_space(classifier_dir, project, "title", None)
+    assert {path.read_text() for path in project.rglob("*") if path.is_file()} == {"mine"}
+    for source, given in ((classifier_dir, None), (classifier_dir, examples)):
+        with pytest.raises(FileExistsError, match="which is to be copied there"):
+            write_space(source, tmp_path, "title", given)
+    assert (classifier_dir / "model.safetensors").is_file()
 
 
 def test_an_encoder_makes_no_space(tmp_path):
@@ -64,13 +78,17 @@ def test_an_encoder_makes_no_space(tmp_path):
         write_space(tmp_path / "model", tmp_path / "space", "title", None)
 
 
-def test_the_app_is_code_that_says_what_it_runs(classifier_dir, tmp_path):
+def test_what_is_pushed_runs(classifier_dir, tmp_path):
+    """The files that are listed alone, as the Hub keeps them, under a title that is no plain text."""
     title = 'It\'s "quoted" {braces}'
-    write_space(classifier_dir, tmp_path / "space", title, None)
-    code = "import ecg_jepa.page, runpy; ecg_jepa.page.serve = lambda *a, **k: print(a[0].name, k['title'], k['examples'].name)"
-    words = [sys.executable, "-c", f"{code}; runpy.run_path('app.py', run_name='__main__')"]
-    done = subprocess.run(words, cwd=tmp_path / "space", capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"model {title} examples"
+    for file in write_space(classifier_dir, tmp_path / "space", title, None):
+        (tmp_path / "hub" / file.name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(tmp_path / "space" / file.name, tmp_path / "hub" / file.name)
+    with subprocess.Popen([sys.executable, "app.py"], cwd=tmp_path / "hub", stdout=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+    assert line.startswith(f"{title}: http://127.0.0.1:")
 
 
 def test_pushed_privately_as_a_space(run_script, classifier_dir, examples, hub, tmp_path, monkeypatch, capsys):
@@ -86,7 +104,8 @@ def test_pushed_privately_as_a_space(run_script, classifier_dir, examples, hub, 
     assert "a Space, private" in printed
     repository = hub.repositories["me/look"]
     assert (repository.private, repository.sdk) == (True, "gradio")
-    assert set(repository.files) == {file.name for file in space_files(tmp_path / "space")}
+    expected = {path.relative_to(tmp_path / "space").as_posix() for path in (tmp_path / "space").rglob("*") if path.is_file()}
+    assert set(repository.files) == expected
 
 
 def test_a_space_that_everybody_sees_is_not_written_to(hub, classifier_dir, tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ REFUSED = {"microvolts": "implausible amplitude", "short": "too short", "torn": 
 
 
 def read_refused(path):
-    lines = path.with_suffix(".rejected.jsonl").read_text().splitlines()
+    lines = path.with_name(f"{path.name}.rejected.jsonl").read_text().splitlines()
     return {line["record"]: line["reason"] for line in map(json.loads, lines)}
 
 
@@ -77,7 +77,7 @@ def test_a_folder(run_script, classifier_dir, records, tmp_path, ending, capsys)
     assert pd.isna(by_label.loc["<b>odd</b>", "threshold"])
     assert pd.isna(by_label.loc["<b>odd</b>", "decision"])
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("records", output.name, f"{output.name}.json", output.with_suffix(".rejected.jsonl").name)
+        *("records", output.name, f"{output.name}.json", f"{output.name}.rejected.jsonl")
     }
 
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from ..common.files import digest_files
 from ..common.hardware import use_all_cores
 from ..common.models import model_directory, weights_digest
 from ..common.run_directory import own_directory
 from ..prediction import Classifier, PredictionFile, RequestedRecords, predict
+from ..record_ecg_jepa import split_names
 from .settings import PredictionSettings
 
 
@@ -17,16 +19,22 @@ def run(settings: PredictionSettings) -> None:
     use_all_cores(accelerator)
     directory = model_directory(settings.model_name_or_path)
     classifier = Classifier.load(directory, accelerator.device)
-    declared = {"sampling_rate": settings.sampling_rate, "unit": settings.unit, "lead_names": settings.lead_names or None}
+    declared = {
+        "sampling_rate": settings.sampling_rate,
+        "unit": settings.unit,
+        "lead_names": split_names(" ".join(settings.lead_names)) or None,
+    }
+    path = Path(settings.output_file)
     if settings.records_dir is not None:
-        records = RequestedRecords.in_folder(settings.records_dir, declared)
+        records = RequestedRecords.in_folder(settings.records_dir, declared, PredictionFile(path, "").files)
     elif settings.table is not None:
         records = RequestedRecords.in_table(settings.table, declared)
     else:
         records = RequestedRecords.of_files(settings.files, declared)
     decisive = {name: getattr(settings, name) for name in ("allow_implausible", "mixed_precision")}
     about = {"model": settings.model_name_or_path, "weights": weights_digest(directory), **decisive}
-    file = PredictionFile(Path(settings.output_file), records.identity(about))
+    about["pre-processing"] = digest_files([directory / "preprocessor_config.json"])
+    file = PredictionFile(path, records.identity(about))
     if file.is_finished and not settings.overwrite_output_file:
         print(f"{file.path} holds the predictions of these records by this model: there is nothing to do.")
         return
@@ -41,3 +49,5 @@ def run(settings: PredictionSettings) -> None:
         print(f"  {count} refused: {reason}")
     if result.rejections:
         print(f"  each with its reason in {file.rejected}")
+    if not result.records:
+        raise ValueError(f"None of {len(source.record_ids)} records could be classified, the first: {result.rejections[0]}.")

@@ -1,9 +1,10 @@
 """`ecg-jepa push`: a directory -> the Hugging Face Hub."""
 
+import glob
 from pathlib import Path
 
 from ..publishing.hub import PushedFile, describe, publishable_files, push, upload
-from ..publishing.space import space_files, write_space
+from ..publishing.space import EXAMPLES, MODEL, REQUIREMENTS, write_space
 from .settings import PushSettings
 
 
@@ -14,13 +15,16 @@ def run(settings: PushSettings) -> None:
     source = settings.space_dir if settings.space else settings.directory
     kind = "a Space, " if settings.space else ""
     print(f"{len(files)} files of {source} for {settings.repo_id} ({kind}{visibility}):\n{describe(files)}")
+    if settings.space:
+        requirement = Path(source, REQUIREMENTS).read_text().splitlines()[0]
+        print(f"It is written to {source}, and runs where pip finds {requirement} (or what --space_requirement names).")
     if settings.dry_run:
         print("Nothing was uploaded (--dry_run).")
         return
     if settings.space:
-        # What an earlier push left there and this one does not have goes.
-        names = [file.name for file in files]
-        address = upload(source, settings.repo_id, "space", settings.public, None, names, delete=["*"])
+        # What an earlier push left in its folders, and this one does not have, goes.
+        names, folders = [glob.escape(file.name) for file in files], (f"{MODEL}/*", f"{EXAMPLES}/*")
+        address = upload(source, settings.repo_id, "space", settings.public, None, names, delete=folders)
     else:
         address = push(settings.directory, settings.repo_id, public=settings.public)
     print(f"Pushed to {address} ({kind}{visibility})")
@@ -31,5 +35,4 @@ def _prepare(settings: PushSettings) -> list[PushedFile]:
     if not settings.space:
         return publishable_files(settings.directory)
     title = settings.repo_id.rpartition("/")[2] or Path(settings.directory).name
-    write_space(settings.directory, settings.space_dir, title, settings.space_examples, settings.space_requirement)
-    return space_files(settings.space_dir)
+    return write_space(settings.directory, settings.space_dir, title, settings.space_examples, settings.space_requirement)

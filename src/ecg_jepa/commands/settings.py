@@ -93,7 +93,7 @@ class PredictionSettings:
     output_file: str = option("predictions.parquet", "table to write, .parquet or .csv: a row per record and label")
     overwrite_output_file: bool = option(False, "replace a table of other records, settings or weights")
     sampling_rate: float | None = option(None, "in Hz, of records whose files do not say it")
-    unit: Literal["mV", "uV", "V", "nV"] | None = option(None, "of records whose files do not say it")
+    unit: str | None = option(None, "mV, uV, V or nV, of records whose files do not say it")
     lead_names: list[str] = option([], "of records whose files do not say them")
     allow_implausible: bool = option(False, "also classify what cannot be an ECG in its unit")
     batch_size: int = option(64, "crops that are classified together")

@@ -1,7 +1,6 @@
 """A user's own records: a table `records.csv` and files of any format that `read_ecg` reads beside it."""
 
 import os
-import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..formats_ecg_jepa import as_ecg, files_of, recognize, wfdb_record
+from ..record_ecg_jepa import split_names
 from ..wfdb_ecg_jepa import EcgRecord, RecordError, read_wfdb
 from .builder import EcgDatabaseBuilder, EcgDatabaseConfig
 from .own_table import (
@@ -176,5 +176,5 @@ def _layout(given: dict[Hashable, Any], path: str) -> tuple[float | None, str | 
         return None
     rate = float(named["sampling_rate"]) if "sampling_rate" in named else None
     unit = str(named["unit"]) if "unit" in named else None
-    names = tuple(re.split(r"[\s;,]+", str(named["lead_names"]).strip())) if "lead_names" in named else None
+    names = tuple(split_names(str(named["lead_names"]))) if "lead_names" in named else None
     return rate, unit, names

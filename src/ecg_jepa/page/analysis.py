@@ -56,8 +56,8 @@ class Analyst:
         values = self.extractor(ecg.signal, ecg.sampling_rate, ecg.lead_names, ecg.unit or UNKNOWN_UNIT, return_tensors="pt")[
             "input_values"
         ]
-        (labels,) = self.classifier.classify(values)
         crops = values.flatten(0, -3)
+        (labels,) = self.classifier.classify([crops])
         embedding = self.model.ecg_jepa(crops).pooler_output.float().mean(dim=0)
         return Analysis(labels, self._draw(ecg, crops), embedding.numpy())
 
@@ -77,7 +77,7 @@ class Analyst:
         """Over the stretch that is drawn."""
         if self.model.pooling is None:
             return None
-        rate, length = self.model.config.sampling_rate, crops.shape[-1]
-        starts = crop_starts(round(duration * rate), length, round((self.extractor.crop_stride or duration) * rate))
+        rate, length, stride = self.model.config.sampling_rate, crops.shape[-1], self.extractor.crop_stride
+        starts = [0] if stride is None else crop_starts(round(duration * rate), length, round(stride * rate))
         attention = attention_of_crops(self.model, crops, starts)
         return attention[: round(CLINICAL_DURATION * rate) // self.model.config.patch_size]

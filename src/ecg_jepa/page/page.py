@@ -1,6 +1,7 @@
 """The page itself, with Gradio."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +15,14 @@ import numpy as np
 
 from ..common.figures import as_png
 from .analysis import Analyst
-from .reading import Declaration, examples_in, look_at, read
-from .words import CSS, NO_DEVICE, note, picture, refusal, table
+from .reading import Declaration, asked_for, examples_in, look_at, read
+from .words import CSS, NO_DEVICE, caution, note, picture, refusal, table
 
 LARGEST_UPLOAD = "20mb"  # a 12-lead record of half an hour has 10
 
 _UNITS = ["", "mV", "uV", "V", "nV"]
 _FOLDER = "GRADIO_TEMP_DIR"
-_KEPT_FOR = 3600  # s, of files in the temporary folder of a page that goes on
+_LOOKED_AT, _KEPT_FOR = 600, 3000  # s, between looks for old files in the temporary folder, and until they are old
 
 
 def build_page(analyst: Analyst, title: str, examples: Mapping[str, Sequence[str]]) -> gr.Blocks:
@@ -31,7 +32,7 @@ def build_page(analyst: Analyst, title: str, examples: Mapping[str, Sequence[str
         title: its name.
         examples: name -> the files of a record.
     """
-    with gr.Blocks(title=f"{title}: look at an ECG", delete_cache=(_KEPT_FOR, _KEPT_FOR), analytics_enabled=False) as page:
+    with gr.Blocks(title=f"{title}: look at an ECG", delete_cache=(_LOOKED_AT, _KEPT_FOR), analytics_enabled=False) as page:
         gr.Markdown(f"# Look at an ECG\n\nClassifier `{title}`. **{NO_DEVICE}**")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
@@ -55,13 +56,15 @@ def build_page(analyst: Analyst, title: str, examples: Mapping[str, Sequence[str
         def analyse(uploads: Sequence[str] | None, rate: float | None, unit: str | None, leads: str | None) -> list[Any]:
             try:
                 seen = read(uploads or (), Declaration.parse(rate, unit, leads))
+                if asked_for(seen, analyst.extractor.amplitude_free):
+                    return [note(seen), *_nothing()]
                 analysis = analyst.analyse(seen.ecg)
             except (ValueError, TypeError, OSError) as error:
                 return [refusal(error), *_nothing()]
             drawn = "" if analysis.figure is None else picture(as_png(analysis.figure), f"ECG of {seen.name}")
             config = analyst.model.config
             exclusive = config.problem_type == "single_label_classification"
-            said = table(analysis.labels, exclusive, config.label_descriptions)
+            said = table(analysis.labels, exclusive, config.label_descriptions) + caution(config.amplitude_free)
             download = gr.DownloadButton(value=_as_file(seen.name, analysis.embedding), visible=True)
             return [note(seen), drawn, said, download]
 
@@ -124,7 +127,9 @@ def served(
     analyst = Analyst(checkpoint)
     # Fonts of the visitor's machine: the page works without a network, and asks nobody for anything.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    with _temporary_folder():
+    with _temporary_folder() as folder:
+        if examples is not None and Path(examples).is_dir():  # Gradio hands out files of the temporary folder alone
+            examples = shutil.copytree(examples, folder / "examples")
         page = build_page(analyst, title, {} if examples is None else examples_in(examples))
         page.queue(max_size=16).launch(
             server_port=port,
@@ -143,13 +148,13 @@ def served(
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[None]:
+def _temporary_folder() -> Iterator[Path]:
     """Where Gradio puts what visitors upload and download; pages that are made in the context remember it. It goes with it."""
     before = os.environ.get(_FOLDER)
     with TemporaryDirectory(prefix="ecg-jepa-demo-") as folder:
         os.environ[_FOLDER] = folder
         try:
-            yield
+            yield Path(folder)
         finally:
             del os.environ[_FOLDER]
             if before is not None:

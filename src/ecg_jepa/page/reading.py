@@ -1,7 +1,6 @@
 """What a visitor gives -> an ECG: files that were uploaded, and what they do not say."""
 
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..formats_ecg_jepa import WFDB_SUFFIXES, Ecg, is_ecg_file, read_ecg
+from ..record_ecg_jepa import split_names
 
 _ASKED_FOR = ("sampling_rate", "unit", "lead_names")
 
@@ -26,8 +26,7 @@ class Declaration:
     @classmethod
     def parse(cls, sampling_rate: float | None, unit: str | None, lead_names: str | None) -> "Declaration":
         """Of the fields of a form, in which nothing is 0 or an empty text."""
-        names = [name for name in re.split(r"[\s,;]+", lead_names or "") if name]
-        return cls(sampling_rate or None, unit or None, names or None)
+        return cls(sampling_rate or None, unit or None, split_names(lead_names or "") or None)
 
 
 @dataclass
@@ -101,6 +100,11 @@ def read(uploads: Sequence[str | Path], declared: Declaration) -> Found:
     return Found(name, ecg, [name for name in missing if name not in given])
 
 
+def asked_for(found: Found, amplitude_free: bool) -> list[str]:
+    """What must still be said of a record before a model can take it; one that sees no amplitudes needs no unit."""
+    return [name for name in found.missing if not (name == "unit" and amplitude_free)]
+
+
 def _open(uploads: Sequence[str | Path], **options: Any) -> tuple[str, Ecg]:
     with together(uploads) as path:
         try:
@@ -113,7 +117,7 @@ def _open(uploads: Sequence[str | Path], **options: Any) -> tuple[str, Ecg]:
 def examples_in(folder: str | Path) -> dict[str, list[str]]:
     """Name of each record in a folder -> its files; files of one stem are one record, what is no ECG beside them is none."""
     records: dict[str, list[str]] = {}
-    for path in sorted(Path(folder).iterdir()):
+    for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():
         if path.is_file() and (path.suffix in WFDB_SUFFIXES or is_ecg_file(path)):
             records.setdefault(path.stem, []).append(str(path))
     return records

@@ -45,7 +45,7 @@ def note(found: Found) -> Markup:
     text = Markup("<b>{}</b>: {}.").format(found.name, ", ".join(says))
     if found.missing:
         asked = " and ".join(_ASKED[name] for name in found.missing)
-        text += Markup(" <b>The file does not say {}: fill it in, and analyse.</b>").format(asked)
+        text += Markup(" <b>The file does not say {}: fill in what is missing, and analyse.</b>").format(asked)
     return Markup('<div class="ecg-note">{}</div>').format(text)
 
 
@@ -69,6 +69,16 @@ def table(labels: Sequence[dict[str, Any]], exclusive: bool, descriptions: Mappi
         '<table class="ecg-labels"><thead><tr><th>label</th><th class="bar" colspan="2">probability</th>'
         '<th class="number">threshold</th></tr></thead><tbody>{}</tbody></table><p>{} {} {}</p>'
     ).format(rows, kind, said, NO_DEVICE)
+
+
+def caution(amplitude_free: bool) -> Markup:
+    """What a visitor should know of a model that sees no amplitudes."""
+    if not amplitude_free:
+        return Markup()
+    return Markup(
+        "<p>This classifier does not see amplitudes: each lead is divided by its own standard deviation. Do not rely on it where "
+        "they carry the diagnosis, such as hypertrophy.</p>"
+    )
 
 
 def _row(label: dict[str, Any], description: str) -> Markup:

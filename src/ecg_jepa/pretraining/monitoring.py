@@ -118,7 +118,7 @@ def signs_of_collapse(untrained: Mapping[str, float], now: Mapping[str, float]) 
         )
     if now.get("probe_auroc", 1.0) <= untrained.get("probe_auroc", 0.0):
         signs["probe_auroc"] = (
-            f"The linear probe finds no more than in the untrained encoder: {now['probe_auroc']:.3f}, then "
+            f"The linear probe finds {now['probe_auroc']:.3f}, no more than in the untrained encoder, "
             f"{untrained['probe_auroc']:.3f}."
         )
     return signs
