@@ -78,3 +78,13 @@ def test_the_command_ends_as_it_is_told_and_leaves_nothing(classifier_dir, tmp_p
         process.terminate()
         assert process.wait(timeout=60) == 143
     assert not list(tmp_path.glob("ecg-jepa-demo-*"))
+
+
+def test_examples_from_anywhere_can_be_picked(classifier_dir, tmp_path, monkeypatch):
+    write_record(tmp_path / "far" / "r1", ecg(5000))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with served(classifier_dir, "tiny", tmp_path / "far") as page:
+        client = Client(page.local_url, verbose=False, download_files=str(tmp_path / "downloads"))
+        files = client.predict("r1", api_name="/pick")
+        assert sorted(Path(file).suffix for file in files) == [".dat", ".hea"]

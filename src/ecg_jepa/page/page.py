@@ -80,9 +80,12 @@ def build_page(analyst: Analyst, title: str, examples: Mapping[str, Sequence[str
                 return [*_form(seen), note(seen), *_nothing()]
             return [*_form(seen), *analyse(uploads, None, None, None)]
 
+        def pick(name: str) -> list[str] | None:
+            return list(examples.get(name, ())) or None
+
         shown = [*form, message, *results]
         gr.on([files.upload, files.delete, files.clear], show, files, shown)
-        example.input(lambda name: list(examples.get(name, ())) or None, example, files).then(show, files, shown)
+        example.input(pick, example, files).then(show, files, shown, api_name=False)
         button.click(analyse, [files, *form], [message, *results])
     return page
 
@@ -128,9 +131,8 @@ def served(
     # Fonts of the visitor's machine: the page works without a network, and asks nobody for anything.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     with _temporary_folder() as folder:
-        if examples is not None and Path(examples).is_dir():  # Gradio hands out files of the temporary folder alone
-            examples = shutil.copytree(examples, folder / "examples")
-        page = build_page(analyst, title, {} if examples is None else examples_in(examples))
+        records = {} if examples is None else _copied(examples_in(examples), folder / "examples")
+        page = build_page(analyst, title, records)
         page.queue(max_size=16).launch(
             server_port=port,
             share=False,
@@ -145,6 +147,12 @@ def served(
             yield page
         finally:
             page.close(verbose=False)
+
+
+def _copied(records: Mapping[str, Sequence[str]], folder: Path) -> dict[str, list[str]]:
+    """The same records in the temporary folder: Gradio hands out files from nowhere else."""
+    folder.mkdir()
+    return {name: [str(shutil.copy(file, folder)) for file in files] for name, files in records.items()}
 
 
 @contextmanager
