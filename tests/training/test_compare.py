@@ -86,4 +86,8 @@ def test_what_is_kept_is_enough_to_go_on_without_the_runs(compare, tmp_path):
     compare(tmp_path, *flags, "--label_fractions", 1.0, 0.25)  # asks for what was not judged
     again = {path.name for path in (tmp_path / "logs").iterdir()}
     assert again == {name for name in logs if not name.startswith("tuning")}
-    assert "25% of the labels" in (tmp_path / "report.md").read_text()
+    assert "25% of the labels" in (report := (tmp_path / "report.md").read_text())
+    assert "50% of the labels" not in report  # nobody asks for it now
+    compare(tmp_path, *flags)
+    assert {path.name for path in (tmp_path / "logs").iterdir()} == again  # what was judged before is still there
+    assert "50% of the labels" in (tmp_path / "report.md").read_text()

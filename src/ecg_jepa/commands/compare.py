@@ -111,7 +111,9 @@ class Runner:
             if not self.execute("pretrain", recipe, directory.name):
                 return None
             complete = self.execute("sweep", plan.sweep(str(directory)), f"sweep-{directory.name}")
-            judged = Judged.gather(plan, entry, seed, directory)
+            earlier, judged = judged, Judged.gather(plan, entry, seed, directory)
+            if earlier is not None:
+                judged.take_over(earlier)
             judged.save(path)
             if not complete or judged.lacks(plan):
                 return judged  # what could not be scored can be tried again
@@ -135,12 +137,14 @@ class Runner:
         write_yaml(settings, plan_path)
         launcher = shlex.split(self.plan.comparison.launcher) or [sys.executable]
         cores = self._cores.get()
+        logger.info(f"{name}: begins, messages in {log_path}.log")
         try:
             with log_path.with_name(f"{name}.log").open("a") as log:
                 words = [*launcher, "-m", "ecg_jepa", command, "--config", str(plan_path)]
                 status = self.commands.run(words, cores=cores, output=log)
         finally:
             self._cores.put(cores)
+        logger.info(f"{name}: ends ({status})")
         if status:
             logger.warning(f"{name} failed ({status}), as logs/{name}.log says: the comparison goes on without it.")
             self.failures.append(name)

@@ -65,3 +65,6 @@ def report(settings: ProtocolSettings, metrics: dict[str, Any]) -> None:
     if metrics["classes_left_out"]:
         left_out = ", ".join(metrics["classes_left_out"])
         print(f"  left out of the mean, for want of positives or negatives in the test fold: {left_out}")
+    undecided = [name for name in metrics["test_auroc"] if name not in metrics["decision_thresholds"]]
+    if undecided:
+        print(f"  without a threshold, for want of validation records: {', '.join(undecided)}")

@@ -3,6 +3,9 @@ What a comparison keeps of its runs: all that its report needs, in files that ar
 folders of runs may go.
 """
 
+import json
+import logging
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from ..common.files import TRAINING_INFO_FILE, read_json, write_json
+from ..common.files import TRAINING_INFO_FILE, read_json
 from ..common.json_lines import read_lines
 from ..data.records import find_database
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE
@@ -21,8 +24,11 @@ from ..finetuning.sweep_folder import SweepFolder
 from ..pretraining.recipe import PretrainingRecipe
 from .plan import Candidate, ComparisonPlan, Entry
 
+logger = logging.getLogger(__name__)
+
 CONDITION = ("protocol", "task", "label_fraction")  # in which encoders are compared
 
+_PLAIN = ("label", "seed", "training", "course", "runs")
 _OF_TRAINING = ("settings", "gflop_per_record", "seconds", "hardware", "databases", "weights")
 
 
@@ -57,32 +63,52 @@ class Judged:
         records = settings["batch_size"] * settings["gradient_accumulation_steps"]
         return records * self.training["gflop_per_record"] / 1000
 
-    def lacks(self, plan: ComparisonPlan) -> bool:
-        """Whether a run that the comparison asks for is missing, or was one with other settings or records."""
+    def asked_for(self, plan: ComparisonPlan) -> list[tuple[dict[str, Any], np.ndarray]]:
+        """Those of the runs, with their ranks, that the comparison asks for: of these settings, on these records."""
         database = find_database(plan.comparison.data_dir, plan.comparison.database).info.identity
-        known = [(run["settings"], run["database"]) for run in self.runs]
-        return any((planned.what_counts(), database) not in known for planned in planned_runs(plan.sweep("encoder")))
+        wanted = [planned.what_counts() for planned in planned_runs(plan.sweep("encoder"))]
+        pairs = zip(self.runs, self.ranks, strict=True)
+        return [(run, ranks) for run, ranks in pairs if run["database"] == database and run["settings"] in wanted]
+
+    def lacks(self, plan: ComparisonPlan) -> bool:
+        """Whether a run that the comparison asks for is missing."""
+        return len(self.asked_for(plan)) < len(planned_runs(plan.sweep("encoder")))
+
+    def take_over(self, earlier: "Judged") -> None:
+        """Keep what other comparisons asked for of the same weights on the same records."""
+        same = earlier.training["weights"] == self.training["weights"]
+        for run, ranks in zip(earlier.runs, earlier.ranks, strict=True) if same else ():
+            known = self.records.setdefault(run["task"], earlier.records[run["task"]])
+            settings = [own["settings"] for own in self.runs if own["database"] == run["database"]]
+            if run["settings"] not in settings and np.array_equal(known[0], earlier.records[run["task"]][0]):
+                self.runs.append(run)
+                self.ranks.append(ranks)
 
     def save(self, path: Path) -> None:
-        """Write `<path>.npz`, and last `<path>.json`."""
+        """Write a file, whole or not at all."""
         arrays: dict[str, Any] = {f"ranks-{number}": ranks for number, ranks in enumerate(self.ranks)}
         for task, (record_id, labels) in self.records.items():
             arrays |= {f"records-{task}": record_id, f"labels-{task}": labels}
+        content = {name: getattr(self, name) for name in _PLAIN}
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(_with(path, ".npz"), **arrays)
-        names = ("label", "seed", "training", "course", "runs")
-        write_json(_with(path, ".json"), {name: getattr(self, name) for name in names})
+        temporary = path.with_name(f".{path.name}.tmp.npz")
+        np.savez_compressed(temporary, content=np.array(json.dumps(content)), **arrays)
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Judged | None":
-        """What [`save`] wrote; `None` if there is nothing."""
-        if not _with(path, ".json").is_file():
+        """What [`save`] wrote; `None` if there is nothing, or, with a warning, if it cannot be read."""
+        if not path.is_file():
             return None
-        content = read_json(_with(path, ".json"))
-        with np.load(_with(path, ".npz")) as arrays:
-            ranks = [arrays[f"ranks-{number}"] for number in range(len(content["runs"]))]
-            tasks = [name.removeprefix("labels-") for name in arrays.files if name.startswith("labels-")]
-            records = {task: (arrays[f"records-{task}"], arrays[f"labels-{task}"]) for task in tasks}
+        try:
+            with np.load(path) as arrays:
+                content = json.loads(str(arrays["content"]))
+                ranks = [arrays[f"ranks-{number}"] for number in range(len(content["runs"]))]
+                tasks = [name.removeprefix("labels-") for name in arrays.files if name.startswith("labels-")]
+                records = {task: (arrays[f"records-{task}"], arrays[f"labels-{task}"]) for task in tasks}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            logger.warning(f"{path} cannot be read ({error}): the encoder is trained and judged anew.")
+            return None
         return cls(**content, ranks=ranks, records=records)
 
     @classmethod
@@ -119,8 +145,8 @@ class Judged:
 
 
 def judged_path(plan: ComparisonPlan, recipe: PretrainingRecipe) -> Path:
-    """Where [`Judged`] of a run of pre-training lies, without ending. Its name tells it from runs with other settings."""
-    return plan.directory / "judged" / Path(recipe.output_dir).name
+    """Where [`Judged`] of a run of pre-training lies. Its name tells it from runs with other settings."""
+    return plan.directory / "judged" / f"{Path(recipe.output_dir).name}.npz"
 
 
 def tried_path(plan: ComparisonPlan, candidate: Candidate) -> Path:
@@ -132,7 +158,3 @@ def same_records(training: Mapping[str, Any], recipe: PretrainingRecipe) -> bool
     """Whether a run was trained on the records that are there now."""
     now = {name: find_database(recipe.data_dir, name).info.identity for name in recipe.database_weights()}
     return now == {database["name"]: database["digest"] for database in training["databases"]}
-
-
-def _with(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)

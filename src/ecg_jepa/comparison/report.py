@@ -57,7 +57,7 @@ def gather_results(outcome: Outcome) -> pd.DataFrame:
     """
     rows = []
     for (label, seed), judged in outcome.judged.items():
-        for run, ranks in zip(judged.runs, judged.ranks, strict=True):
+        for run, ranks in judged.asked_for(outcome.plan):
             row = {"label": label, "seed": seed, "finetune_seed": run["seed"], "auroc": run["auroc"]}
             row |= {name: run[name] for name in _CONDITION}
             rows.append({**row, "labels": judged.records[run["task"]][1], "ranks": ranks})
@@ -172,7 +172,8 @@ def describe_courses(logs: pd.DataFrame) -> str:
         row = {"name": label}
         for column, name in {"loss": "held-out loss", "probe_auroc": "probe", **_MEASURES}.items():
             values = [part[f"eval_{column}"].mean() for part in (begin, end)]
-            row[name] = f"{values[0]:.3f} to {values[1]:.3f}"
+            has_loss = column != "loss" or of_label["step"].any()  # what is not trained has none
+            row[name] = f"{values[0]:.3f} to {values[1]:.3f}" if has_loss else "–"
         rows.append(row)
     return f"On validation records, before and after, mean over seeds.\n\n{_markdown(pd.DataFrame(rows))}"
 

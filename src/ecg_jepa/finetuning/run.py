@@ -92,11 +92,23 @@ def open_run(settings: ProtocolSettings, accelerator: Accelerator) -> Finetuning
     return FinetuningRun(settings, accelerator, data, start, build_classifier(settings, start, data))
 
 
+def _check_scorable(data: TaskData) -> None:
+    """Raise `ValueError` before anything is trained if no class could be scored on validation or test records."""
+    for split in ("validation", "test"):
+        labels = data.task.labels[data.splits[split]]
+        if not (labels.any(axis=0) & (labels == 0).any(axis=0)).any():
+            raise ValueError(
+                f"No class has both positives and negatives among the {len(labels)} {split} records of {data.database.name}: add "
+                "records, or split them otherwise (a column split in the table of own records, --split_seed)."
+            )
+
+
 def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
     """
     Train and score the classifier, and put the thresholds (and temperature) that were chosen on validation into its
     configuration. Returns the result on the main process, `None` on others.
     """
+    _check_scorable(run.data)
     encoder = run.start.describe_encoder()
     started = time.perf_counter()
     validation = run.scorer("validation")
