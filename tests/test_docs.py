@@ -78,7 +78,7 @@ def own_database(tmp_path):
         layout = {"sampling_rate": 500, "unit": "uV", "lead_names": " ".join(STANDARD)}
         rows.append({"path": f"a{number}.npy", "split": split, **layout, "AF": number % 2, "LVH": number // 2 % 2})
     pd.DataFrame(rows).to_csv(tmp_path / "raw" / "records.csv", index=False)
-    OwnRecords(data_dir=str(tmp_path / "raw")).prepare(tmp_path / "prepared")
+    OwnRecords(data_dir=str(tmp_path / "raw"), sampling_rate=100, amplitude_free=True).prepare(tmp_path / "prepared")
     return find_database(tmp_path / "prepared")
 
 

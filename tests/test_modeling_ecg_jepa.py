@@ -398,3 +398,12 @@ def test_trainer_and_lora(tiny_config, tmp_path):
         result = Trainer(network, arguments, train_dataset=dataset).train()
         assert result.global_step == 2
         assert result.training_loss > 0
+
+
+def test_an_encoder_of_a_classifier_brings_no_thresholds(tmp_path):
+    of_the_head = {"id2label": {0: "AF"}, "decision_thresholds": {"AF": 0.3}}
+    config = EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, **of_the_head)
+    EcgJepaForSequenceClassification(config).save_pretrained(tmp_path)
+    assert EcgJepaForSequenceClassification.from_pretrained(tmp_path).config.decision_thresholds == {"AF": 0.3}
+    encoder = EcgJepaModel.from_pretrained(tmp_path)
+    assert EcgJepaForSequenceClassification(encoder.config).config.decision_thresholds is None

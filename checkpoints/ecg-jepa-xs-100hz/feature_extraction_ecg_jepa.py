@@ -233,8 +233,8 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
                 "length, one at a time, or return_tensors=None."
             )
         if check_plausibility:
-            for record, values in zip(selected, records, strict=True):
-                self._check_plausible(record, values)
+            for record, ecg, values in zip(selected, ecgs, records, strict=True):
+                self._check_plausible(record, values, has_unit=ecg.unit != UNKNOWN_UNIT)
         return BatchFeature({"input_values": records}, tensor_type=return_tensors)
 
     def _as_records(self, signal: Any) -> list[Any]:
@@ -263,6 +263,8 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             ecg = Ecg(record, sampling_rate, None if lead_names is None else list(lead_names), unit or "mV")
         else:
             ecg = as_ecg(record, sampling_rate, lead_names, unit)
+            if ecg.lead_names is None:  # of an array, whoever has it in hand knows that the model's order is meant
+                raise ValueError(f"The record does not say its leads: pass the {len(ecg.signal)} lead_names in its order.")
         if ecg.sampling_rate is None:
             raise ValueError(
                 f"sampling_rate of the signal is not given: name it in Hz (the model expects {self.sampling_rate} Hz, "
@@ -291,13 +293,13 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         ):
             raise ImplausibleSignalError(
                 "too short",
-                f"the record lasts {duration:g} s, the model takes crops of {self.crop_duration:g} s: use a longer record, or "
-                "pass check_plausibility=False to use this one as it is (nothing is padded)",
+                f"the record lasts {duration:g} s, the model was trained on crops of {self.crop_duration:g} s, and nothing is "
+                "padded: use a longer record",
             )
 
-    def _check_plausible(self, signal: np.ndarray, input_values: np.ndarray) -> None:
-        """`signal` in mV as it was given, and what was made of it: see `plausibility_ecg_jepa`."""
-        flat = check_plausible(signal, self.lead_names, any_amplitude=self.amplitude_free)
+    def _check_plausible(self, signal: np.ndarray, input_values: np.ndarray, has_unit: bool) -> None:
+        """`signal` as it was given, in mV if it `has_unit`, and what was made of it: see `plausibility_ecg_jepa`."""
+        flat = check_plausible(signal, self.lead_names, any_amplitude=not has_unit)
         if flat:
             logger.warning(
                 f"Leads {', '.join(flat)} of a record do not change, or hardly beside the others: was an electrode off?"

@@ -421,7 +421,8 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
         # Who asks what is missing judges for themselves.
         model._check_loaded(source, () if wants_info else info["missing_keys"])
         new = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
-        if any(name.startswith("classifier.") for name in new):  # a new head: it has not chosen any thresholds
+        # A new head, or none: it has not chosen any thresholds.
+        if not hasattr(model, "classifier") or any(name.startswith("classifier.") for name in new):
             model.config.forget_decisions()
         return (model, info) if wants_info else model
 

@@ -76,6 +76,10 @@ class EcgClassificationPipeline(Pipeline):
             inputs = list(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
+        if isinstance(inputs, list) and isinstance(inputs[0], (list, tuple)) and not describes_itself(inputs[0]):
+            first = np.asarray(inputs[0], dtype=object)
+            if first.ndim == 1 and all(isinstance(value, (int, float)) for value in inputs[0]):
+                inputs = _as_array(inputs)  # one record, of which each list is a lead
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(
@@ -195,7 +199,13 @@ class EcgClassificationPipeline(Pipeline):
         if not (isinstance(temperature, (int, float)) and math.isfinite(temperature) and temperature > 0):
             raise ValueError(f"config.temperature is {temperature!r}, expected a positive number to divide logits by.")
         logits = model_outputs["logits"][0].float() / temperature
-        scores = _apply(function_to_apply or _default_function(config.problem_type), logits)
+        default = _default_function(config.problem_type) if decide or function_to_apply is None else None
+        if decide and function_to_apply not in (None, default):
+            raise ValueError(
+                f"decide=True is about {default} scores, on which the thresholds were chosen: leave out "
+                f"function_to_apply={function_to_apply!r}."
+            )
+        scores = _apply(function_to_apply or str(default), logits)
         if not torch.isfinite(scores).all():
             raise ValueError("The model's scores are not finite: its weights are broken.")
         names: dict[int, str] = config.id2label
@@ -203,12 +213,10 @@ class EcgClassificationPipeline(Pipeline):
         found = [(index, score) for index, score in ranked if threshold is None or score >= threshold]
         labels: list[dict[str, Any]] = [{"label": names[index], "score": score} for index, score in found]
         if decide:
-            # Of probabilities as the thresholds were chosen on, whatever the scores are.
-            probabilities = _apply(_default_function(config.problem_type), logits).tolist()
             thresholds = getattr(config, "decision_thresholds", None) or {}
-            for label, (index, _) in zip(labels, found, strict=True):
+            for label in labels:
                 least = thresholds.get(label["label"])
-                label |= {"threshold": least, "decision": None if least is None else probabilities[index] >= least}
+                label |= {"threshold": least, "decision": None if least is None else label["score"] >= least}
         return labels
 
 

@@ -21,7 +21,10 @@ _FURTHER_LEADS = ("V7", "V8", "V9", "V3R", "V4R", "V5R", "V6R", "V7R", "V8R", "V
 _SPELLINGS = {name.lower(): name for name in (*STANDARD_LEADS, *_FURTHER_LEADS)}
 _STANDARD = {name.lower() for name in STANDARD_LEADS}
 _BEFORE_NAME = re.compile(r"(?:mdc_ecg_lead|ecg|ekg|lead)[\s_:-]*", re.IGNORECASE)
-_AFTER_NAME = re.compile(r"[\s_-]*(?:\([^()]*\)|ref)", re.IGNORECASE)
+# What stands in brackets is left out, unless it says that the signal is another: inverted, or of several beats.
+_AFTER_NAME = re.compile(r"[\s_-]?(?:\((?!\s*(?:-|inv|neg|rev|av|mean|med))[^()]*\)|ref)$", re.IGNORECASE)
+_LONGEST_NAME = 100  # characters; what is longer is no lead
+_BETWEEN_NAMES = re.compile(r"[\s;,]+")
 
 
 class Ecg(NamedTuple):
@@ -71,12 +74,19 @@ def load_library(path: str | Path, library: str, format_name: str) -> Any:
 def lead_name(label: str) -> str:
     """A lead as the standard spells it, of labels such as "ECG I", "EKG aVR", "I-Ref", "MDC_ECG_LEAD_AVL"; others as they are."""
     name = label = label.strip()
+    if len(label) > _LONGEST_NAME:
+        return label
     while (found := _BEFORE_NAME.match(name)) and found.end() < len(name):
         name = name[found.end() :]
-    for candidate in (label, name, *(name[: found.start()] for found in _AFTER_NAME.finditer(name) if found.end() == len(name))):
+    for candidate in (label, name, _AFTER_NAME.sub("", name)):
         if candidate.lower() in _SPELLINGS:
             return _SPELLINGS[candidate.lower()]
     return label
+
+
+def split_names(text: str) -> list[str]:
+    """Names of leads in a text, between spaces, commas or semicolons."""
+    return [name for name in _BETWEEN_NAMES.split(text) if name]
 
 
 def is_lead(name: str) -> bool:
@@ -207,4 +217,15 @@ def _contradiction(record: str | Path, name: str, declared: Any, said: Any) -> R
     return RecordError(record, f"contradicted {name}", detail)
 
 
-__all__ = ["Contents", "Ecg", "are_names", "check_declared", "declare", "is_finite", "is_lead", "lead_name", "to_millivolts"]
+__all__ = [
+    "Contents",
+    "Ecg",
+    "are_names",
+    "check_declared",
+    "declare",
+    "is_finite",
+    "is_lead",
+    "lead_name",
+    "split_names",
+    "to_millivolts",
+]

@@ -17,7 +17,7 @@ from .wfdb_ecg_jepa import RecordError, check_record_size, plain_file_size
 _AT_MOST = 128 << 20  # bytes; lines and numbers take several times as much
 
 _DELIMITERS = (",", ";", "\t")
-_COLUMN = re.compile(r"\s*(?P<name>[^()\[\]]*?)\s*(?:[(\[]\s*(?P<unit>[^()\[\]]*?)\s*[)\]])?\s*")
+_COLUMN = re.compile(r"(?P<name>[^()\[\]]*)(?:[(\[](?P<unit>[^()\[\]]*)[)\]])?")
 _TIME = re.compile(r"(?:time|t)(?:[_ ](?P<unit>s|sec|seconds|ms|us))?", re.IGNORECASE)
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6}
 
@@ -42,7 +42,12 @@ def read_csv_ecg(path: Path) -> Contents:
             are not uniform.
     """
     plain_file_size(path, path, MISSING_FILE, _AT_MOST)
-    lines = [line for line in _read_text(path).splitlines() if line.strip()]
+    lines = _read_text(path).splitlines()
+    # Empty lines before the header and at the end hold nothing; between samples, they are samples that are missing.
+    while lines and not lines[0].strip():
+        del lines[0]
+    while lines and not lines[-1].strip(" "):
+        del lines[-1]
     if not lines:
         raise RecordError(path, "unreadable table", "it is empty, expected a row of lead names, and a row per sample")
     columns, delimiter = _header(lines[0])
@@ -80,8 +85,10 @@ def _header(line: str) -> tuple[list[str], str]:
 
 def _split(column: str) -> tuple[str, str | None]:
     """Name and unit of a column; the name is empty for what is no such heading."""
-    found = _COLUMN.fullmatch(column)
-    return (found["name"], found["unit"]) if found else ("", None)
+    found = _COLUMN.fullmatch(column.strip())
+    if not found:
+        return "", None
+    return found["name"].strip(), None if found["unit"] is None else found["unit"].strip()
 
 
 def _is_number(text: str) -> bool:
@@ -97,8 +104,9 @@ def _numbers(path: Path, lines: list[str], delimiter: str, num_columns: int) -> 
     if not lines:
         raise RecordError(path, "unreadable table", "it has a header, but no samples")
     empty = re.compile(rf"(?:^|(?<={delimiter}))[ ]*(?={delimiter}|$)")
-    if num_columns > 1:
-        lines = [empty.sub("nan", line) for line in lines]
+    lines = [
+        empty.sub("nan", line) if delimiter in line else line.strip() or delimiter.join(["nan"] * num_columns) for line in lines
+    ]
     try:
         values = np.loadtxt(lines, delimiter=delimiter, comments=None, quotechar='"', ndmin=2)
     except ValueError as error:
