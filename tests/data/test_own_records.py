@@ -200,3 +200,11 @@ def test_a_dead_lead_is_named_and_nothing_is_divided_by_its_standard_deviation(r
     assert json.loads((tmp_path / "own" / "quality.json").read_text())["dead_leads"] == ["V6"]
     with pytest.raises(ValueError, match="Leads V6 never change in any of these own records: they cannot be normalised"):
         find_database(tmp_path).lead_statistics()
+
+
+def test_a_patient_in_several_splits_is_told_of_at_preparation(raw, tmp_path, caplog):
+    table = pd.read_csv(raw / "records.csv").astype(object)
+    table["split"] = ["train"] * 20 + ["validation"] * 5 + ["test"] * 5
+    table.to_csv(raw / "records.csv", index=False)
+    OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    assert "1 patient(s) have records in several splits (the first: 12)" in caplog.text

@@ -1,7 +1,8 @@
 """A user's own records: a table `records.csv` and files of any format that `read_ecg` reads beside it."""
 
+import logging
 import os
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,8 @@ from .own_table import (
 )
 from .readers import read_csv
 from .records import RecordInfo
+
+logger = logging.getLogger(__name__)
 
 RECORDS_CSV = "records.csv"
 
@@ -114,6 +117,7 @@ class OwnRecords(EcgDatabaseBuilder):
             seen.add(record.record_id)
             records.append(record)
         refuse_columns(faults, len(records), RECORDS_CSV)
+        _warn_of_shared_patients(records)
         return records
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
@@ -134,6 +138,20 @@ class OwnRecords(EcgDatabaseBuilder):
             raise RecordError(info.path, "undeclared", detail)
         read = EcgRecord(ecg.signal, ecg.sampling_rate or 0.0, ecg.lead_names or [])
         return read if record is None else replace(record, lead_names=read.lead_names)
+
+
+def _warn_of_shared_patients(records: Sequence[RecordInfo]) -> None:
+    """A classifier cannot be judged on patients that it was trained on, and is refused; better known before."""
+    folds: dict[str, set[int | None]] = {}
+    for record in records:
+        if record.patient_id is not None:
+            folds.setdefault(record.patient_id, set()).add(record.fold)
+    shared = [patient for patient, found in folds.items() if len(found) > 1]
+    if shared:
+        logger.warning(
+            f"{RECORDS_CSV}: {len(shared)} patient(s) have records in several splits (the first: {shared[0]}): classifiers will be "
+            "refused until each has one split."
+        )
 
 
 def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) -> tuple[RecordInfo, list[CellError]]:
