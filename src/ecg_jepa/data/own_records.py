@@ -149,8 +149,8 @@ def _warn_of_shared_patients(records: Sequence[RecordInfo]) -> None:
     shared = [patient for patient, found in folds.items() if len(found) > 1]
     if shared:
         logger.warning(
-            f"{RECORDS_CSV}: {len(shared)} patient(s) have records in several splits (the first: {shared[0]}): classifiers will be "
-            "refused until each has one split."
+            f"{RECORDS_CSV}: {len(shared)} patient(s) have records in several splits (the first: {shared[0]}): classifiers will "
+            "be refused until each has one split."
         )
 
 
