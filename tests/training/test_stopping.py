@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 REPOSITORY = Path(__file__).parents[2]
 TRAINING = str(REPOSITORY / "training" / "pretrain.py")
 ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-LIMIT = 120  # seconds
+LIMIT = 300  # seconds
 
 
 @pytest.fixture
