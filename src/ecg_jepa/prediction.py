@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from .formats_ecg_jepa import files_of, read_ecg
 from .modeling_ecg_jepa import EcgJepaForSequenceClassification
 from .pipeline_ecg_jepa import EcgClassificationPipeline
-from .record_ecg_jepa import split_names
+from .record_ecg_jepa import Ecg, split_names
 from .wfdb_ecg_jepa import RecordError
 
 SCHEMA = pa.schema(
@@ -53,11 +53,26 @@ class Predictions:
 
 @dataclass(frozen=True)
 class RequestedRecord:
-    """A record to classify: its name in the table, its file, and what is declared of it where the file does not say it."""
+    """
+    A record to classify.
+
+    Args:
+        name: in the table.
+        path: of its file.
+        declared: what is said of all records, and counts where this one's file says nothing.
+        own: what is said of this one, which its file must not contradict.
+    """
 
     name: str
     path: Path
     declared: dict[str, Any]
+    own: dict[str, Any] = field(default_factory=dict)
+
+    def read(self, check_plausibility: bool) -> Ecg:
+        """Raises as [`read_ecg`]."""
+        ecg = read_ecg(self.path, **self.own, check_plausibility=check_plausibility)
+        silent = {name: value for name, value in self.declared.items() if value is not None and getattr(ecg, name) is None}
+        return read_ecg(self.path, **self.own, **silent, check_plausibility=check_plausibility) if silent else ecg
 
 
 @dataclass(frozen=True)
@@ -107,7 +122,7 @@ class RequestedRecords:
             if "sampling_rate" in own:
                 own["sampling_rate"] = _rate(own["sampling_rate"], path, number)
             name = given.get("record_id", given["path"].removesuffix(".hea"))  # as prepared databases call it
-            records.append(RequestedRecord(name, Path(path).parent / given["path"], {**declared, **own}))
+            records.append(RequestedRecord(name, Path(path).parent / given["path"], declared, own))
         repeated = [name for name, count in Counter(record.name for record in records).items() if count > 1]
         if repeated:
             raise ValueError(
@@ -117,7 +132,7 @@ class RequestedRecords:
 
     def identity(self, about: dict[str, Any]) -> str:
         """A digest of the records, their files as they are now, and what else decides what comes out."""
-        declared = [(record.name, str(record.path), record.declared) for record in self.records]
+        declared = [(record.name, str(record.path), record.declared, record.own) for record in self.records]
         salt = digest_of({"about": about, "records": declared})
         return files_digest([file for record in self.records for file in files_of(record.path)], salt)
 
@@ -127,7 +142,7 @@ class RequestedRecords:
         def read(index: int) -> np.ndarray:
             record = self.records[index]
             with faults_of(record.name):
-                ecg = read_ecg(record.path, **record.declared, check_plausibility=not allow_implausible)
+                ecg = record.read(check_plausibility=not allow_implausible)
                 missing = [name for name in ("sampling_rate", "lead_names", "unit") if getattr(ecg, name) is None]
                 if missing and not (missing == ["unit"] and extractor.amplitude_free):
                     flags = ", ".join(f"--{name}" for name in missing)

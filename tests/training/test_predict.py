@@ -197,3 +197,24 @@ def test_sixty_records_of_all_kinds_are_in_the_table_or_refused(run_script, clas
     assert not set(refused) & good
     assert all(refused.values())
     assert f"{len(good)} of 60 records" in capsys.readouterr().out
+
+
+def test_what_is_declared_of_all_counts_where_a_file_says_nothing(run_script, classifier_dir, records, tmp_path):
+    np.save(records / "bare.npy", ecg(2500, 30, rate=250.0))
+    flags = ("--sampling_rate", 250, "--unit", "uV", "--lead_names", ",".join(STANDARD))
+    files = [records / "bare.npy", records / "long.hea"]  # the latter has 500 Hz and mV
+    output = tmp_path / "labels.csv"
+    run_script("predict", "--model_name_or_path", classifier_dir, "--files", *files, "--output_file", output, *flags)
+    found = pd.read_csv(output).set_index(["record", "label"])["probability"]
+    classify = pipeline("ecg-classification", model=str(classifier_dir))
+    for entry in classify(str(files[1])):
+        assert found[str(files[1]), entry["label"]] == pytest.approx(entry["score"], abs=1e-5)
+    assert str(files[0]) in found.index.get_level_values(0)
+
+
+def test_nothing_classified_is_no_success(run_script, classifier_dir, tmp_path):
+    with pytest.raises(SystemExit, match="None of 1 records could be classified"):
+        run_script(
+            *("predict", "--model_name_or_path", classifier_dir, "--files", tmp_path / "nothing.dcm"),
+            *("--output_file", tmp_path / "labels.csv"),
+        )
