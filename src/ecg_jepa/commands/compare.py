@@ -130,16 +130,15 @@ class Runner:
         Run a command in a process of its own, with settings that are written to `plans/` and messages that go to `logs/`; whether
         it came to its end.
         """
-        plan_path, log_path = (self.plan.directory / folder / name for folder in ("plans", "logs"))
+        plan_path, log_path = self.plan.directory / "plans" / f"{name}.yaml", self.plan.directory / "logs" / f"{name}.log"
         for path in (plan_path, log_path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        plan_path = plan_path.with_name(f"{name}.yaml")
         write_yaml(settings, plan_path)
         launcher = shlex.split(self.plan.comparison.launcher) or [sys.executable]
         cores = self._cores.get()
-        logger.info(f"{name}: begins, messages in {log_path}.log")
+        logger.info(f"{name}: begins, messages in {log_path}")
         try:
-            with log_path.with_name(f"{name}.log").open("a") as log:
+            with log_path.open("a") as log:
                 words = [*launcher, "-m", "ecg_jepa", command, "--config", str(plan_path)]
                 status = self.commands.run(words, cores=cores, output=log)
         finally:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from .bootstrap import interval, macro, resample_counts, resampled_auroc
+from .figures import FEWEST
 from .metrics import auroc
 
 UNKNOWN = "unknown"
-FEWEST = 10  # records with a label, and as many without, or a class is not scored in a group
 
 _AGE_BANDS = (("< 40", 40.0), ("40-64", 65.0), ("65-79", 80.0), (">= 80", np.inf))  # name, years that it ends before
 
