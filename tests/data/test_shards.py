@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from raw_databases import ecg, write_challenge
 from ecg_jepa.data.builder import EcgDatabaseBuilder
 from ecg_jepa.data.challenge_2021 import Georgia
 from ecg_jepa.data.records import find_database, read_database_info
-from ecg_jepa.data.shards import preparation_lock, records_per_shard, shard_path
+from ecg_jepa.data.shards import preparation_lock, process_map, records_per_shard, shard_path
 
 NUM_RECORDS = 60
 
@@ -73,8 +74,9 @@ def die_after(events, raw, output_dir, num_proc):
     prepare(raw, output_dir, num_proc=num_proc)
 
 
-def run_and_die(*args):
-    process = multiprocessing.get_context("fork").Process(target=die_after, args=args)
+def run_and_die(*args, target=die_after):
+    """In a fork, so that what is patched is patched there, too."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)
     process.start()
     process.join()
     return process.exitcode
@@ -195,12 +197,33 @@ def test_strict_stops_at_the_first_shard_and_keeps_what_was_done(original, tmp_p
     assert Georgia(data_dir=str(original), min_duration=6).prepare(tmp_path, strict=True).records == NUM_RECORDS
 
 
-def test_a_process_that_dies_is_an_error_that_says_so(original, tmp_path, monkeypatch):
-    monkeypatch.setattr(Georgia, "prepare_record", lambda *_: os._exit(1))
+def lose_a_process(raw, output_dir):
+    Georgia.prepare_record = lambda *_: os._exit(1)
     with pytest.raises(ChildProcessError, match="lower num_proc"):
-        prepare(original, tmp_path, num_proc=2)
-    monkeypatch.undo()
+        prepare(raw, output_dir, num_proc=2)
+
+
+def test_a_process_that_dies_is_an_error_that_says_so(original, tmp_path):
+    assert run_and_die(original, tmp_path, target=lose_a_process) == 0
     assert prepare(original, tmp_path).records == NUM_RECORDS - 9
+
+
+def test_beside_a_thread_nothing_is_forked(original, tmp_path):
+    """A fork would have the lock that the thread holds, and nobody to let go of it."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        with process_map(2) as run:
+            statuses = list(run(Path.read_text, [Path("/proc/self/stat")] * 4))
+        prepare(original, tmp_path / "two", num_proc=2)
+    finally:
+        done.set()
+        thread.join()
+    parents = {int(status.rpartition(")")[2].split()[1]) for status in statuses}
+    assert os.getpid() not in parents
+    prepare(original, tmp_path / "one")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def shards_of(output_dir):

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import connection, parent_process
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -223,13 +223,18 @@ def process_map(num_proc: int) -> Iterator[Callable[..., Iterator[Any]]]:
     if num_proc == 1:
         yield map
         return
-    pool = ProcessPoolExecutor(num_proc, initializer=_end_with_parent)
+    context = get_context("fork")
+    if threading.active_count() > 1:
+        # Of a page or a tracker: forks would wait for ever for a lock that one of these threads held.
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["ecg_jepa.data.builder"])
+    pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_end_with_parent)
     try:
         yield pool.map
     except BrokenProcessPool as error:
         raise ChildProcessError(
-            "A process of the preparation died, perhaps for lack of memory. What it had finished is kept: run the same command "
-            "again, with a lower num_proc."
+            "A process of the preparation died, perhaps for lack of memory, or in a script of `if __name__ == '__main__':`. What it "
+            "had finished is kept: run the same again, with a lower num_proc."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
