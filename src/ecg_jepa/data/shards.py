@@ -233,8 +233,8 @@ def process_map(num_proc: int) -> Iterator[Callable[..., Iterator[Any]]]:
         yield pool.map
     except BrokenProcessPool as error:
         raise ChildProcessError(
-            "A process of the preparation died, perhaps for lack of memory, or in a script of `if __name__ == '__main__':`. What it "
-            "had finished is kept: run the same again, with a lower num_proc."
+            "A process of the preparation died, perhaps for lack of memory, or in a script of `if __name__ == '__main__':`. What "
+            "it had finished is kept: run the same again, with a lower num_proc."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
