@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def process_map(num_proc: int) -> Iterator[Callable[..., Iterator[Any]]]:
     if num_proc == 1:
         yield map
         return
-    context = get_context("fork")
+    context: BaseContext = get_context("fork")
     if threading.active_count() > 1:
         # Of a page or a tracker: forks would wait for ever for a lock that one of these threads held.
         context = get_context("forkserver")
