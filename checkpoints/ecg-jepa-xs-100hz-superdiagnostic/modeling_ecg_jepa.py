@@ -56,16 +56,16 @@ class MismatchedWeightsError(RuntimeError, ValueError):
     """Weights have other shapes than their configuration says: a `RuntimeError`, as transformers raises, and a bad value."""
 
 
-def rotary_angles(positions: torch.Tensor, width: int, num_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_angles(positions: torch.Tensor, width: int, num_heads: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Rotary positions (Su et al. 2021) for [`rotate`]: cosine and signed sine, (batch or 1, tokens, width) float32, of the angles
-    by which pairs of channels of queries and keys are turned, the same in every head. Positions (batch or 1, tokens); base 10000,
-    as for sinusoidal ones.
+    Rotary positions (Su et al. 2021) for [`rotate`]: cosine and signed sine, (batch, tokens, width) in `dtype`, of the angles by
+    which pairs of channels of queries and keys are turned, the same in every head. Positions (batch, tokens); base 10000, as for
+    sinusoidal ones.
     """
     head_width = width // num_heads
     frequencies = 10000.0 ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device=positions.device) / head_width)
     angles = positions[..., None].float() * frequencies
-    cosine, sine = angles.cos(), angles.sin()
+    cosine, sine = angles.cos().to(dtype), angles.sin().to(dtype)
     return torch.cat([cosine, cosine] * num_heads, dim=-1), torch.cat([-sine, sine] * num_heads, dim=-1)
 
 
@@ -74,7 +74,14 @@ def rotate(states: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], nu
     cosine, sine = (angles.to(states.dtype) for angles in rotation)
     heads = states.unflatten(-1, (num_heads, -1))
     # All heads at once, because a CPU multiplies long rows several times as fast as a head's.
-    return states * cosine + heads.roll(heads.shape[-1] // 2, dims=-1).flatten(-2) * sine
+    return torch.addcmul(states * cosine, heads.roll(heads.shape[-1] // 2, dims=-1).flatten(-2), sine)
+
+
+def dtype_of_products(weight: torch.Tensor) -> torch.dtype:
+    """What a linear layer with such a weight computes in: its own type, or autocast's."""
+    device = weight.device.type
+    is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_autocast else weight.dtype
 
 
 def gather_patches(tokens: torch.Tensor, patch_indices: torch.Tensor) -> torch.Tensor:
@@ -185,15 +192,22 @@ class EcgJepaEmbeddings(nn.Module):
             tokens = torch.cat([registers, tokens], dim=1)
         return tokens
 
-    def rotation(self, num_tokens: int, patch_indices: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """What [`attend`] turns queries and keys by; `None` without rotary positions. Registers are not turned."""
+    def rotation(self, tokens: torch.Tensor, patch_indices: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """
+        What [`attend`] turns queries and keys of tokens (batch, registers + kept patches, hidden_size) by; `None` without rotary
+        positions. Registers are not turned.
+        """
         if self.config.position_encoding != "rotary":
             return None
         registers = self.config.num_register_tokens
-        device = self.patch_projection.weight.device
-        positions = torch.arange(num_tokens - registers, device=device)[None] if patch_indices is None else patch_indices
-        positions = nn.functional.pad(positions, (registers, 0))  # angle 0: not turned
-        return rotary_angles(positions, self.config.hidden_size, self.config.num_attention_heads)
+        if patch_indices is None:
+            patch_indices = torch.arange(tokens.shape[1] - registers, device=tokens.device)[None]
+        positions = nn.functional.pad(patch_indices, (registers, 0))  # angle 0: not turned
+        dtype = dtype_of_products(self.patch_projection.weight)
+        angles = rotary_angles(positions, self.config.hidden_size, self.config.num_attention_heads, dtype)
+        # A CPU takes twice as long to multiply by rows that all records share.
+        cosine, sine = (part.expand(tokens.shape[0], -1, -1).contiguous() for part in angles)
+        return cosine, sine
 
     def _check_input(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None) -> None:
         config = self.config
@@ -330,7 +344,8 @@ class EcgJepaPredictor(nn.Module):
         hidden_states = torch.cat([context, hidden], dim=1)
         places = torch.cat([context_mask, target_mask], dim=1)
         if self.config.position_encoding == "rotary":
-            rotation = rotary_angles(places, self.config.pred_hidden_size, self.config.pred_num_attention_heads)
+            dtype = dtype_of_products(self.input_projection.weight)
+            rotation = rotary_angles(places, self.config.pred_hidden_size, self.config.pred_num_attention_heads, dtype)
             kwargs["rotation"] = rotation  # type: ignore[typeddict-unknown-key]
         else:
             hidden_states = hidden_states + gather_patches(self.position_embeddings[None].to(context.dtype), places)
@@ -547,7 +562,7 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
         arguments as for [`~EcgJepaModel.forward`].
         """
         hidden_states = self.embeddings(input_values, patch_indices)
-        rotation = self.embeddings.rotation(hidden_states.shape[1], patch_indices)
+        rotation = self.embeddings.rotation(hidden_states, patch_indices)
         outputs = deque([hidden_states], maxlen=num_layers)
         for layer in self.layers:
             outputs.append(layer(outputs[-1], rotation=rotation, **kwargs))

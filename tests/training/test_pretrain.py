@@ -21,6 +21,7 @@ from ecg_jepa import EcgJepaForPreTraining, EcgJepaModel
 from ecg_jepa.commands import run_command
 from ecg_jepa.common.models import weights_digest
 from ecg_jepa.common.run_directory import own_directory
+from ecg_jepa.common.settings import read_yaml
 from ecg_jepa.data.challenge_2021 import Georgia
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
 from ecg_jepa.data.records import find_database
@@ -88,6 +89,18 @@ def test_resume_is_exact(pretrain, tmp_path, flags):
     for key in ("loss", "learning_rate", "target_std", "target_effective_rank"):
         assert [line[key] for line in resumed] == [line[key] for line in whole]
     assert_same_tensors(tmp_path / "whole/pretraining/model.safetensors", tmp_path / "resumed/pretraining/model.safetensors")
+
+
+def test_a_run_that_is_gone_on_with_keeps_its_precision(pretrain, tmp_path, monkeypatch):
+    faster = iter(("bf16", "no"))
+    monkeypatch.setattr("ecg_jepa.commands.pretrain.fastest_precision", lambda device: next(faster))
+    pretrain(tmp_path / "whole", "--mixed_precision", "auto")
+    assert read_yaml(str(tmp_path / "whole/training_config.yaml"))["mixed_precision"] == "bf16"
+    leave_as_if_killed(tmp_path / "whole", tmp_path / "resumed", 2)
+    pretrain(tmp_path / "resumed", "--mixed_precision", "auto", "--resume_from_checkpoint", "latest")
+    assert metrics(tmp_path / "whole")[-1]["loss"] == metrics(tmp_path / "resumed")[-1]["loss"]
+    pretrain(tmp_path / "other", "--mixed_precision", "auto")
+    assert read_yaml(str(tmp_path / "other/training_config.yaml"))["mixed_precision"] == "no"
 
 
 def test_log_lines_of_a_resumed_run_average_the_same_steps(pretrain, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from ..common.hardware import use_all_cores
+from ..common.hardware import keep_memory, use_all_cores
 from ..common.models import model_directory
 from ..data.records import find_database
 from ..embedding import find_extractor, folder_records, prepared_records, rejected_file, write_embeddings
@@ -17,6 +17,7 @@ def run(settings: EmbeddingSettings) -> None:
     """Embed the records and say how many, and how fast."""
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     use_all_cores(accelerator)
+    keep_memory(accelerator)
     directory = model_directory(settings.model_name_or_path)
     encoder = EcgJepaModel.from_pretrained(directory).to(accelerator.device)
     extractor = find_extractor(directory, encoder.config, settings.crop_duration, settings.crop_stride)

@@ -5,7 +5,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ..common.hardware import describe_hardware, use_all_cores
+from ..common.hardware import describe_hardware, keep_memory, use_all_cores
 from ..common.processes import on_main_process
 from ..common.run_directory import clear, own_directory
 from ..common.signals import end_with_launcher
@@ -23,6 +23,7 @@ def run(settings: ProtocolSettings) -> None:
         project_dir=settings.output_dir,
     )
     use_all_cores(accelerator)
+    keep_memory(accelerator)
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(settings).items()})
     metrics = train_and_export(settings, accelerator)
     if metrics is not None:

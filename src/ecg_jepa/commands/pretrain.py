@@ -1,5 +1,6 @@
 """`ecg-jepa pretrain`: prepared databases -> an encoder."""
 
+import dataclasses
 import logging
 from functools import partial
 from pathlib import Path
@@ -8,17 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 
 from ..common.figures import save
 from ..common.files import TRAINING_INFO_FILE, read_json
-from ..common.hardware import describe_hardware, use_all_cores
+from ..common.hardware import describe_hardware, fastest_precision, keep_memory, use_all_cores
 from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.models import weights_digest
 from ..common.processes import on_main_process
 from ..common.run_directory import check_own, left_in, own_directory
+from ..common.settings import read_yaml
 from ..common.signals import end_with_launcher
 from ..data.corpus import Corpus
 from ..data.records import find_database
@@ -43,6 +45,8 @@ _RECORDS_IN_PICTURES = 16
 def run(recipe: PretrainingRecipe) -> None:
     """Train in a folder of its own, unless that is done."""
     end_with_launcher()
+    if recipe.mixed_precision == "auto":
+        recipe = dataclasses.replace(recipe, mixed_precision=on_main_process(PartialState(), partial(choose_precision, recipe)))
     accelerator = Accelerator(
         mixed_precision=recipe.mixed_precision, log_with=recipe.report_to or None, project_dir=recipe.output_dir
     )
@@ -53,6 +57,19 @@ def run(recipe: PretrainingRecipe) -> None:
             on_main_process(accelerator, partial(check_directory, recipe))
             pretrain(recipe, accelerator)
     accelerator.end_training()
+
+
+def choose_precision(recipe: PretrainingRecipe) -> Any:
+    """What `mixed_precision: auto` stands for: that of the run that is gone on with, or else what is faster on this machine."""
+    resumed = recipe.resume_from_checkpoint
+    folder = Path(recipe.output_dir) if resumed == "latest" else Path(resumed).parent if resumed else None
+    if folder is not None and (config := folder / "training_config.yaml").is_file():
+        earlier = read_yaml(str(config)).get("mixed_precision")
+        if earlier in ("no", "bf16"):
+            return earlier
+    chosen = fastest_precision(PartialState().device)
+    logger.info(f"mixed_precision: {chosen}, the faster one on this machine")
+    return chosen
 
 
 def is_finished(recipe: PretrainingRecipe) -> bool:
@@ -110,6 +127,7 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
     """Open the corpus, train, draw, export, and probe if asked to."""
     set_seed(recipe.seed)
     use_all_cores(accelerator)
+    keep_memory(accelerator)
     with accelerator.main_process_first():
         if accelerator.is_local_main_process:
             make_synthetic_database(recipe)

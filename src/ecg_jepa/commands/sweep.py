@@ -7,7 +7,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from ..common.hardware import use_all_cores
+from ..common.hardware import keep_memory, use_all_cores
 from ..common.logs import progress_bar
 from ..common.run_directory import own_directory
 from ..common.signals import end_with_launcher
@@ -24,6 +24,7 @@ def run(sweep: SweepSettings) -> None:
     end_with_launcher()
     accelerator = Accelerator(mixed_precision=plan(sweep)[0].mixed_precision)
     use_all_cores(accelerator)
+    keep_memory(accelerator)
     check_sources(sweep)
     with own_directory(sweep.output_dir, accelerator):
         run_all(sweep, accelerator)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ def share_of_batch(batch_size: int, num_processes: int) -> int:
     return batch_size // num_processes
 
 
-def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
+def on_main_process(accelerator: Accelerator | PartialState, action: Callable[[], T]) -> T:
     """
     What an action of the main process returns, on all processes. What it raises is raised on all of them: others would wait for
     ever for one that has found a fault.

@@ -136,7 +136,8 @@ class ComparisonPlan:
 
     def _recipe(self, entry: Entry, seed: int, steps: int, folder: str, chosen: dict[str, str]) -> PretrainingRecipe:
         comparison = self.comparison
-        values: dict[str, Any] = {"logging_steps": max(1, steps // 20), **self._scoped("settings", entry), **chosen}
+        values: dict[str, Any] = {"logging_steps": max(1, steps // 20), "mixed_precision": "no"}
+        values |= {**self._scoped("settings", entry), **chosen}
         if "databases" in values:
             values["databases"] = values["databases"].split()
         values |= {"objective": entry.objective, "seed": seed, "max_steps": steps, "data_dir": comparison.data_dir}
@@ -165,6 +166,8 @@ class ComparisonPlan:
         scope, key, value = _split(text)
         if key in _OF_THE_COMPARISON:
             raise ValueError(f"{name}: {text!r}: the comparison itself gives each run its {key}.")
+        if (key, value) == ("mixed_precision", "auto"):
+            raise ValueError(f"{name}: {text!r}: runs that choose for themselves may differ: say bf16 or no.")
         if key in _SHARED and (scope or name == "tuning"):
             raise ValueError(f"{name}: {text!r}: {key} must be the same for all objectives, or they could not be compared.")
         concerned = [entry for entry in self.entries if scope in ("", entry.label)]

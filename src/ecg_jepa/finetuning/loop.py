@@ -62,6 +62,7 @@ def train(run: FinetuningRun, validation: Scorer) -> dict[str, Any]:
         parameter_groups([model]),
         lr=settings.learning_rate,
         betas=(settings.adam_beta1, settings.adam_beta2),
+        fused=True,
     )
     network, optimizer = accelerator.prepare(model, optimizer)
     share = settings.batch_size // accelerator.num_processes

@@ -131,6 +131,7 @@ def train(run: PretrainingRun) -> None:
         lr=recipe.learning_rate,
         betas=(recipe.adam_beta1, recipe.adam_beta2),
         eps=recipe.adam_epsilon,
+        fused=True,
     )
     network, optimizer = accelerator.prepare(_with_options(objective, recipe), optimizer)
     evaluate = HeldOut(run, network)

@@ -90,7 +90,9 @@ class PretrainingRecipe:
     stop_on_collapse: bool = option(False, "end the run at a sign of collapse or divergence instead of warning of it")
     overwrite_output_dir: bool = option(False, "remove what another run left in output_dir")
     seed: int = option(0, "of initial weights, crops and masks")
-    mixed_precision: Literal["no", "bf16"] = option("bf16", "compute in bfloat16; weights stay float32")
+    mixed_precision: Literal["auto", "no", "bf16"] = option(
+        "auto", "bf16: compute in bfloat16, weights stay float32; auto: so where this machine is faster with it"
+    )
     torch_compile: bool = option(False, "compile the model")
     gradient_checkpointing: bool = option(False, "recompute activations to save memory")
     save_steps: int = option(5_000, "optimiser steps between checkpoints")

@@ -1,0 +1,43 @@
+"""Which precision is the faster one, and that memory is kept."""
+
+import resource
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from ecg_jepa.common import hardware
+from ecg_jepa.common.hardware import fastest_precision, keep_memory
+
+
+@pytest.mark.parametrize(("half", "single", "expected"), [(1.0, 2.0, "bf16"), (1.0, 1.05, "no"), (2.0, 1.0, "no")])
+def test_the_faster_precision_by_a_margin(monkeypatch, half, single, expected):
+    monkeypatch.setattr(hardware, "_seconds_of_a_layer", {torch.bfloat16: half, torch.float32: single}.get)
+    assert fastest_precision(torch.device("cpu")) == expected
+
+
+def test_this_machine_is_measured(monkeypatch):
+    asked = []
+    measure = hardware._seconds_of_a_layer
+    monkeypatch.setattr(hardware, "_seconds_of_a_layer", lambda dtype: asked.append(dtype) or measure(dtype))
+    assert fastest_precision(torch.device("cpu")) in ("bf16", "no")
+    assert asked == [torch.bfloat16, torch.float32] * 5
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "no")])
+def test_gpus_say_it(monkeypatch, has, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
+    assert fastest_precision(torch.device("cuda")) == expected
+    assert fastest_precision(torch.device("mps")) == "no"
+
+
+def test_large_tensors_are_not_fetched_from_the_system_each_time():
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.ones(16 << 20)  # 64 MB, 16,384 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_memory(Accelerator(cpu=True))
+    faults()
+    assert faults() < 16_384
