@@ -5,7 +5,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from ..common.hardware import keep_memory, use_all_cores
+from ..common.hardware import crops_at_once, keep_memory, use_all_cores
 from ..common.models import model_directory
 from ..data.records import find_database
 from ..embedding import find_extractor, folder_records, prepared_records, rejected_file, write_embeddings
@@ -29,7 +29,12 @@ def run(settings: EmbeddingSettings) -> None:
     started = time.perf_counter()
     with accelerator.autocast():
         summary = write_embeddings(
-            encoder, source, path, settings.pooling, settings.batch_size, {"model": settings.model_name_or_path}
+            encoder,
+            source,
+            path,
+            settings.pooling,
+            settings.batch_size or crops_at_once(accelerator.device),
+            {"model": settings.model_name_or_path},
         )
     seconds = time.perf_counter() - started
     print(

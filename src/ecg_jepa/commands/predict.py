@@ -5,7 +5,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from ..common.files import digest_files
-from ..common.hardware import keep_memory, use_all_cores
+from ..common.hardware import crops_at_once, keep_memory, use_all_cores
 from ..common.models import model_directory, weights_digest
 from ..common.run_directory import own_directory
 from ..prediction import Classifier, PredictionFile, RequestedRecords, predict
@@ -43,7 +43,7 @@ def run(settings: PredictionSettings) -> None:
     with own_directory(file.parts, accelerator), accelerator.autocast():
         file.begin()
         source = records.source(classifier.extractor, settings.allow_implausible)
-        result = predict(classifier, source, file, settings.batch_size, about)
+        result = predict(classifier, source, file, settings.batch_size or crops_at_once(accelerator.device), about)
     gone_on = f" ({result.found} had been looked at before)" if result.found else ""
     print(f"{result.records} of {len(source.record_ids)} records in {file.path}{gone_on}")
     for reason, count in result.reasons():

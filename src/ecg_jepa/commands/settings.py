@@ -73,7 +73,9 @@ class EmbeddingSettings:
         None, "s between crops, over which vectors are averaged; default: the extractor's, or none overlap"
     )
     allow_implausible: bool = option(False, "records_dir: also embed records that cannot be ECGs in the unit that they declare")
-    batch_size: int = option(64, "crops that are encoded together")
+    batch_size: int | None = option(
+        None, "crops that are encoded together; default: 16 on a CPU, whose caches they fit into, or 256"
+    )
     mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
 
     def __post_init__(self) -> None:
@@ -96,7 +98,7 @@ class PredictionSettings:
     unit: str | None = option(None, "mV, uV, V or nV, of records whose files do not say it")
     lead_names: list[str] = option([], "of records whose files do not say them")
     allow_implausible: bool = option(False, "also classify what cannot be an ECG in its unit")
-    batch_size: int = option(64, "crops that are classified together")
+    batch_size: int | None = option(None, "crops that are classified together; default: 16 on a CPU, or 256")
     mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
 
     def __post_init__(self) -> None:
