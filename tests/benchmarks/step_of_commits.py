@@ -1,6 +1,6 @@
 """
-Records per second of a pre-training step on the CPU in several checkouts of this package, in turn, each measurement in a process of
-its own.
+Records per second of a pre-training step on the CPU in several checkouts of this package, in turn, each measurement in a process
+of its own.
 
     python tests/benchmarks/step_of_commits.py --checkouts BEFORE AFTER [--size xs] [--batch_size 128] [--mixed_precision bf16]
 """
