@@ -42,11 +42,12 @@ def test_every_setting_has_a_line_of_help():
 
 
 def test_the_list_of_commands_and_the_version(capsys):
+    width = max(map(len, COMMANDS))
     for words in ([], ["--help"]):
         main(words)
         printed = capsys.readouterr().out
         for name, command in COMMANDS.items():
-            assert f"\n  {name:8}  {command.purpose}\n" in printed
+            assert f"\n  {name:{width}}  {command.purpose}\n" in printed
     main(["--version"])
     assert capsys.readouterr().out.startswith("ecg-jepa 0.")
     result = subprocess.run([sys.executable, "-m", "ecg_jepa", "--version"], capture_output=True, text=True, check=True)

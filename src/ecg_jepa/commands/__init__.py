@@ -64,6 +64,11 @@ COMMANDS = {
         "ecg_jepa.comparison.settings:ComparisonSettings",
         "--config compare_demo",
     ),
+    "benchmark": Command(
+        "Measure where the time of a pre-training step goes on this machine, and compare variants of it in turn.",
+        "ecg_jepa.benchmarking.settings:BenchmarkSettings",
+        "--configs vit_xs_ptbxl vit_s_all --variants mixed_precision=no mixed_precision=bf16",
+    ),
     "evaluate": Command(
         "Gather finished runs into tables beside the paper's figures, or compare two folders of them.",
         "ecg_jepa.commands.settings:EvaluationSettings",

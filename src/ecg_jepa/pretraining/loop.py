@@ -126,14 +126,7 @@ class PretrainingRun:
 def train(run: PretrainingRun) -> None:
     """Train from the last checkpoint, if the recipe asks for it, to the last step."""
     recipe, accelerator, objective = run.recipe, run.accelerator, run.objective
-    optimizer = torch.optim.AdamW(
-        parameter_groups([objective]),
-        lr=recipe.learning_rate,
-        betas=(recipe.adam_beta1, recipe.adam_beta2),
-        eps=recipe.adam_epsilon,
-        fused=True,
-    )
-    network, optimizer = accelerator.prepare(_with_options(objective, recipe), optimizer)
+    network, optimizer = prepare(recipe, accelerator, objective)
     evaluate = HeldOut(run, network)
     checkpoints = Checkpoints(
         accelerator,
@@ -194,6 +187,18 @@ def train(run: PretrainingRun) -> None:
             if asked and not is_last:
                 end_early(accelerator, asked, step + 1, written)
     monitor.close()
+
+
+def prepare(recipe: PretrainingRecipe, accelerator: Accelerator, objective: Objective) -> tuple[Any, Any]:
+    """The objective and an optimiser of it, as a run of the recipe uses them."""
+    optimizer = torch.optim.AdamW(
+        parameter_groups([objective]),
+        lr=recipe.learning_rate,
+        betas=(recipe.adam_beta1, recipe.adam_beta2),
+        eps=recipe.adam_epsilon,
+        fused=True,
+    )
+    return accelerator.prepare(_with_options(objective, recipe), optimizer)
 
 
 def end_early(accelerator: Accelerator, number: int, steps_done: int, written: bool) -> NoReturn:
