@@ -6,7 +6,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from ..common.hardware import describe_hardware, keep_memory, use_all_cores
-from ..common.processes import check_num_processes, on_main_process
+from ..common.processes import on_main_process
 from ..common.run_directory import clear, own_directory
 from ..common.signals import end_with_launcher
 from ..finetuning.protocols import ProtocolSettings
@@ -22,7 +22,6 @@ def run(settings: ProtocolSettings) -> None:
         log_with=settings.report_to or None,
         project_dir=settings.output_dir,
     )
-    check_num_processes(accelerator)
     use_all_cores(accelerator)
     keep_memory(accelerator)
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(settings).items()})

@@ -18,7 +18,7 @@ from ..common.hardware import describe_hardware, fastest_precision, keep_memory,
 from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.models import weights_digest
-from ..common.processes import check_num_processes, on_main_process
+from ..common.processes import on_main_process
 from ..common.run_directory import check_own, left_in, own_directory
 from ..common.settings import read_yaml
 from ..common.signals import end_with_launcher
@@ -50,7 +50,6 @@ def run(recipe: PretrainingRecipe) -> None:
     accelerator = Accelerator(
         mixed_precision=recipe.mixed_precision, log_with=recipe.report_to or None, project_dir=recipe.output_dir
     )
-    check_num_processes(accelerator)
     with own_directory(recipe.output_dir, accelerator):
         if on_main_process(accelerator, partial(is_finished, recipe)):
             logger.info(f"The run in {recipe.output_dir} is finished: there is nothing to resume.")

@@ -9,7 +9,6 @@ from safetensors import SafetensorError
 
 from ..common.hardware import keep_memory, use_all_cores
 from ..common.logs import progress_bar
-from ..common.processes import check_num_processes
 from ..common.run_directory import own_directory
 from ..common.signals import end_with_launcher
 from ..finetuning.run import FAILURE_FILE
@@ -24,7 +23,6 @@ def run(sweep: SweepSettings) -> None:
     """Run what is not finished; a run that cannot be scored ends nothing. Raises `ValueError` if none of them can."""
     end_with_launcher()
     accelerator = Accelerator(mixed_precision=plan(sweep)[0].mixed_precision)
-    check_num_processes(accelerator)
     use_all_cores(accelerator)
     keep_memory(accelerator)
     check_sources(sweep)

@@ -9,8 +9,6 @@ import time
 import torch
 from accelerate import Accelerator
 
-from .processes import environment_of_launcher, was_launched, words_of_launcher
-
 logger = logging.getLogger(__name__)
 
 # A precision that is faster by less than this is not worth its rounding, nor the luck of a measurement.
@@ -22,25 +20,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 def use_all_cores(accelerator: Accelerator) -> None:
     """
-    Share the cores that this process may use (its affinity) among the processes of this machine when training on the CPU, unless
-    somebody says otherwise by `OMP_NUM_THREADS` or `accelerate launch --num_cpu_threads_per_process`.
+    Share the machine's cores among its processes when training on the CPU.
+
+    `accelerate launch` sets OMP_NUM_THREADS to 1 unless told otherwise, which leaves all cores but one idle.
     """
     if accelerator.device.type == "cpu":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        torch.set_num_threads(_threads_asked_for() or max(1, len(os.sched_getaffinity(0)) // processes))
-
-
-def _threads_asked_for() -> int | None:
-    """
-    `OMP_NUM_THREADS`, if it is anybody's word: launchers set it to 1 for want of one, which leaves all cores but one idle. Theirs
-    then is neither in the environment that they were given nor among their flags.
-    """
-    value = os.environ.get("OMP_NUM_THREADS", "")
-    if not value.isdigit() or int(value) < 1:
-        return None
-    is_said = not was_launched() or "OMP_NUM_THREADS" in environment_of_launcher()
-    is_said = is_said or any(word.startswith("--num_cpu_threads_per_process") for word in words_of_launcher())
-    return int(value) if is_said else None
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
 
 
 def describe_hardware(accelerator: Accelerator) -> str:
