@@ -30,7 +30,7 @@ DATA_DIR = Path(os.environ.get("ECG_JEPA_DATA_DIR", REPOSITORY.parent / "shared"
 
 @pytest.fixture(autouse=True)
 def _same_start() -> None:
-    """One seed and one thread for every test: commands that ran before it have taken all cores, and rounding differs by that."""
+    """One seed and one thread for every test: what ran before it may have set others, and rounding differs by that."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
 

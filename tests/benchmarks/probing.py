@@ -14,7 +14,7 @@ from unittest.mock import patch
 import numpy as np
 from accelerate import Accelerator
 
-from ecg_jepa.common.hardware import use_all_cores
+from ecg_jepa.common.hardware import set_threads
 from ecg_jepa.common.settings import make_settings, option, parse_settings, read_yaml, settings
 from ecg_jepa.finetuning import loop
 from ecg_jepa.finetuning.classifier import Scorer
@@ -48,7 +48,7 @@ def probe(settings: ProtocolSettings, scorer: type[Scorer]) -> tuple[float, list
     """Seconds of a run, and the logits of validation and test at its end."""
     with patch.object(loop, "Scorer", scorer):
         accelerator = Accelerator()
-        use_all_cores(accelerator)
+        set_threads(accelerator)
         run = open_run(settings, accelerator)
         begin = time.perf_counter()
         validation = run.scorer("validation")

@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from ..common.hardware import keep_memory, use_all_cores
+from ..common.hardware import keep_memory, set_threads
 from ..common.optimization import gradient_norm, set_schedules
 from ..common.processes import share_of_batch
 from ..data.corpus import Corpus, CorpusBatch
@@ -78,7 +78,7 @@ class Case:
 
     def take_threads(self, accelerator: Accelerator) -> None:
         """Use as many threads as the case says."""
-        use_all_cores(accelerator)
+        set_threads(accelerator)
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
 

@@ -15,7 +15,7 @@ from ..benchmarking.report import as_table, summarise
 from ..benchmarking.settings import BenchmarkSettings
 from ..benchmarking.variants import variants_of
 from ..common.files import write_json
-from ..common.hardware import use_all_cores
+from ..common.hardware import set_threads
 from ..data.records import find_database
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def run(settings: BenchmarkSettings) -> None:
     if settings.against is not None:
         check_checkout(settings.against)
     check_records(settings)
-    use_all_cores(accelerator)
+    set_threads(accelerator)
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     path = Path(settings.output_file)

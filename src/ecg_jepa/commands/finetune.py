@@ -5,8 +5,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ..common.hardware import describe_hardware, keep_memory, use_all_cores
-from ..common.processes import on_main_process
+from ..common.hardware import describe_hardware, keep_memory, set_threads
+from ..common.processes import on_main_process, start_accelerator
 from ..common.run_directory import clear, own_directory
 from ..common.signals import end_with_launcher
 from ..finetuning.protocols import ProtocolSettings
@@ -17,12 +17,12 @@ from ..publishing.classifier import export_classifier
 def run(settings: ProtocolSettings) -> None:
     """Run the protocol and say what came out."""
     end_with_launcher()
-    accelerator = Accelerator(
+    accelerator = start_accelerator(
         mixed_precision=settings.mixed_precision,
         log_with=settings.report_to or None,
         project_dir=settings.output_dir,
     )
-    use_all_cores(accelerator)
+    set_threads(accelerator)
     keep_memory(accelerator)
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(settings).items()})
     metrics = train_and_export(settings, accelerator)

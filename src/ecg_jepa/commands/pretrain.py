@@ -14,11 +14,11 @@ from accelerate.utils import set_seed
 
 from ..common.figures import save
 from ..common.files import TRAINING_INFO_FILE, read_json
-from ..common.hardware import describe_hardware, fastest_precision, keep_memory, use_all_cores
+from ..common.hardware import describe_hardware, fastest_precision, keep_memory, set_threads
 from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.models import weights_digest
-from ..common.processes import on_main_process
+from ..common.processes import connect_processes, on_main_process, start_accelerator
 from ..common.run_directory import check_own, left_in, own_directory
 from ..common.settings import read_yaml
 from ..common.signals import end_with_launcher
@@ -46,8 +46,10 @@ def run(recipe: PretrainingRecipe) -> None:
     """Train in a folder of its own, unless that is done."""
     end_with_launcher()
     if recipe.mixed_precision == "auto":
-        recipe = dataclasses.replace(recipe, mixed_precision=on_main_process(PartialState(), partial(choose_precision, recipe)))
-    accelerator = Accelerator(
+        recipe = dataclasses.replace(
+            recipe, mixed_precision=on_main_process(connect_processes(), partial(choose_precision, recipe))
+        )
+    accelerator = start_accelerator(
         mixed_precision=recipe.mixed_precision, log_with=recipe.report_to or None, project_dir=recipe.output_dir
     )
     with own_directory(recipe.output_dir, accelerator):
@@ -126,7 +128,7 @@ def check_directory(recipe: PretrainingRecipe) -> None:
 def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
     """Open the corpus, train, draw, export, and probe if asked to."""
     set_seed(recipe.seed)
-    use_all_cores(accelerator)
+    set_threads(accelerator)
     keep_memory(accelerator)
     with accelerator.main_process_first():
         if accelerator.is_local_main_process:

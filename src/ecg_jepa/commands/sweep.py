@@ -7,8 +7,9 @@ from pathlib import Path
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from ..common.hardware import keep_memory, use_all_cores
+from ..common.hardware import keep_memory, set_threads
 from ..common.logs import progress_bar
+from ..common.processes import start_accelerator
 from ..common.run_directory import own_directory
 from ..common.signals import end_with_launcher
 from ..finetuning.run import FAILURE_FILE
@@ -22,8 +23,8 @@ logger = logging.getLogger(__name__)
 def run(sweep: SweepSettings) -> None:
     """Run what is not finished; a run that cannot be scored ends nothing. Raises `ValueError` if none of them can."""
     end_with_launcher()
-    accelerator = Accelerator(mixed_precision=plan(sweep)[0].mixed_precision)
-    use_all_cores(accelerator)
+    accelerator = start_accelerator(mixed_precision=plan(sweep)[0].mixed_precision)
+    set_threads(accelerator)
     keep_memory(accelerator)
     check_sources(sweep)
     with own_directory(sweep.output_dir, accelerator):

@@ -9,6 +9,8 @@ import time
 import torch
 from accelerate import Accelerator
 
+from .launcher import THREADS, find_launcher
+
 logger = logging.getLogger(__name__)
 
 # A precision that is faster by less than this is not worth its rounding, nor the luck of a measurement.
@@ -18,15 +20,47 @@ _WORTHWHILE = 1.1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def use_all_cores(accelerator: Accelerator) -> None:
+def set_threads(accelerator: Accelerator) -> None:
     """
-    Share the machine's cores among its processes when training on the CPU.
+    Use as many CPU threads as the user says, or else the cores that this process may use, shared with the other processes on the
+    machine. Nothing is changed where training is not on the CPU.
 
-    `accelerate launch` sets OMP_NUM_THREADS to 1 unless told otherwise, which leaves all cores but one idle.
+    The user's word is OMP_NUM_THREADS, or `--num_cpu_threads_per_process` of `accelerate launch`. What launchers set unasked,
+    mostly 1, which leaves all cores but one idle, is not.
+
+    Raises:
+        ValueError: if OMP_NUM_THREADS is no number of threads.
     """
-    if accelerator.device.type == "cpu":
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+    if accelerator.device.type != "cpu":
+        return
+    cores = len(os.sched_getaffinity(0))
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    threads = threads_asked_for()
+    if threads is None:
+        threads = max(1, cores // processes)
+    elif threads * processes > cores:
+        each = f" in each of {processes} processes" if processes > 1 else ""
+        logger.warning(f"{THREADS} asks for {threads} threads{each}, more than the {cores} cores that they may use.")
+    torch.set_num_threads(threads)
+
+
+def threads_asked_for() -> int | None:
+    """
+    How many threads the user wants in each process; `None` if nothing was said.
+
+    Raises:
+        ValueError: if OMP_NUM_THREADS is no number of threads.
+    """
+    value = os.environ.get(THREADS)
+    if value is None:
+        return None
+    launcher = find_launcher()
+    if launcher is not None and launcher.chose_threads(value):
+        return None
+    first = value.split(",")[0].strip()  # OpenMP takes a list: what follows is for threads within threads
+    if not first.isdecimal() or int(first) == 0:
+        raise ValueError(f"{THREADS}={value!r} is no number of threads: unset it, or set it to 1 or more.")
+    return int(first)
 
 
 def describe_hardware(accelerator: Accelerator) -> str:

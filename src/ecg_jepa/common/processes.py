@@ -1,12 +1,49 @@
-"""What the main process does for all of them."""
+"""The processes of a run: how they start, what each takes, and what the main one does for all of them."""
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 
+from .launcher import find_launcher
+
 T = TypeVar("T")
+
+
+def connect_processes() -> PartialState:
+    """Let the processes of a training command find each other: on the CPU, too, where that is all there is."""
+    return PartialState(cpu=_are_several_on_cpus())
+
+
+def _are_several_on_cpus() -> bool:
+    """Accelerate connects processes on CPUs only if it is told that they are meant: others would each train all of it."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available()
+
+
+def start_accelerator(**options: Any) -> Accelerator:
+    """
+    The accelerator of a training command, whose processes have found each other.
+
+    Args:
+        options: of `Accelerator`.
+
+    Raises:
+        ValueError: if a launcher was to start several processes, but this one is alone.
+    """
+    accelerator = Accelerator(cpu=_are_several_on_cpus(), **options)
+    launcher = find_launcher() if accelerator.num_processes == 1 else None
+    if launcher is not None and launcher.processes > 1:
+        count = launcher.processes
+        raise ValueError(
+            f"{launcher.name} was to start {count} processes, but this one trains alone, as on CPUs and single GPUs it does "
+            f"without a word. To train in {count} processes on CPUs: ACCELERATE_USE_CPU=true torchrun --nproc_per_node {count} "
+            f"{launcher.command} ...; on {count} GPUs: accelerate launch --multi_gpu --num_processes {count} {launcher.command} "
+            "...; in one: --num_processes 1."
+        )
+    return accelerator
 
 
 def share_of_batch(batch_size: int, num_processes: int) -> int:

@@ -13,6 +13,8 @@ from typing import IO, Any
 import torch
 from accelerate import Accelerator
 
+from .launcher import TRACES
+
 logger = logging.getLogger(__name__)
 
 # SIGTERM: of kill, systemd, Kubernetes, SLURM; SIGUSR1: SLURM's usual warning before the time is over; SIGINT: Ctrl-C.
@@ -80,7 +82,7 @@ def end_with_launcher() -> None:
     Have the system send SIGTERM to this process when `accelerate launch` or a comparison, if it was started by one, dies: it
     would train on unseen, beside the run that is started in its place.
     """
-    launched = any(name in os.environ for name in ("ACCELERATE_MIXED_PRECISION", "LOCAL_RANK", _STARTED_BY_US))
+    launched = any(name in os.environ for name in (*TRACES, _STARTED_BY_US))
     if launched and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
         logger.warning("This process will not notice if its launcher dies: stop it by hand then.")
 
