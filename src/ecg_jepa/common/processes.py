@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
+from torch.nn.parallel import DistributedDataParallel
 
 from .launcher import find_launcher
 
@@ -44,6 +45,16 @@ def start_accelerator(**options: Any) -> Accelerator:
             "...; in one: --num_processes 1."
         )
     return accelerator
+
+
+def send_no_constants(network: torch.nn.Module) -> None:
+    """
+    Before a network is prepared for data-parallel training: buffers that no checkpoint holds, such as positions, are constants,
+    which the main process need not send to the others at every forward. Others, such as running statistics, it still sends.
+    """
+    saved = network.state_dict().keys()
+    constants = [name for name, _ in network.named_buffers() if name not in saved]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, constants)
 
 
 def share_of_batch(batch_size: int, num_processes: int) -> int:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from ..common.logs import duration, progress_bar
 from ..common.optimization import MOST_SKIPPED_IN_A_ROW, gradient_norm, parameter_groups, set_schedules
+from ..common.processes import send_no_constants
 from ..evaluation.metrics import macro_auroc
 from ..evaluation.results import Predictions
 from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
@@ -64,6 +65,7 @@ def train(run: FinetuningRun, validation: Scorer) -> dict[str, Any]:
         betas=(settings.adam_beta1, settings.adam_beta2),
         fused=True,
     )
+    send_no_constants(model)
     network, optimizer = accelerator.prepare(model, optimizer)
     share = settings.batch_size // accelerator.num_processes
     seed = settings.seed * accelerator.num_processes + accelerator.process_index

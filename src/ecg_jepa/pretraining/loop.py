@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from ..common.optimization import gradient_norm, parameter_groups, set_schedules
-from ..common.processes import on_main_process, share_of_batch
+from ..common.processes import on_main_process, send_no_constants, share_of_batch
 from ..common.run_directory import MODEL_FILES, clear
 from ..common.settings import write_yaml
 from ..common.signals import OWN_REASON, StopSignals, exit_code
@@ -198,6 +198,7 @@ def prepare(recipe: PretrainingRecipe, accelerator: Accelerator, objective: Obje
         eps=recipe.adam_epsilon,
         fused=True,
     )
+    send_no_constants(objective)
     return accelerator.prepare(_with_options(objective, recipe), optimizer)
 
 
