@@ -89,8 +89,8 @@ def test_a_disk_that_is_really_full(pretrain, flags, tmp_path):
 def test_killed_with_two_processes(flags, tmp_path):
     """The launcher with all its processes, after so many checkpoints and files of the end."""
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "src")}
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--main_process_port", "0", "--mixed_precision", "no", str(REPOSITORY / "training" / "pretrain.py")]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch += [str(REPOSITORY / "training" / "pretrain.py")]
 
     def run(directory: Path, until: str | None):
         process = subprocess.Popen(

@@ -584,20 +584,37 @@ def test_the_switches_of_the_recipe_train_resume_and_export(pretrain, tmp_path):
     assert AutoModel.from_pretrained(tmp_path / "whole").config.position_encoding == "rotary"
 
 
-def test_two_processes_train_as_one(pretrain, prepared_dir, tmp_path):
-    switches = ("--position_encoding", "rotary", "--center_targets", "--normalize_targets", "--masks_per_record", 2)
-    switches += ("--variance_weight", 1, "--covariance_weight", 1, "--spread_of", "records", "--mixed_precision", "no")
-    pretrain(tmp_path / "one", *switches)
-    data = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", "--output_dir", tmp_path / "two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", REPOSITORY / "training" / "pretrain.py"]
+JEPA_SWITCHES = (
+    *("--position_encoding", "rotary", "--center_targets", "--normalize_targets", "--masks_per_record", 2),
+    *("--variance_weight", 1, "--covariance_weight", 1, "--spread_of", "records"),
+)
+# At a rate at which rounding does not grow from step to step.
+SIMCLR_SWITCHES = (
+    *("--objective", "simclr", "--view_duration", 1.25),
+    *("--projection_hidden_size", 32, "--learning_rate", 1e-3),
+)
+
+
+@pytest.mark.parametrize(
+    ("processes", "switches"),
+    [(2, JEPA_SWITCHES), (4, JEPA_SWITCHES), (2, SIMCLR_SWITCHES)],
+    ids=["jepa-2", "jepa-4", "simclr-2"],
+)
+def test_several_processes_train_as_one(run_script, prepared_dir, tmp_path, processes, switches):
+    """Records, masks, views and what is drawn for them are functions of seed, batch and record."""
+    recipe = RECIPE if switches is JEPA_SWITCHES else [word for word in RECIPE if word not in ("--min_block_size", 5)]
+    flags = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", *SIZES, *recipe, *switches, "--mixed_precision", "no")
+    run_script("pretrain", *flags, "--output_dir", tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes, REPOSITORY / "training/pretrain.py"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    words = [*map(str, (*command, *data, *SIZES, *RECIPE, *switches))]
+    words = [*map(str, (*command, *flags, "--output_dir", tmp_path / "several"))]
     result = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
-    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
-        assert one["loss"] == pytest.approx(two["loss"], abs=1e-4)
-        assert one["covariance_loss"] == pytest.approx(two["covariance_loss"], abs=1e-4)
-    first, second = (load_file(tmp_path / name / "pretraining" / "model.safetensors") for name in ("one", "two"))
+    assert json.loads((tmp_path / "several" / "training_info.json").read_text())["num_processes"] == processes
+    for one, several in zip(metrics(tmp_path / "one"), metrics(tmp_path / "several"), strict=True):
+        for name in {"loss", "covariance_loss"} & one.keys():
+            assert one[name] == pytest.approx(several[name], abs=1e-5), name
+    first, second = (load_file(tmp_path / name / "pretraining" / "model.safetensors") for name in ("one", "several"))
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, second[name], atol=1e-4, rtol=0, msg=name)
 
