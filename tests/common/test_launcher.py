@@ -25,14 +25,15 @@ from ecg_jepa.common.launcher import find_launcher
 logging.basicConfig()
 set_threads(SimpleNamespace(device=torch.device("cpu")))
 launcher = find_launcher()
-print(f"{torch.get_num_threads()} threads, {launcher and (launcher.name, launcher.processes, launcher.command)}", flush=True)
+found = launcher and (launcher.name, launcher.processes, launcher.command)
+print(f"{torch.get_num_threads()} threads, {found}\\n", end="", flush=True)  # at once, or lines of two processes mix
 """
 STARTS = """
 from ecg_jepa.common.processes import start_accelerator
 try:
-    print("world", start_accelerator().num_processes, flush=True)
+    print(f"world {start_accelerator().num_processes}\\n", end="", flush=True)
 except ValueError as error:
-    print("refused:", error, flush=True)
+    print(f"refused: {error}\\n", end="", flush=True)
 """
 ACCELERATE = ("-m", "accelerate.commands.launch")
 TORCHRUN = ("-m", "torch.distributed.run")
