@@ -1,9 +1,8 @@
 """Records -> labels with scores: `pipeline("ecg-classification", model=DIRECTORY)`."""
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from transformers import Pipeline
 
 from .formats_ecg_jepa import as_ecg, describes_itself
+from .record_ecg_jepa import read_ahead
 from .signal_processing_ecg_jepa import UNKNOWN_UNIT
 
 _SIGNAL_KEYS = ("signal", "array", "raw")
@@ -169,23 +169,13 @@ class EcgClassificationPipeline(Pipeline):
     ) -> Iterator[list[dict[str, Any]]]:
         """As the base class, but only records of one shape share a batch: the base class would pad them with zeros."""
         waiting: list[torch.Tensor] = []
-        for values in self._read_ahead(inputs, batch_size, preprocess_params):
+        for read in read_ahead(partial(self.preprocess, **preprocess_params), inputs, batch_size):
+            values = read["input_values"]
             if waiting and (len(waiting) == batch_size or values.shape != waiting[0].shape):
                 yield from self._classify(waiting, forward_params, postprocess_params)
                 waiting = []
             waiting.append(values)
         yield from self._classify(waiting, forward_params, postprocess_params)
-
-    def _read_ahead(self, inputs: Iterable[Any], count: int, preprocess_params: dict[str, Any]) -> Iterator[torch.Tensor]:
-        """`input_values` of records in their order, up to `count` of them read by a thread while others are classified."""
-        upcoming: deque[Future[dict[str, torch.Tensor]]] = deque()
-        with ThreadPoolExecutor(1) as thread:
-            for item in inputs:
-                upcoming.append(thread.submit(self.preprocess, item, **preprocess_params))
-                if len(upcoming) > count:
-                    yield upcoming.popleft().result()["input_values"]
-            while upcoming:
-                yield upcoming.popleft().result()["input_values"]
 
     def _classify(
         self, records: list[torch.Tensor], forward_params: dict[str, Any], postprocess_params: dict[str, Any]

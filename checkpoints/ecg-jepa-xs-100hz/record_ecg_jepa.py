@@ -2,15 +2,20 @@
 
 import importlib
 import re
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from .signal_processing_ecg_jepa import STANDARD_LEADS, UNKNOWN_UNIT, unit_factor
 from .wfdb_ecg_jepa import RecordError, voltage_factor
+
+T = TypeVar("T")
+Read = TypeVar("Read")
 
 INSTALL = 'pip install "ecg_jepa[formats]"'
 
@@ -217,6 +222,18 @@ def _contradiction(record: str | Path, name: str, declared: Any, said: Any) -> R
     return RecordError(record, f"contradicted {name}", detail)
 
 
+def read_ahead(read: Callable[[T], Read], items: Iterable[T], ahead: int, num_threads: int = 1) -> Iterator[Read]:
+    """What is read of items, in their order, up to `ahead` of them by threads while others are looked at."""
+    upcoming: deque[Future[Read]] = deque()
+    with ThreadPoolExecutor(num_threads) as threads:
+        for item in items:
+            upcoming.append(threads.submit(read, item))
+            if len(upcoming) > ahead:
+                yield upcoming.popleft().result()
+        while upcoming:
+            yield upcoming.popleft().result()
+
+
 __all__ = [
     "Contents",
     "Ecg",
@@ -226,6 +243,7 @@ __all__ = [
     "is_finite",
     "is_lead",
     "lead_name",
+    "read_ahead",
     "split_names",
     "to_millivolts",
 ]

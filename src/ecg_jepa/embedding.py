@@ -3,9 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from . import record_ecg_jepa
 from .common.logs import progress_bar
 from .configuration_ecg_jepa import EcgJepaConfig
 from .data.crops import batch_crops
@@ -201,27 +200,15 @@ def rejected_file(path: Path) -> Path:
 def read_ahead(source: RecordSource, numbers: Iterable[int]) -> Iterator[tuple[int, np.ndarray | RecordError]]:
     """Records of these numbers in their order, or why one cannot be used, read by threads while others are encoded."""
 
-    def read(number: int) -> np.ndarray | RecordError:
+    def read(number: int) -> tuple[int, np.ndarray | RecordError]:
         try:
-            return source.read(number)
+            return number, source.read(number)
         except RecordError as error:
-            return error
+            return number, error
         except Exception as error:  # whatever a reader did not foresee is one record's, and must not end the others
-            return RecordError(source.record_ids[number], "unforeseen error", f"{type(error).__name__}: {error}")
+            return number, RecordError(source.record_ids[number], "unforeseen error", f"{type(error).__name__}: {error}")
 
-    waiting = iter(numbers)
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
-
-        def begin(count: int) -> None:
-            upcoming.extend((number, threads.submit(read, number)) for number in islice(waiting, count))
-
-        upcoming: deque[tuple[int, Future[np.ndarray | RecordError]]] = deque()
-        begin(_RECORDS_AHEAD)
-        while upcoming:
-            number, future = upcoming.popleft()
-            result = future.result()
-            begin(1)
-            yield number, result
+    return record_ecg_jepa.read_ahead(read, numbers, _RECORDS_AHEAD, min(8, len(os.sched_getaffinity(0))))
 
 
 def _schema(hidden_size: int, metadata: dict[str, str]) -> pa.Schema:

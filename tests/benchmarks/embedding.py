@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from ecg_jepa.common.hardware import keep_memory, set_threads
+from ecg_jepa.common.hardware import set_up_cpu
 from ecg_jepa.common.settings import option, parse_settings, settings
 from ecg_jepa.data.crops import batch_crops
 from ecg_jepa.data.records import find_database
@@ -38,8 +38,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parse_settings(Arguments)
     accelerator = Accelerator()
-    set_threads(accelerator)
-    keep_memory(accelerator)
+    set_up_cpu(accelerator)
     encoder = EcgJepaModel.from_pretrained(arguments.model_name_or_path).to(accelerator.device)
     extractor = find_extractor(arguments.model_name_or_path, encoder.config)
     if arguments.records_dir is not None:

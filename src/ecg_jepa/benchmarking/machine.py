@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..common.hardware import describe_hardware
+from ..common.hardware import describe_hardware, set_threads
 
 # What decides how fast a CPU multiplies matrices, in the words of /proc/cpuinfo.
 _TOLD_OF_CPUS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
@@ -51,6 +51,13 @@ def _cpu_info() -> dict[str, str]:
     text = path.read_text().partition("\n\n")[0] if path.is_file() else ""
     pairs = (line.partition(":") for line in text.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def take_threads(accelerator: Accelerator, num_threads: int | None) -> None:
+    """Use so many threads of the CPU; `None`: as many as a training command would."""
+    set_threads(accelerator)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
 
 
 def matmul_rates(device: torch.device, precision: str, sizes: Sequence[int] = ()) -> dict[int, float]:

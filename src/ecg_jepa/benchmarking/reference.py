@@ -20,7 +20,7 @@ from accelerate.utils import set_seed
 from ..data.corpus import BatchNormalizer, Corpus
 from ..pretraining.objective import BatchKey
 from ..pretraining.objectives.jepa import Jepa
-from .machine import peak_memory, release
+from .machine import peak_memory, release, take_threads
 from .step import Case, Stopwatch
 
 _EXPECTED = "configs/pretrain/__init__.py with a class Config, and models/__init__.py with a class JEPA"
@@ -42,7 +42,7 @@ class ReferenceStep:
         recipe = case.recipe
         self.case = case
         self.accelerator = Accelerator(mixed_precision=recipe.mixed_precision)
-        case.take_threads(self.accelerator)
+        take_threads(self.accelerator, case.num_threads)
         device = self.accelerator.device
         set_seed(recipe.seed)
         self.corpus: Corpus = case.corpus()

@@ -5,6 +5,7 @@ It is the step of `pretraining/loop.py` with marks between its parts; a test hol
 """
 
 import contextlib
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -19,19 +20,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from ..common.hardware import keep_memory, set_threads
+from ..common.hardware import keep_memory
 from ..common.optimization import gradient_norm, set_schedules
 from ..common.processes import share_of_batch
 from ..data.corpus import Corpus, CorpusBatch
-from ..data.records import MICROVOLTS_PER_MILLIVOLT, find_database
+from ..data.records import MICROVOLTS_PER_MILLIVOLT
 from ..pretraining.checkpointing import Checkpoints
-from ..pretraining.loop import PretrainingRun, prepare
+from ..pretraining.loop import PretrainingRun, open_corpus, prepare
 from ..pretraining.monitoring import Monitor
 from ..pretraining.objective import BatchKey, Objective, StepOutput
 from ..pretraining.objectives import objective_class
 from ..pretraining.objectives.jepa import Jepa
 from ..pretraining.recipe import PretrainingRecipe
-from .machine import peak_memory, release, synchronize
+from .machine import peak_memory, release, synchronize, take_threads
 
 # In the order of a step. Those of a forward are within it, the others follow each other.
 PARTS = (
@@ -71,16 +72,7 @@ class Case:
         if self.data_dir is None:
             config = recipe.model_config(self.sampling_rate)
             return RandomSignals(recipe.batch_size, len(config.lead_names), config.signal_length, recipe.seed)
-        weights = recipe.database_weights()
-        rate = find_database(self.data_dir, next(iter(weights))).info.sampling_rate
-        length = recipe.model_config(rate).signal_length
-        return Corpus.from_weights(self.data_dir, weights, batch_size=recipe.batch_size, crop_length=length, seed=recipe.seed)
-
-    def take_threads(self, accelerator: Accelerator) -> None:
-        """Use as many threads as the case says."""
-        set_threads(accelerator)
-        if self.num_threads is not None:
-            torch.set_num_threads(self.num_threads)
+        return open_corpus(dataclasses.replace(recipe, data_dir=self.data_dir))
 
 
 class RandomSignals(Corpus):
@@ -161,7 +153,7 @@ class MeasuredStep:
         self.case = case
         self.recipe = recipe
         self.accelerator = Accelerator(mixed_precision=recipe.mixed_precision)
-        case.take_threads(self.accelerator)
+        take_threads(self.accelerator, case.num_threads)
         keep_memory(self.accelerator)
         set_seed(recipe.seed)
         self.corpus = case.corpus()

@@ -5,17 +5,15 @@ import logging
 import tempfile
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 
-from ..benchmarking.machine import describe_machine
+from ..benchmarking.machine import describe_machine, take_threads
 from ..benchmarking.measuring import measure
 from ..benchmarking.reference import check_checkout
 from ..benchmarking.report import as_table, summarise
 from ..benchmarking.settings import BenchmarkSettings
 from ..benchmarking.variants import variants_of
 from ..common.files import write_json
-from ..common.hardware import set_threads
 from ..data.records import find_database
 
 logger = logging.getLogger(__name__)
@@ -34,9 +32,7 @@ def run(settings: BenchmarkSettings) -> None:
     if settings.against is not None:
         check_checkout(settings.against)
     check_records(settings)
-    set_threads(accelerator)
-    if settings.num_threads is not None:
-        torch.set_num_threads(settings.num_threads)
+    take_threads(accelerator, settings.num_threads)
     path = Path(settings.output_file)
     path.parent.mkdir(parents=True, exist_ok=True)
     machine, summaries = describe_machine(accelerator), []

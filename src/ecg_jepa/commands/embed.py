@@ -5,7 +5,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from ..common.hardware import crops_at_once, keep_memory, set_threads
+from ..common.hardware import crops_at_once, set_up_cpu
 from ..common.models import model_directory
 from ..data.records import find_database
 from ..embedding import find_extractor, folder_records, prepared_records, rejected_file, write_embeddings
@@ -16,8 +16,7 @@ from .settings import EmbeddingSettings
 def run(settings: EmbeddingSettings) -> None:
     """Embed the records and say how many, and how fast."""
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
-    set_threads(accelerator)
-    keep_memory(accelerator)
+    set_up_cpu(accelerator)
     directory = model_directory(settings.model_name_or_path)
     encoder = EcgJepaModel.from_pretrained(directory).to(accelerator.device)
     extractor = find_extractor(directory, encoder.config, settings.crop_duration, settings.crop_stride)

@@ -5,7 +5,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ..common.hardware import describe_hardware, keep_memory, set_threads
+from ..common.hardware import describe_hardware, set_up_cpu
 from ..common.processes import on_main_process, start_accelerator
 from ..common.run_directory import clear, own_directory
 from ..common.signals import end_with_launcher
@@ -22,8 +22,7 @@ def run(settings: ProtocolSettings) -> None:
         log_with=settings.report_to or None,
         project_dir=settings.output_dir,
     )
-    set_threads(accelerator)
-    keep_memory(accelerator)
+    set_up_cpu(accelerator)
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(settings).items()})
     metrics = train_and_export(settings, accelerator)
     if metrics is not None:

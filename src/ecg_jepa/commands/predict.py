@@ -5,7 +5,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from ..common.files import digest_files
-from ..common.hardware import crops_at_once, keep_memory, set_threads
+from ..common.hardware import crops_at_once, set_up_cpu
 from ..common.models import model_directory, weights_digest
 from ..common.run_directory import own_directory
 from ..prediction import Classifier, PredictionFile, RequestedRecords, predict
@@ -16,8 +16,7 @@ from .settings import PredictionSettings
 def run(settings: PredictionSettings) -> None:
     """Predict what is not predicted yet, and say what became of the records."""
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
-    set_threads(accelerator)
-    keep_memory(accelerator)
+    set_up_cpu(accelerator)
     directory = model_directory(settings.model_name_or_path)
     classifier = Classifier.load(directory, accelerator.device)
     declared = {

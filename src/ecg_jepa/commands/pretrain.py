@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 
 from ..common.figures import save
 from ..common.files import TRAINING_INFO_FILE, read_json
-from ..common.hardware import describe_hardware, fastest_precision, keep_memory, set_threads
+from ..common.hardware import describe_hardware, fastest_precision, set_up_cpu
 from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.models import weights_digest
@@ -22,7 +22,6 @@ from ..common.processes import connect_processes, on_main_process, start_acceler
 from ..common.run_directory import check_own, left_in, own_directory
 from ..common.settings import read_yaml
 from ..common.signals import end_with_launcher
-from ..data.corpus import Corpus
 from ..data.records import find_database
 from ..data.synthetic import Synthetic, generate_if_absent
 from ..embedding import embed
@@ -30,7 +29,7 @@ from ..evaluation.linear_probe import ProbeResult, linear_probe
 from ..evaluation.results import METRICS_FILE
 from ..finetuning.task_data import TaskData
 from ..modeling_ecg_jepa import EcgJepaModel
-from ..pretraining.loop import EXPORTED, WRITTEN, PretrainingRun, train
+from ..pretraining.loop import EXPORTED, WRITTEN, PretrainingRun, open_corpus, train
 from ..pretraining.objective import BatchKey
 from ..pretraining.objectives import objective_class
 from ..pretraining.plots import plot_pretraining
@@ -128,8 +127,7 @@ def check_directory(recipe: PretrainingRecipe) -> None:
 def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
     """Open the corpus, train, draw, export, and probe if asked to."""
     set_seed(recipe.seed)
-    set_threads(accelerator)
-    keep_memory(accelerator)
+    set_up_cpu(accelerator)
     with accelerator.main_process_first():
         if accelerator.is_local_main_process:
             make_synthetic_database(recipe)
@@ -166,19 +164,6 @@ def make_synthetic_database(recipe: PretrainingRecipe) -> None:
     raw = Path(recipe.data_dir, f"synthetic-raw-{recipe.synthetic_records}")
     generate_if_absent(raw, recipe.synthetic_records, num_proc=2)
     Synthetic(data_dir=str(raw)).prepare(recipe.data_dir, num_proc=2)
-
-
-def open_corpus(recipe: PretrainingRecipe) -> Corpus:
-    """The corpus, cropped to whole patches of the databases' sampling rate."""
-    weights = recipe.database_weights()
-    rate = find_database(recipe.data_dir, next(iter(weights))).info.sampling_rate
-    return Corpus.from_weights(
-        recipe.data_dir,
-        weights,
-        batch_size=recipe.batch_size,
-        crop_length=recipe.model_config(rate).signal_length,
-        seed=recipe.seed,
-    )
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from ..common.hardware import keep_memory, set_threads
+from ..common.hardware import set_up_cpu
 from ..common.logs import progress_bar
 from ..common.processes import start_accelerator
 from ..common.run_directory import own_directory
@@ -24,8 +24,7 @@ def run(sweep: SweepSettings) -> None:
     """Run what is not finished; a run that cannot be scored ends nothing. Raises `ValueError` if none of them can."""
     end_with_launcher()
     accelerator = start_accelerator(mixed_precision=plan(sweep)[0].mixed_precision)
-    set_threads(accelerator)
-    keep_memory(accelerator)
+    set_up_cpu(accelerator)
     check_sources(sweep)
     with own_directory(sweep.output_dir, accelerator):
         run_all(sweep, accelerator)

@@ -20,6 +20,12 @@ _WORTHWHILE = 1.1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
+def set_up_cpu(accelerator: Accelerator) -> None:
+    """What a command that computes on the CPU does first: [`set_threads`] and [`keep_memory`]."""
+    set_threads(accelerator)
+    keep_memory(accelerator)
+
+
 def set_threads(accelerator: Accelerator) -> None:
     """
     Use as many CPU threads as the user says, or else the cores that this process may use, shared with the other processes on the

@@ -18,7 +18,7 @@ from ..common.run_directory import MODEL_FILES, clear
 from ..common.settings import write_yaml
 from ..common.signals import OWN_REASON, StopSignals, exit_code
 from ..data.corpus import BatchNormalizer, Corpus, CorpusBatch
-from ..data.records import MICROVOLTS_PER_MILLIVOLT
+from ..data.records import MICROVOLTS_PER_MILLIVOLT, find_database
 from ..modeling_ecg_jepa import EcgJepaModel
 from .checkpointing import Checkpoints
 from .flops import count_flops
@@ -121,6 +121,19 @@ class PretrainingRun:
             return output.latents
         with self.accelerator.autocast():
             return self.objective.latents(input_values)
+
+
+def open_corpus(recipe: PretrainingRecipe) -> Corpus:
+    """The corpus, cropped to whole patches of the databases' sampling rate."""
+    weights = recipe.database_weights()
+    rate = find_database(recipe.data_dir, next(iter(weights))).info.sampling_rate
+    return Corpus.from_weights(
+        recipe.data_dir,
+        weights,
+        batch_size=recipe.batch_size,
+        crop_length=recipe.model_config(rate).signal_length,
+        seed=recipe.seed,
+    )
 
 
 def train(run: PretrainingRun) -> None:
