@@ -49,7 +49,7 @@ def run(recipe: PretrainingRecipe) -> None:
             recipe, mixed_precision=on_main_process(connect_processes(), partial(choose_precision, recipe))
         )
     accelerator = start_accelerator(
-        mixed_precision=recipe.mixed_precision, log_with=recipe.report_to or None, project_dir=recipe.output_dir
+        may_shard=True, mixed_precision=recipe.mixed_precision, log_with=recipe.report_to or None, project_dir=recipe.output_dir
     )
     with own_directory(recipe.output_dir, accelerator):
         if on_main_process(accelerator, partial(is_finished, recipe)):
@@ -149,12 +149,13 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
     )
     train(training)
 
+    training = training.with_whole_weights()
     if accelerator.is_main_process:
         draw_pictures(training)
         export_pretraining(training, describe_hardware(accelerator))
         logger.info(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")
         if probe is not None and recipe.probe_seeds:
-            compare_with_untrained(recipe, objective.encoder, probe)
+            compare_with_untrained(recipe, training.objective.encoder, probe)
 
 
 def make_synthetic_database(recipe: PretrainingRecipe) -> None:

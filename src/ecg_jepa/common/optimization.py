@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from .schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
+from .sharding import whole
 
 __all__ = [
     "MOST_SKIPPED_IN_A_ROW",
@@ -54,5 +55,5 @@ def set_schedules(optimizer: torch.optim.Optimizer, learning_rate: float, weight
 def gradient_norm(accelerator: Accelerator, network: Any, max_norm: float) -> torch.Tensor:
     """Norm of all gradients before they are clipped to `max_norm`; 0 does not clip. The same on all processes."""
     if max_norm > 0:
-        return accelerator.clip_grad_norm_(network.parameters(), max_norm)
-    return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+        return whole(accelerator.clip_grad_norm_(network.parameters(), max_norm))
+    return whole(torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]))

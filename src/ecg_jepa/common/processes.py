@@ -10,6 +10,7 @@ from accelerate.utils import broadcast_object_list
 from torch.nn.parallel import DistributedDataParallel
 
 from .launcher import find_launcher
+from .sharding import check_fulfilled, check_wish
 
 T = TypeVar("T")
 
@@ -24,16 +25,18 @@ def _are_several_on_cpus() -> bool:
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available()
 
 
-def start_accelerator(**options: Any) -> Accelerator:
+def start_accelerator(may_shard: bool = False, **options: Any) -> Accelerator:
     """
     The accelerator of a training command, whose processes have found each other.
 
     Args:
+        may_shard: whether the command can share weights out among processes (FSDP2).
         options: of `Accelerator`.
 
     Raises:
-        ValueError: if a launcher was to start several processes, but this one is alone.
+        ValueError: if a launcher was to start several processes, but this one is alone, or to shard, and that is not done.
     """
+    check_wish(may_shard)
     accelerator = Accelerator(cpu=_are_several_on_cpus(), **options)
     launcher = find_launcher() if accelerator.num_processes == 1 else None
     if launcher is not None and launcher.processes > 1:
@@ -44,6 +47,7 @@ def start_accelerator(**options: Any) -> Accelerator:
             f"{launcher.command} ...; on {count} GPUs: accelerate launch --multi_gpu --num_processes {count} {launcher.command} "
             "...; in one: --num_processes 1."
         )
+    check_fulfilled(accelerator)
     return accelerator
 
 

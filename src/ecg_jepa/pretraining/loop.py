@@ -4,7 +4,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +16,7 @@ from ..common.optimization import gradient_norm, parameter_groups, set_schedules
 from ..common.processes import on_main_process, send_no_constants, share_of_batch
 from ..common.run_directory import MODEL_FILES, clear
 from ..common.settings import write_yaml
+from ..common.sharding import is_sharded, share_out
 from ..common.signals import OWN_REASON, StopSignals, exit_code
 from ..data.corpus import BatchNormalizer, Corpus, CorpusBatch
 from ..data.records import MICROVOLTS_PER_MILLIVOLT, find_database
@@ -24,6 +25,7 @@ from .checkpointing import Checkpoints
 from .flops import count_flops
 from .monitoring import Monitor, collapse_measures
 from .objective import BatchKey, Objective, StepOutput
+from .objectives import objective_class
 from .recipe import OF_ONE_START, PretrainingRecipe
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,18 @@ class PretrainingRun:
         """The log."""
         return self.output_dir / "metrics.jsonl"
 
+    def with_whole_weights(self) -> "PretrainingRun":
+        """This run, with all weights on the main process if processes hold parts of them; all of them must ask for it."""
+        if not is_sharded(self.accelerator):
+            return self
+        weights = self.accelerator.get_state_dict(self.objective)
+        if not self.accelerator.is_main_process:
+            return self
+        with torch.random.fork_rng():  # what is drawn for its first weights must not change what the run draws
+            objective = objective_class(self.recipe.objective)(self.objective.config, self.recipe)
+        objective.load_state_dict(weights)
+        return replace(self, objective=objective.to(self.accelerator.device).eval())
+
     def training(self) -> dict[str, Any]:
         """What decides what comes out of the run, as plain values: a checkpoint of another training is not gone on from."""
         weights = self.corpus.weights.tolist()
@@ -82,6 +96,7 @@ class PretrainingRun:
                 for d, weight, records in zip(self.corpus.databases, weights, self.corpus.records, strict=True)
             },
             "num_processes": self.accelerator.num_processes,
+            **({"sharded": True} if is_sharded(self.accelerator) else {}),  # checkpoints are of other files
         }
 
     def begin(self, checkpoints: Checkpoints, start: int) -> None:
@@ -211,8 +226,11 @@ def prepare(recipe: PretrainingRecipe, accelerator: Accelerator, objective: Obje
         eps=recipe.adam_epsilon,
         fused=True,
     )
+    network = _with_options(objective, recipe)
+    if is_sharded(accelerator):
+        return share_out(accelerator, network, optimizer, ["latents"])
     send_no_constants(objective)
-    return accelerator.prepare(_with_options(objective, recipe), optimizer)
+    return accelerator.prepare(network, optimizer)
 
 
 def end_early(accelerator: Accelerator, number: int, steps_done: int, written: bool) -> NoReturn:
@@ -263,8 +281,11 @@ class HeldOut:
             latents.append(self.run.latents(output, input_values))
         loss = self.run.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
         measures = collapse_measures(torch.cat(latents))
-        probe = self.run.probe if self.run.accelerator.is_main_process else None
-        with self.run.accelerator.autocast():  # in the precision of the run, which takes half the time
-            figures = {"loss": loss, **measures, **(probe(self.run.objective.encoder) if probe else {})}
+        figures = {"loss": loss, **measures}
+        if self.run.probe is not None:
+            run = self.run.with_whole_weights()
+            if run.accelerator.is_main_process:
+                with run.accelerator.autocast():  # in the precision of the run, which takes half the time
+                    figures |= self.run.probe(run.objective.encoder)
         self.network.train()
         return figures
