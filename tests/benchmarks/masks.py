@@ -9,7 +9,9 @@ import statistics
 import time
 
 import torch
+from accelerate import Accelerator
 
+from ecg_jepa.common.hardware import keep_memory
 from ecg_jepa.common.settings import option, parse_settings, settings
 from ecg_jepa.pretraining.masking import draw_block_masks, draw_num_context
 from ecg_jepa.pretraining.objective import BatchKey
@@ -60,6 +62,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parse_settings(Arguments)
     torch.set_num_threads(arguments.num_threads)
+    keep_memory(Accelerator(cpu=True))  # as in training
     recipe = JepaRecipe()
     kinds = {
         "at once": lambda i: draw_block_masks(BatchKey(0, i), recipe, arguments.num_patches, arguments.batch_size),

@@ -48,6 +48,12 @@ def visibility(uniform: bool) -> torch.Tensor:
     return torch.bincount(context.flatten(), minlength=200) / 20_000
 
 
+def test_masks_of_a_seed_stay_what_they_were():
+    """A run that is resumed with another version, or made again, sees the masks that it would have seen."""
+    context, _ = sample_block_masks(3, 20, 5, 3, torch.Generator().manual_seed(0))
+    assert context.tolist() == [[0, 16, 17, 18, 19], [0, 1, 2, 18, 19], [0, 1, 17, 18, 19]]
+
+
 def test_edges_are_favoured_unless_positions_are_uniform():
     default, uniform = visibility(False), visibility(True)
     assert default[0] > 0.7

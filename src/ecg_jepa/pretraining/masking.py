@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from .objective import BatchKey
@@ -73,52 +74,66 @@ def sample_block_masks(
     if uniform_positions:
         offset = torch.randint(num_patches, (batch_size, 1), generator=generator)
         visible = visible.gather(1, (torch.arange(num_patches) + offset) % num_patches)
-    context_mask = visible.nonzero()[:, 1].view(batch_size, num_context)
-    target_mask = (~visible).nonzero()[:, 1].view(batch_size, num_patches - num_context)
-    return context_mask, target_mask
+    return _indices(visible), _indices(~visible)
+
+
+def _indices(mask: torch.Tensor) -> torch.Tensor:
+    """Where each row of a boolean (rows, columns) is True, which must be equally often: (rows, times)."""
+    rows, columns = mask.shape
+    indices = np.flatnonzero(mask.numpy()).reshape(rows, -1)  # a quarter of the time of torch.nonzero
+    indices -= columns * np.arange(rows)[:, None]
+    return torch.from_numpy(indices)
 
 
 def _visible_patches(
     batch_size: int, num_patches: int, num_context: int, min_block_size: int, generator: torch.Generator
 ) -> torch.Tensor:
     """Boolean (batch_size, num_patches): True where visible."""
-    # Visible intervals of each record, one column each: a block splits one interval into two, the right part of which
-    # goes into a new column. Empty intervals have length 0 and are never picked.
-    starts = torch.zeros(batch_size, 1, dtype=torch.long)
-    lengths = torch.full((batch_size, 1), num_patches)
-    to_hide = torch.full((batch_size,), num_patches - num_context)
+    # Of the records that have patches left to hide: which they are, and their visible intervals, one column each. A block
+    # splits one interval into two, the right part of which goes into a new column. Empty intervals are never picked.
+    records = np.arange(batch_size)
+    starts = np.zeros((batch_size, 1), dtype=np.int64)
+    lengths = np.full((batch_size, 1), num_patches)
+    to_hide = np.full(batch_size, num_patches - num_context)
+    # +1 where an interval starts, -1 where it ends; between two intervals lies a block, so that no two meet.
+    edges = np.zeros((batch_size, num_patches + 1), dtype=np.int8)
 
-    def uniform_below(limit: torch.Tensor) -> torch.Tensor:
-        draw = torch.rand(limit.shape, generator=generator, dtype=torch.float64)
-        return (draw * limit).long().minimum(limit - 1)  # the product may round up to the limit
+    def draw(dtype: torch.dtype = torch.float64) -> np.ndarray:
+        # Also for records that need no more: what one gets must not depend on when others are finished.
+        return torch.rand(batch_size, generator=generator, dtype=dtype).numpy()[records]
 
-    while bool(to_hide.any()):
+    def uniform_below(limit: np.ndarray) -> np.ndarray:
+        return np.minimum((draw() * limit).astype(np.int64), limit - 1)  # the product may round up to the limit
+
+    while len(records):
         # A patch drawn uniformly among the visible ones lies in an interval with probability proportional to its length.
-        ends = lengths.cumsum(1)
+        ends = lengths.cumsum(axis=1)
         patch = uniform_below(ends[:, -1])
-        column = (ends <= patch[:, None]).sum(1, keepdim=True)
-        start, length = starts.gather(1, column).squeeze(1), lengths.gather(1, column).squeeze(1)
+        picked = np.arange(len(records)), (ends <= patch[:, None]).sum(axis=1)
+        start, length = starts[picked], lengths[picked]
 
         is_rest = to_hide < min_block_size
-        block = min_block_size + uniform_below((to_hide - min_block_size).clamp(min=0) + 1)
-        block = torch.where(is_rest, to_hide, block).minimum(length)
+        block = min_block_size + uniform_below(np.maximum(to_hide - min_block_size, 0) + 1)
+        block = np.minimum(np.where(is_rest, to_hide, block), length)
 
         room = length - block
         offset = uniform_below(room + 1)
         # The rest goes to an end that borders a hidden block; the ends of the record do not count as such.
         at_left, at_right = start > 0, start + length < num_patches
-        prefer_left = torch.rand(batch_size, generator=generator) < 0.5
-        attached = torch.where(at_left & (prefer_left | ~at_right), torch.zeros_like(room), room)
-        offset = torch.where(is_rest & (at_left | at_right), attached, offset)
+        prefer_left = draw(torch.float32) < 0.5
+        attached = np.where(at_left & (prefer_left | ~at_right), 0, room)
+        offset = np.where(is_rest & (at_left | at_right), attached, offset)
 
-        # Finished records have a block of length 0, which changes nothing but the bookkeeping of intervals.
-        lengths = lengths.scatter(1, column, offset[:, None])
-        starts = torch.cat([starts, (start + offset + block)[:, None]], dim=1)
-        lengths = torch.cat([lengths, (room - offset)[:, None]], dim=1)
+        lengths[picked] = offset
+        starts = np.column_stack([starts, start + offset + block])
+        lengths = np.column_stack([lengths, room - offset])
         to_hide = to_hide - block
 
-    # +1 where an interval starts, -1 where it ends; the running sum is 1 inside. An empty interval cancels itself.
-    edges = torch.zeros(batch_size, num_patches + 1, dtype=torch.long)
-    edges.scatter_add_(1, starts, torch.ones_like(starts))
-    edges.scatter_add_(1, starts + lengths, -torch.ones_like(starts))
-    return edges.cumsum(1)[:, :num_patches] > 0
+        row, column = np.nonzero((to_hide == 0)[:, None] & (lengths > 0))
+        first = starts[row, column]
+        edges[records[row], first] = 1
+        edges[records[row], first + lengths[row, column]] = -1
+        records, starts, lengths, to_hide = (each[to_hide > 0] for each in (records, starts, lengths, to_hide))
+
+    # The running sum is 1 inside an interval.
+    return torch.from_numpy(edges).cumsum(1, dtype=torch.int8)[:, :num_patches] > 0
