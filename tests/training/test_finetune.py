@@ -75,6 +75,15 @@ def test_joined_tasks(finetune, tmp_path):
     assert "atrial fibrillation" in card.lower()
 
 
+@pytest.mark.parametrize(("protocol", "on_the_way"), [("linear", False), ("finetune", True)])
+def test_what_is_reported_is_scored_in_full_precision(finetune, tmp_path, monkeypatch, protocol, on_the_way):
+    precisions, logits = [], Scorer.logits
+    monkeypatch.setattr(Scorer, "logits", lambda scorer: precisions.append(torch.is_autocast_enabled("cpu")) or logits(scorer))
+    finetune(protocol, tmp_path, "--task", "superdiagnostic", "--mixed_precision", "bf16")
+    # Two validations; at the end test and validation records.
+    assert precisions == [on_the_way, on_the_way, False, False]
+
+
 @pytest.mark.parametrize("protocol", ["linear", "attentive", "finetune"])
 def test_the_directory_is_a_complete_classifier(finetune, protocol, prepared_dir, encoder_dir, tmp_path):
     finetune(protocol, tmp_path, "--task", "superdiagnostic")

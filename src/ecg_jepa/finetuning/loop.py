@@ -1,5 +1,6 @@
 """The fine-tuning loop, of heads over frozen encoders and of whole classifiers."""
 
+import contextlib
 import copy
 import logging
 import time
@@ -90,7 +91,9 @@ def train(run: FinetuningRun, validation: Scorer) -> dict[str, Any]:
         optimizer.zero_grad()
         progress.update()
         if evaluation_due:
-            predictions = run.predict(validation)
+            # In the run's precision, but for a frozen encoder's output, which is kept for the scores that are reported.
+            with contextlib.nullcontext() if settings.frozen else accelerator.autocast():
+                predictions = run.predict(validation)
             score = macro_auroc(predictions.labels, predictions.logits, run.data.task.class_names)
             if score > best["validation_macro_auroc"]:
                 best = {"best_step": step + 1, "validation_macro_auroc": score}
