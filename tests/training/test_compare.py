@@ -1,5 +1,6 @@
 """The whole command on tiny encoders: it tunes, trains, judges, reports, resumes, and outlives a run that fails."""
 
+import re
 import shutil
 
 import pandas as pd
@@ -80,9 +81,16 @@ def test_what_is_kept_is_enough_to_go_on_without_the_runs(compare, tmp_path):
     logs = {path.name for path in (tmp_path / "logs").iterdir()}
     for name in left - {"judged", "tried"}:
         shutil.rmtree(tmp_path / name) if (tmp_path / name).is_dir() else (tmp_path / name).unlink()
-    compare(tmp_path, *flags)  # nothing is run, and the report is the same
+    for report_only in (True, False):  # nothing is run, and the report is the same
+        compare(tmp_path, *flags, "--report_only", report_only)
+        assert not (tmp_path / "logs").exists()
+        assert (tmp_path / "report.md").read_text() == report
+    # Of one that is not finished.
+    compare(tmp_path, "--objectives", "simclr", "random", "--seeds", 0, 1, "--report_only", True)
     assert not (tmp_path / "logs").exists()
-    assert (tmp_path / "report.md").read_text() == report
+    unfinished = (tmp_path / "report.md").read_text()
+    assert re.search(r"\*\*Not finished, .*: simclr-1-\w+, random-1-\w+\.$", unfinished, re.MULTILINE)
+    assert "`simclr` minus each other" in unfinished
     compare(tmp_path, *flags, "--label_fractions", 1.0, 0.25)  # asks for what was not judged
     again = {path.name for path in (tmp_path / "logs").iterdir()}
     assert again == {name for name in logs if not name.startswith("tuning")}

@@ -20,8 +20,8 @@ from ..common.logs import progress_bar
 from ..common.run_directory import own_directory
 from ..common.settings import write_yaml
 from ..common.signals import Commands
-from ..comparison.judged import Judged, judged_path, same_records, tried_path
-from ..comparison.outcome import Outcome
+from ..comparison.judged import Judged, judged_path, load_judged, load_tried, tried_path
+from ..comparison.outcome import Outcome, gather, score_of
 from ..comparison.plan import Candidate, ComparisonPlan, Entry
 from ..comparison.report import write_report
 from ..comparison.settings import ComparisonSettings
@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 def run(comparison: ComparisonSettings) -> None:
     """
-    Choose settings, pre-train, judge, report. A run that fails ends nothing, and stands in the report.
+    Choose settings, pre-train, judge, report; or report alone. A run that fails ends nothing, and stands in the report.
 
     Raises:
         ValueError: if a run failed, after the report.
@@ -44,6 +44,9 @@ def run(comparison: ComparisonSettings) -> None:
     plan = ComparisonPlan(comparison)
     make_synthetic_database(plan.first_recipe())
     find_database(comparison.data_dir, comparison.database)
+    if comparison.report_only:
+        print(f"Report: {write_report(gather(plan))}")
+        return
     with own_directory(plan.directory, Accelerator(cpu=True)), Commands() as commands:
         write_yaml(comparison, plan.directory / "comparison.yaml")
         runner, outcome = Runner(plan, commands), Outcome(plan)
@@ -89,8 +92,8 @@ class Runner:
     def try_settings(self, candidate: Candidate) -> float:
         """The AUROC of the probe at the end of a run of the tuning, on validation records; NaN if the run failed."""
         directory, path = Path(candidate.recipe.output_dir), tried_path(self.plan, candidate)
-        kept = read_json(path) if path.is_file() else None
-        if kept is None or not same_records(kept, candidate.recipe):
+        kept = load_tried(self.plan, candidate)
+        if kept is None:
             if not self.execute("pretrain", candidate.recipe, f"tuning-{directory.name}"):
                 return math.nan
             scores = [line["eval_probe_auroc"] for line in read_lines(directory / "metrics.jsonl") if "eval_probe_auroc" in line]
@@ -99,22 +102,22 @@ class Runner:
             path.parent.mkdir(exist_ok=True)
             write_json(path, kept)
         self.tidy(directory)
-        return math.nan if kept["probe_auroc"] is None else float(kept["probe_auroc"])
+        return score_of(kept)
 
     def judge(self, job: tuple[Entry, int, dict[str, str]]) -> Judged | None:
         """Train an entry with a seed and what was chosen for it, and judge it; `None` if it could not be trained."""
         plan, (entry, seed, chosen) = self.plan, job
         recipe = plan.recipe(entry, seed, chosen)
-        directory, path = Path(recipe.output_dir), judged_path(plan, recipe)
-        judged = Judged.load(path)
-        if judged is None or judged.lacks(plan) or not same_records(judged.training, recipe):
+        directory = Path(recipe.output_dir)
+        judged = load_judged(plan, recipe)
+        if judged is None or judged.lacks(plan):
             if not self.execute("pretrain", recipe, directory.name):
                 return None
             complete = self.execute("sweep", plan.sweep(str(directory)), f"sweep-{directory.name}")
             earlier, judged = judged, Judged.gather(plan, entry, seed, directory)
             if earlier is not None:
                 judged.take_over(earlier)
-            judged.save(path)
+            judged.save(judged_path(plan, recipe))
             if not complete or judged.lacks(plan):
                 return judged  # what could not be scored can be tried again
         self.tidy(directory, plan.directory / "finetuning" / directory.name)

@@ -154,6 +154,19 @@ def tried_path(plan: ComparisonPlan, candidate: Candidate) -> Path:
     return plan.directory / "tried" / f"{Path(candidate.recipe.output_dir).name}.json"
 
 
+def load_tried(plan: ComparisonPlan, candidate: Candidate) -> dict[str, Any] | None:
+    """What is kept of a run of the tuning: `tried`, `probe_auroc`, `databases`; `None` unless it was on these records."""
+    path = tried_path(plan, candidate)
+    kept = read_json(path) if path.is_file() else None
+    return kept if kept is not None and same_records(kept, candidate.recipe) else None
+
+
+def load_judged(plan: ComparisonPlan, recipe: PretrainingRecipe) -> Judged | None:
+    """What is kept of a run of pre-training, if it was on these records; all that is asked for need not be in it."""
+    judged = Judged.load(judged_path(plan, recipe))
+    return judged if judged is not None and same_records(judged.training, recipe) else None
+
+
 def same_records(training: Mapping[str, Any], recipe: PretrainingRecipe) -> bool:
     """Whether a run was trained on the records that are there now."""
     now = {name: find_database(recipe.data_dir, name).info.identity for name in recipe.database_weights()}

@@ -1,9 +1,12 @@
 """What became of the runs of a comparison."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from .judged import Judged
+from .judged import Judged, load_judged, load_tried
 from .plan import Candidate, ComparisonPlan, Entry
 
 
@@ -15,12 +18,14 @@ class Outcome:
         tuned: what was tried, with its AUROC on validation records; NaN if the run failed.
         judged: encoders, by label and seed.
         failures: names of runs that did not come to their end.
+        missing: of those that nobody has made, or judged to the end, yet.
     """
 
     plan: ComparisonPlan
     tuned: list[tuple[Candidate, float]] = field(default_factory=list)
     judged: dict[tuple[str, int], Judged] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     @property
     def chosen(self) -> dict[str, dict[str, str]]:
@@ -40,3 +45,26 @@ class Outcome:
     def runs(self) -> list[tuple[Entry, int]]:
         """Of pre-training, a seed of all objectives before the next seed."""
         return [(entry, seed) for seed in self.plan.comparison.seeds for entry in self.plan.entries if entry.label in self.chosen]
+
+
+def gather(plan: ComparisonPlan) -> Outcome:
+    """As far as runs of a comparison are kept; none is made."""
+    outcome = Outcome(plan)
+    for candidate in plan.tuning():
+        kept = load_tried(plan, candidate)
+        outcome.tuned.append((candidate, math.nan if kept is None else score_of(kept)))
+        if kept is None:
+            outcome.missing.append(f"tuning-{Path(candidate.recipe.output_dir).name}")
+    for entry, seed in outcome.runs():
+        recipe = plan.recipe(entry, seed, outcome.chosen[entry.label])
+        judged = load_judged(plan, recipe)
+        if judged is not None:
+            outcome.judged[entry.label, seed] = judged
+        if judged is None or judged.lacks(plan):
+            outcome.missing.append(Path(recipe.output_dir).name)
+    return outcome
+
+
+def score_of(kept: Mapping[str, Any]) -> float:
+    """The AUROC by which a run of the tuning is measured, of what is kept of it; NaN if its probe had none."""
+    return math.nan if kept["probe_auroc"] is None else float(kept["probe_auroc"])

@@ -44,6 +44,8 @@ def write_report(outcome: Outcome) -> Path:
     parts = [f"# Comparison of {len(plan.entries)} objectives", describe(outcome)]
     if outcome.failures:
         parts.append(f"**Failed, and missing from what follows**: {', '.join(outcome.failures)}.")
+    if outcome.missing:
+        parts.append(f"**Not finished, and missing from what follows, or in part**: {', '.join(outcome.missing)}.")
     parts += ["## Tuning", describe_tuning(outcome), "## Course", *courses, "## Results", *judged]
     parts += ["## Tests", describe_tests(plan, tests)]
     (directory / "report.md").write_text("\n\n".join(parts) + "\n")
@@ -153,7 +155,7 @@ def describe_tuning(outcome: Outcome) -> str:
             "name": candidate.entry.label,
             "tried": ", ".join(f"{key} {value}" for key, value in candidate.tried.items()),
             "steps": candidate.recipe.max_steps,
-            "probe on validation": "failed" if np.isnan(score) else f"{score:.3f}",
+            "probe on validation": ("none yet" if outcome.missing else "failed") if np.isnan(score) else f"{score:.3f}",
             "chosen": "yes" if chosen.get(candidate.entry.label) == candidate.tried else "",
         }
         for candidate, score in outcome.tuned

@@ -37,6 +37,7 @@ class ComparisonSettings:
     output_dir: str = option("runs/comparison", "of everything; what is finished is not run again")
     jobs: int = option(1, "encoders that are trained and judged at a time, each on its share of the CPU cores")
     keep_runs: bool = option(True, "false: remove folders of runs once their encoder is judged; judged/ and tried/ stay")
+    report_only: bool = option(False, "run nothing, and report of what is kept in judged/ and tried/, also while others are run")
     launcher: str = option("", "words before `-m ecg_jepa`, such as 'accelerate launch --num_processes 8'; default: this Python")
 
     def __post_init__(self) -> None:
