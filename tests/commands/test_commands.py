@@ -89,6 +89,13 @@ def test_only_the_first_process_speaks(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_what_several_processes_would_each_do_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="2 processes would each do all of this"):
+        main(["embed", "--model_name_or_path", "RUN", "--data_dir", "PREPARED", "--output_file", "out.parquet"])
+
+
 def test_debug_keeps_the_traceback(monkeypatch):
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "debug")
     with pytest.raises(FileNotFoundError):

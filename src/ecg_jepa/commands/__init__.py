@@ -31,11 +31,13 @@ class Command:
         purpose: in a line.
         settings: module and name of the class of settings, or of the function that chooses it.
         example: of its use.
+        shares_work: whether several processes, as launchers start them, share its work.
     """
 
     purpose: str
     settings: str
     example: str
+    shares_work: bool = False
 
 
 COMMANDS = {
@@ -48,16 +50,19 @@ COMMANDS = {
         "Pre-train an encoder on unlabelled records.",
         "ecg_jepa.pretraining.objectives:recipe_class",
         "--config vit_s_all --data_dir PREPARED --output_dir RUN",
+        shares_work=True,
     ),
     "finetune": Command(
         "Judge a pre-trained encoder on a task: linear probe, attentive probe or fine-tuning.",
         "ecg_jepa.finetuning.protocols:ProtocolSettings",
         "--config linear --model_name_or_path RUN --data_dir PREPARED --task superdiagnostic --output_dir OUT",
+        shares_work=True,
     ),
     "sweep": Command(
         "Run protocols x tasks x encoders x shares of the labels x seeds; what is finished is not run again.",
         "ecg_jepa.finetuning.sweep:SweepSettings",
         "--models RUN random:RUN --tasks all ST-MEM --seeds 0 1 2 --data_dir PREPARED --output_dir SWEEP",
+        shares_work=True,
     ),
     "compare": Command(
         "Compare objectives of pre-training on one encoder, corpus and budget: tune, pre-train, judge, report.",
@@ -142,6 +147,9 @@ def run_command(name: str, words: Sequence[str], prog: str) -> None:
     command = COMMANDS[name]
     description = f"{command.purpose}\n\n  {prog} {command.example}"
     settings: Any = parse_settings(_load(command.settings), words, prog, description)
+    count = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+    if count > 1 and not command.shares_work:
+        fail(prog, f"{count} processes would each do all of this and write to the same files: start it once, without a launcher.")
     try:
         with _readers_that_leave():
             importlib.import_module(f".{name}", __name__).run(settings)
