@@ -10,7 +10,7 @@ import pytest
 
 from ecg_jepa.comparison.outcome import Outcome
 from ecg_jepa.comparison.plan import Candidate, Entry
-from ecg_jepa.comparison.report import compare_with_first, describe_results, describe_tests, spread_over_seeds
+from ecg_jepa.comparison.report import compare_pairs, describe_results, describe_tests, mean_over_tasks, spread_over_seeds
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def results():
     return pd.DataFrame(rows)
 
 
-PLAN = SimpleNamespace(entries=[Entry.parse(name) for name in ("jepa", "useless=random", "same=mae")])
+PLAN = SimpleNamespace(entries=[Entry.parse(name) for name in ("jepa", "useless=random", "same=mae")], baselines=["jepa"])
 
 
 def test_spread_is_over_seeds_of_pretraining(results):
@@ -39,7 +39,7 @@ def test_spread_is_over_seeds_of_pretraining(results):
 
 
 def test_a_difference_is_found_and_none_is_not(results):
-    tests = compare_with_first(PLAN, results)
+    tests = compare_pairs(PLAN, results)
     assert list(tests["second"]) == ["useless", "same"]
     useless, same = tests.to_dict("records")
     assert useless["difference"] == pytest.approx(0.26, abs=0.05)
@@ -52,17 +52,34 @@ def test_a_difference_is_found_and_none_is_not(results):
 
 def test_seeds_that_one_side_lacks_are_left_out(results):
     fewer = results[(results["label"] != "useless") | (results["seed"] > 0)]
-    assert list(compare_with_first(PLAN, fewer)["seeds"]) == [2, 3]
+    assert list(compare_pairs(PLAN, fewer)["seeds"]) == [2, 3]
     alone = results[results["label"] == "jepa"]
-    assert compare_with_first(PLAN, alone).empty
+    assert compare_pairs(PLAN, alone).empty
+
+
+def test_every_pair_with_a_baseline_is_tested_once(results):
+    plan = SimpleNamespace(entries=PLAN.entries, baselines=["jepa", "useless"])
+    tests = compare_pairs(plan, results)
+    assert list(zip(tests["first"], tests["second"], strict=True)) == [("jepa", "useless"), ("jepa", "same"), ("useless", "same")]
+    assert tests["difference"].iloc[2] == pytest.approx(-tests["difference"].iloc[0], abs=0.05)
+
+
+def test_means_are_over_tasks_that_all_have(results):
+    other = results[results["label"] != "same"].assign(task="rhythm", auroc=results["auroc"] + 0.1)
+    means = mean_over_tasks(pd.concat([results, other]))
+    assert set(means["label"]) == {"jepa", "useless"}
+    assert means.loc[means["label"] == "jepa", "auroc"].tolist() == pytest.approx([0.8, 0.81, 0.82])
+    text = describe_results(pd.concat([results, other]))
+    assert "| same    | 0.760 (0.010, 3) | –                |" in text
 
 
 def test_tables_in_words(results):
     text = describe_results(results)
     assert "**linear, 10% of the labels**" in text
-    assert "0.760 (0.010, 3)" in text
-    text = describe_tests(PLAN, compare_with_first(PLAN, results))
-    assert "`jepa` minus each other" in text
+    assert text.count("| jepa    | 0.760 (0.010, 3)") == 2  # of the one task, and as the mean of all
+    assert "test records (400 of form)" in text
+    text = describe_tests(PLAN, compare_pairs(PLAN, results))
+    assert "First minus second" in text
     assert "same protocol and share of the labels" in text
     assert json.dumps("useless")[1:-1] in text
 

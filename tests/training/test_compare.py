@@ -47,7 +47,7 @@ def compare(run_script, prepared_dir, monkeypatch):
 def test_tunes_trains_judges_and_reports(compare, tmp_path, capfd):
     compare(tmp_path, "--objectives", "simclr", "random")
     report = (tmp_path / "report.md").read_text()
-    for part in ("## Tuning", "temperature 0.5", "## Course", "**linear, 50% of the labels**", "`simclr` minus each other"):
+    for part in ("## Tuning", "temperature 0.5", "## Course", "**linear, 50% of the labels**", "First minus second"):
         assert part in report
     for line in report.splitlines():
         if line.startswith("!["):
@@ -68,7 +68,7 @@ def test_tunes_trains_judges_and_reports(compare, tmp_path, capfd):
     assert trained.stat().st_mtime_ns == written
     report = (tmp_path / "report.md").read_text()
     assert "**Failed, and missing from what follows**: broken-0-" in report
-    assert "`simclr` minus each other" in report
+    assert "First minus second" in report
 
 
 def test_what_is_kept_is_enough_to_go_on_without_the_runs(compare, tmp_path):
@@ -90,7 +90,7 @@ def test_what_is_kept_is_enough_to_go_on_without_the_runs(compare, tmp_path):
     assert not (tmp_path / "logs").exists()
     unfinished = (tmp_path / "report.md").read_text()
     assert re.search(r"\*\*Not finished, .*: simclr-1-\w+, random-1-\w+\.$", unfinished, re.MULTILINE)
-    assert "`simclr` minus each other" in unfinished
+    assert "First minus second" in unfinished
     compare(tmp_path, *flags, "--label_fractions", 1.0, 0.25)  # asks for what was not judged
     again = {path.name for path in (tmp_path / "logs").iterdir()}
     assert again == {name for name in logs if not name.startswith("tuning")}

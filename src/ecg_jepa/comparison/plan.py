@@ -74,6 +74,9 @@ class ComparisonPlan:
         labels = [entry.label for entry in self.entries]
         if len(set(labels)) < len(labels) or any(set(label) & set("./|") or not label for label in labels):
             raise ValueError(f"objectives: labels must differ, and hold no dot, slash or bar: {', '.join(labels)}.")
+        self.baselines = comparison.baselines or labels[:1]
+        if unknown := [label for label in self.baselines if label not in labels]:
+            raise ValueError(f"baselines: {', '.join(unknown)} are not among the labels {', '.join(labels)}.")
         for name in ("settings", "tuning"):
             for text in getattr(comparison, name):
                 self._check_scope(name, text)

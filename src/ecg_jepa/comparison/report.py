@@ -1,5 +1,6 @@
 """What a comparison found: tables, tests and curves, from what was kept of its runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def write_report(outcome: Outcome) -> Path:
     """Write `report.md`, tables as `.csv` and pictures into the folder of a comparison; returns the path of the first."""
     plan, directory = outcome.plan, outcome.plan.directory
     results, logs = gather_results(outcome), gather_logs(outcome)
-    tests = compare_with_first(plan, results)
+    tests = compare_pairs(plan, results)
     for name, table in {"results": results.drop(columns=["labels", "ranks"]), "tests": tests}.items():
         table.to_csv(directory / f"{name}.csv", index=False)
     plots = directory / "plots"
@@ -83,35 +84,44 @@ def spread_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"auroc": groups.mean(), "auroc_std": groups.std(), "seeds": groups.size()}).reset_index()
 
 
-def compare_with_first(plan: ComparisonPlan, results: pd.DataFrame) -> pd.DataFrame:
+def compare_pairs(plan: ComparisonPlan, results: pd.DataFrame) -> pd.DataFrame:
     """
-    The first objective against each other one in every condition, with the seeds that both have: difference of their mean macro
+    The baselines against each other objective in every condition, with the seeds that both have: difference of their mean macro
     AUROC with its paired 95% interval over test records, and p values; `p_holm` are corrected for all tests of the same protocol
     and share of the labels.
 
     Raises:
         ValueError: if two runs that are compared were not judged on the same records.
     """
-    first = plan.entries[0].label
     rows: list[dict[str, Any]] = []
     for condition, group in results.groupby(_CONDITION, sort=False):
         runs = {label: of.set_index(["seed", "finetune_seed"]) for label, of in group.groupby("label", sort=False)}
-        for label in [entry.label for entry in plan.entries[1:] if entry.label in runs and first in runs]:
-            shared = sorted(runs[first].index.intersection(runs[label].index))
+        for first, second in _pairs(plan, group["label"]):
+            shared = sorted(runs[first].index.intersection(runs[second].index))
             if not shared:
                 continue
-            pair = [runs[name].loc[shared] for name in (first, label)]
+            pair = [runs[name].loc[shared] for name in (first, second)]
             labels = [*pair[0]["labels"], *pair[1]["labels"]]
             if not all(np.array_equal(labels[0], others) for others in labels[1:]):
-                raise ValueError(f"{first} and {label} were not judged on the same records: {condition}.")
+                raise ValueError(f"{first} and {second} were not judged on the same records: {condition}.")
             ours, theirs = (np.stack(list(rows["ranks"])) for rows in pair)
             test = paired_test(labels[0], ours, theirs, num_resamples=_RESAMPLES)
-            row = {**dict(zip(_CONDITION, condition, strict=True)), "first": first, "second": label, "seeds": len(shared)}
+            row = {**dict(zip(_CONDITION, condition, strict=True)), "first": first, "second": second, "seeds": len(shared)}
             row |= {"difference": test.difference.value, "low": test.difference.low, "high": test.difference.high}
             rows.append({**row, "p": test.p_value})
     table = pd.DataFrame(rows, columns=[*_CONDITION, "first", "second", "seeds", "difference", "low", "high", "p"])
     corrected = [pd.Series(holm(of["p"].to_numpy(dtype=float)), index=of.index) for _, of in table.groupby(_FAMILY)]
     return table.assign(p_holm=pd.concat(corrected) if corrected else [])
+
+
+def _pairs(plan: ComparisonPlan, labels: pd.Series) -> list[tuple[str, str]]:
+    """A baseline and another objective each of those that were judged, no two of them twice."""
+    known, pairs = set(labels), []
+    for first in plan.baselines:
+        for second in (entry.label for entry in plan.entries):
+            if first != second and {first, second} <= known and (second, first) not in pairs:
+                pairs.append((first, second))
+    return pairs
 
 
 def describe(outcome: Outcome) -> str:
@@ -181,22 +191,41 @@ def describe_courses(logs: pd.DataFrame) -> str:
 
 
 def describe_results(results: pd.DataFrame) -> str:
-    """A table per protocol and share of the labels, an objective per row."""
+    """Means over tasks, and a table per protocol and share of the labels, an objective per row."""
     if results.empty:
         return "No run was judged."
-    table = spread_over_seeds(results)
-    cell = [
-        f"{row['auroc']:.3f}" + (f" ({row['auroc_std']:.3f}, {row['seeds']})" if row["seeds"] > 1 else "")
-        for row in table.to_dict("records")
+    records = ", ".join(f"{len(rows['labels'].iloc[0])} of {task}" for task, rows in results.groupby("task", sort=False))
+    means = _table(mean_over_tasks(results), lambda row: f"{row['protocol']}, {_percent(row['label_fraction'])}")
+    parts = [
+        f"Macro AUROC on test records ({records}), mean over seeds of pre-training (standard deviation, number of seeds).",
+        f"**Mean over tasks**\n\n{means}",
     ]
-    parts = ["Macro AUROC on test records, mean over seeds of pre-training (standard deviation, number of seeds)."]
-    for key, rows in table.assign(cell=cell).groupby(["protocol", "label_fraction"], sort=False):
+    for key, rows in results.groupby(["protocol", "label_fraction"], sort=False):
         protocol, fraction = key
-        cells = rows.pivot_table(index="label", columns="task", values="cell", aggfunc="first", sort=False)
-        parts.append(
-            f"**{protocol}, {_percent(fraction)} of the labels**\n\n{_markdown(cells.rename_axis('name').reset_index())}"
-        )
+        parts.append(f"**{protocol}, {_percent(fraction)} of the labels**\n\n{_table(rows, lambda row: row['task'])}")
     return "\n\n".join(parts)
+
+
+def mean_over_tasks(results: pd.DataFrame) -> pd.DataFrame:
+    """Rows as those of [`gather_results`], but of all tasks together, of encoders that were judged by all of them."""
+    count = results["task"].nunique()
+    runs = results.groupby(["label", "seed", "finetune_seed", "protocol", "label_fraction"], sort=False)["auroc"]
+    means = pd.DataFrame({"auroc": runs.mean(), "tasks": runs.size()}).reset_index()
+    return means[means["tasks"] == count].assign(task="all")
+
+
+def _table(results: pd.DataFrame, column: Callable[[dict[Any, Any]], str]) -> str:
+    """An objective per row, mean over seeds, with several of them their spread; `column` names a row's column."""
+    rows = [
+        {
+            "name": row["label"],
+            "column": column(row),
+            "cell": f"{row['auroc']:.3f}" + (f" ({row['auroc_std']:.3f}, {row['seeds']})" if row["seeds"] > 1 else ""),
+        }
+        for row in spread_over_seeds(results).to_dict("records")
+    ]
+    cells = pd.DataFrame(rows).pivot_table(index="name", columns="column", values="cell", aggfunc="first", sort=False)
+    return _markdown(cells.reset_index().fillna("–"))
 
 
 def describe_tests(plan: ComparisonPlan, tests: pd.DataFrame) -> str:
@@ -206,18 +235,22 @@ def describe_tests(plan: ComparisonPlan, tests: pd.DataFrame) -> str:
     rows = tests.assign(
         label_fraction=tests["label_fraction"].map(_percent),
         difference=[f"{r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]" for r in tests.to_dict("records")],
-        p=tests["p"].map("{:.3f}".format),
-        p_holm=tests["p_holm"].map("{:.3f}".format),
-    ).drop(columns=["low", "high", "first"])
+        p=tests["p"].map(_p_value),
+        p_holm=tests["p_holm"].map(_p_value),
+    ).drop(columns=["low", "high"])
     return (
-        f"`{plan.entries[0].label}` minus each other: mean over seeds [paired 95% bootstrap interval over test records], p "
-        "values, and the same corrected for all tests of the same protocol and share of the labels (Holm 1979). They are about "
-        f"these encoders: what another seed or another draw of few labels would give is not in them.\n\n{_markdown(rows)}"
+        "First minus second: mean over the seeds that both have [paired 95% bootstrap interval over test records], p values, and "
+        "the same corrected for all tests of the same protocol and share of the labels (Holm 1979). They are about these "
+        f"encoders: what another seed or another draw of few labels would give is not in them.\n\n{_markdown(rows)}"
     )
 
 
 def _percent(share: Any) -> str:
     return f"{100 * share:g}%"
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -30,6 +30,7 @@ class ComparisonSettings:
     tasks: list[str] = option(["superdiagnostic", "form", "rhythm"], "for which")
     label_fractions: list[float] = option([0.01, 0.1, 1.0], "shares of the training labels")
     finetune_seeds: list[int] = option([0], "of the judging runs")
+    baselines: list[str] = option([], "labels of objectives, against which all others are tested; default: the first")
     finetune_settings: list[str] = option([], "KEY=VALUE of finetune, or PROTOCOL.KEY=VALUE")
 
     data_dir: str = option("data/prepared", "folder with prepared databases")
