@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 
 from ..common.figures import save
 from ..common.files import TRAINING_INFO_FILE, read_json
-from ..common.hardware import describe_hardware, fastest_precision, set_up_cpu
+from ..common.hardware import crops_at_once, describe_hardware, fastest_precision, set_up_cpu
 from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.models import weights_digest
@@ -212,7 +212,7 @@ class Probe:
             FloatingPointError: if what it computes is not finite.
         """
         length, data = encoder.config.signal_length, self.data
-        crops = [data.strided_crops(rows, length, length, max_crops=128) for rows in self.parts]
+        crops = [data.strided_crops(rows, length, length, crops_at_once(encoder.device)) for rows in self.parts]
         features = [np.concatenate(list(embed(encoder, batches))) for batches in crops]
         if not all(np.isfinite(rows).all() for rows in features):
             raise FloatingPointError(

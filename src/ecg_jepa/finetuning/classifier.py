@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..common.hardware import crops_at_once
 from ..configuration_ecg_jepa import EcgJepaConfig
 from ..modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
 from .encoders import StartingPoint
@@ -127,5 +128,6 @@ class Scorer:
         return self._kept
 
     def _encode(self, device: torch.device) -> Iterator[EncodedCrops]:
-        for crops, owners in self.data.strided_crops(self.indices, self.crop_length, self.crop_stride):
+        at_once = crops_at_once(device) * (self.model.config.signal_length // self.crop_length)  # of as many patches
+        for crops, owners in self.data.strided_crops(self.indices, self.crop_length, self.crop_stride, at_once):
             yield EncodedCrops(self.model.encode(crops.to(device)), owners)

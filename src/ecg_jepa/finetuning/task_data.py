@@ -141,7 +141,7 @@ class TaskData:
             yield torch.from_numpy(np.stack(crops)), self.labels(chosen)
 
     def strided_crops(
-        self, indices: np.ndarray, crop_length: int, crop_stride: int, max_crops: int = 512
+        self, indices: np.ndarray, crop_length: int, crop_stride: int, max_crops: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Crops that cover the records, in batches of whole records: (crops, leads, crop_length) and each crop's record."""
         signals = (self.normalized(index) for index in self._long_enough(indices, crop_length))
