@@ -99,6 +99,7 @@ def test_each_chooses_from_the_same_and_its_own(make_plan):
         ({"tuning": ["patch_size=10,25"]}, "patch_size must be the same for all objectives"),
         ({"finetune_settings": ["linear.max_step=3"]}, "neither KEY=VALUE nor PROTOCOL.KEY=VALUE"),
         ({"tasks": ["superdiagnostics"]}, "superdiagnostics"),
+        ({"baselines": ["random", "random"]}, "name each once"),
         ({"baselines": ["random", "maw"]}, "maw are not among the labels jepa, mae-random, simclr, random"),
         ({"tuning_share": 1.5}, "tuning_share=1.5 must lie between 0 and 1"),
     ],

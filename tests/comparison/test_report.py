@@ -27,7 +27,11 @@ def results():
     return pd.DataFrame(rows)
 
 
-PLAN = SimpleNamespace(entries=[Entry.parse(name) for name in ("jepa", "useless=random", "same=mae")], baselines=["jepa"])
+PLAN = SimpleNamespace(
+    entries=[Entry.parse(name) for name in ("jepa", "useless=random", "same=mae")],
+    baselines=["jepa"],
+    comparison=SimpleNamespace(tasks=["form"]),
+)
 
 
 def test_spread_is_over_seeds_of_pretraining(results):
@@ -66,19 +70,22 @@ def test_every_pair_with_a_baseline_is_tested_once(results):
 
 def test_means_are_over_tasks_that_all_have(results):
     other = results[results["label"] != "same"].assign(task="rhythm", auroc=results["auroc"] + 0.1)
-    means = mean_over_tasks(pd.concat([results, other]))
+    means = mean_over_tasks(pd.concat([results, other]), 2)
     assert set(means["label"]) == {"jepa", "useless"}
     assert means.loc[means["label"] == "jepa", "auroc"].tolist() == pytest.approx([0.8, 0.81, 0.82])
-    text = describe_results(pd.concat([results, other]))
+    text = describe_results(PLAN, pd.concat([results, other]))
     assert "| same    | 0.760 (0.010, 3) | –                |" in text
+    assert mean_over_tasks(results, 2).empty
+    plan = SimpleNamespace(comparison=SimpleNamespace(tasks=["form", "rhythm"]))
+    assert "No encoder was judged by all of them yet." in describe_results(plan, results)
 
 
 def test_tables_in_words(results):
-    text = describe_results(results)
+    text = describe_results(PLAN, results)
     assert "**linear, 10% of the labels**" in text
     assert text.count("| jepa    | 0.760 (0.010, 3)") == 2  # of the one task, and as the mean of all
     assert "test records (400 of form)" in text
-    text = describe_tests(PLAN, compare_pairs(PLAN, results))
+    text = describe_tests(compare_pairs(PLAN, results))
     assert "First minus second" in text
     assert "same protocol and share of the labels" in text
     assert json.dumps("useless")[1:-1] in text
@@ -87,6 +94,7 @@ def test_tables_in_words(results):
 def test_what_did_best_is_chosen_and_what_failed_is_not():
     entries = [Entry.parse(name) for name in ("jepa", "mae", "byol", "random")]
     plan = SimpleNamespace(entries=entries, comparison=SimpleNamespace(seeds=[0, 1]))
+    recipe = SimpleNamespace(output_dir="tuning/mae-0-of-number-0")
     outcome = Outcome(plan)
     for label, scores in {
         "jepa": (0.6, 0.7, 0.7),
@@ -94,6 +102,8 @@ def test_what_did_best_is_chosen_and_what_failed_is_not():
         "byol": (math.nan, math.nan, math.nan),
     }.items():
         for number, score in enumerate(scores):
-            outcome.tuned.append((Candidate(Entry.parse(label), {"learning_rate": str(number)}, None), score))
+            outcome.tuned.append((Candidate(Entry.parse(label), {"learning_rate": str(number)}, recipe), score))
     assert outcome.chosen == {"jepa": {"learning_rate": "1"}, "mae": {"learning_rate": "1"}, "random": {}}
     assert [(entry.label, seed) for entry, seed in outcome.runs()][:3] == [("jepa", 0), ("mae", 0), ("random", 0)]
+    outcome.missing.append("tuning-mae-0-of-number-0")
+    assert outcome.chosen == {"random": {}}  # what is tried of others has the same name here

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.distributed.checkpoint import CheckpointException
 
 from ecg_jepa.pretraining.checkpointing import Checkpoints, differences, fault_of
 
@@ -137,9 +138,14 @@ def test_more_steps_than_the_run_has_are_refused(saved):
 
 
 @pytest.mark.parametrize("at", ["save_state", "manifest"])
-def test_a_full_disk_costs_the_checkpoint_alone(saved, at, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    # What torch raises for files that several processes write together is no Exception.
+    "full",
+    [OSError(28, "No space left on device"), CheckpointException("write", {})],
+    ids=["os", "torch"],
+)
+def test_a_full_disk_costs_the_checkpoint_alone(saved, at, full, monkeypatch, caplog):
     checkpoints, network = open_checkpoints(saved)
-    full = OSError(28, "No space left on device")
 
     def fail(*_args, **_options):
         raise full

@@ -85,6 +85,8 @@ def test_what_is_kept_is_enough_to_go_on_without_the_runs(compare, tmp_path):
         compare(tmp_path, *flags, "--report_only", report_only)
         assert not (tmp_path / "logs").exists()
         assert (tmp_path / "report.md").read_text() == report
+    with pytest.raises(SystemExit, match="nothing is kept of this comparison"):
+        compare(tmp_path / "other", *flags, "--report_only", True)
     # Of one that is not finished.
     compare(tmp_path, "--objectives", "simclr", "random", "--seeds", 0, 1, "--report_only", True)
     assert not (tmp_path / "logs").exists()

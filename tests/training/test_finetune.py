@@ -18,7 +18,7 @@ from ecg_jepa.data.challenge_2021 import Georgia
 from ecg_jepa.data.code_15 import Code15
 from ecg_jepa.data.records import PreparedDatabase, find_database
 from ecg_jepa.data.task_names import TASKS
-from ecg_jepa.evaluation.metrics import auroc
+from ecg_jepa.evaluation.metrics import auroc, macro_auroc
 from ecg_jepa.finetuning.classifier import Scorer
 from ecg_jepa.finetuning.loop import FinetuningRun
 from ecg_jepa.finetuning.protocols import ProtocolSettings
@@ -77,11 +77,20 @@ def test_joined_tasks(finetune, tmp_path):
 
 @pytest.mark.parametrize(("protocol", "on_the_way"), [("linear", False), ("finetune", True)])
 def test_what_is_reported_is_scored_in_full_precision(finetune, tmp_path, monkeypatch, protocol, on_the_way):
-    precisions, logits = [], Scorer.logits
-    monkeypatch.setattr(Scorer, "logits", lambda scorer: precisions.append(torch.is_autocast_enabled("cpu")) or logits(scorer))
-    finetune(protocol, tmp_path, "--task", "superdiagnostic", "--mixed_precision", "bf16")
+    scored, logits = [], Scorer.logits
+
+    def record(scorer):
+        scored.append((torch.is_autocast_enabled("cpu"), scorer, logits(scorer)))
+        return scored[-1][2]
+
+    monkeypatch.setattr(Scorer, "logits", record)
+    metrics = finetune(protocol, tmp_path, "--task", "superdiagnostic", "--mixed_precision", "bf16")
     # Two validations; at the end test and validation records.
-    assert precisions == [on_the_way, on_the_way, False, False]
+    assert [precision for precision, *_ in scored] == [on_the_way, on_the_way, False, False]
+    _, validation, reported = scored[-1]
+    task = validation.data.task
+    labels = task.labels[validation.data.splits["validation"]]
+    assert metrics["validation_macro_auroc"] == macro_auroc(labels, reported, task.class_names)
 
 
 @pytest.mark.parametrize("protocol", ["linear", "attentive", "finetune"])

@@ -42,11 +42,11 @@ def run(comparison: ComparisonSettings) -> None:
         ValueError: if a run failed, after the report.
     """
     plan = ComparisonPlan(comparison)
-    make_synthetic_database(plan.first_recipe())
-    find_database(comparison.data_dir, comparison.database)
     if comparison.report_only:
         print(f"Report: {write_report(gather(plan))}")
         return
+    make_synthetic_database(plan.first_recipe())
+    find_database(comparison.data_dir, comparison.database)
     with own_directory(plan.directory, Accelerator(cpu=True)), Commands() as commands:
         write_yaml(comparison, plan.directory / "comparison.yaml")
         runner, outcome = Runner(plan, commands), Outcome(plan)

@@ -21,6 +21,7 @@ from ..common.models import weights_digest
 from ..common.processes import connect_processes, on_main_process, start_accelerator
 from ..common.run_directory import check_own, left_in, own_directory
 from ..common.settings import read_yaml
+from ..common.sharding import is_sharded
 from ..common.signals import end_with_launcher
 from ..data.records import find_database
 from ..data.synthetic import Synthetic, generate_if_absent
@@ -134,7 +135,9 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
     corpus = open_corpus(recipe)
     records = corpus.databases[0].info
     config = recipe.model_config(records.sampling_rate, records.amplitude_free)
-    objective = objective_class(recipe.objective)(config, recipe).to(accelerator.device)
+    objective = objective_class(recipe.objective)(config, recipe)
+    if not is_sharded(accelerator):  # or each process would hold all of it before it holds its part
+        objective = objective.to(accelerator.device)
     output_dir = Path(recipe.output_dir)
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(recipe).items()})
 
@@ -151,6 +154,7 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
 
     training = training.with_whole_weights()
     if accelerator.is_main_process:
+        training.objective.to(accelerator.device)
         draw_pictures(training)
         export_pretraining(training, describe_hardware(accelerator))
         logger.info(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")

@@ -6,7 +6,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from packaging.version import Version
 from torch import nn
+
+# Before it, what FSDP finds in the outputs of networks was less, and nobody has tried these runs with it.
+_FIRST_TORCH = Version("2.13")
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
@@ -23,7 +27,7 @@ def check_wish(may_shard: bool) -> None:
     See what the launcher was told about FSDP, before an accelerator is made.
 
     Raises:
-        ValueError: if the command cannot shard, or for FSDP's first version.
+        ValueError: if the command cannot shard, or for FSDP's first version and versions of torch in which it was not tried.
     """
     if not _is_asked_for():
         return
@@ -31,7 +35,11 @@ def check_wish(may_shard: bool) -> None:
         raise ValueError("Only pre-training shares weights out among processes: launch this command without FSDP.")
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":
-        raise ValueError(f"fsdp_version: {version} is not supported: set 2, as training/accelerate/fsdp2.yaml does.")
+        raise ValueError(
+            f"fsdp_version: {version} is not supported: set 2, as the repository's training/accelerate/fsdp2.yaml does."
+        )
+    if Version(torch.__version__) < _FIRST_TORCH:
+        raise ValueError(f"FSDP needs torch {_FIRST_TORCH} or newer, but this is {torch.__version__}.")
 
 
 def check_fulfilled(accelerator: Accelerator) -> None:

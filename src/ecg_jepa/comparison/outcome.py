@@ -27,16 +27,21 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
+    def is_missing(self, candidate: Candidate) -> bool:
+        """Whether nobody has tried it yet."""
+        return _name(candidate) in self.missing
+
     @property
     def chosen(self) -> dict[str, dict[str, str]]:
         """
         Label -> what did best on validation records, the first of those that are equal; nothing for one that has nothing to
-        choose from. A label of which nothing could be tried is left out.
+        choose from. A label of which nothing could be tried, or not all is tried yet, is left out.
         """
         found: dict[str, dict[str, str]] = {entry.label: {} for entry in self.plan.entries}
         for label in {candidate.entry.label for candidate, _ in self.tuned}:
-            scores = [(score, c.tried) for c, score in self.tuned if c.entry.label == label and not math.isnan(score)]
-            if scores:
+            own = [(score, candidate) for candidate, score in self.tuned if candidate.entry.label == label]
+            scores = [(score, candidate.tried) for score, candidate in own if not math.isnan(score)]
+            if scores and not any(self.is_missing(candidate) for _, candidate in own):
                 found[label] = max(scores, key=lambda pair: pair[0])[1]
             else:
                 del found[label]
@@ -48,13 +53,20 @@ class Outcome:
 
 
 def gather(plan: ComparisonPlan) -> Outcome:
-    """As far as runs of a comparison are kept; none is made."""
+    """
+    As far as runs of a comparison are kept; none is made.
+
+    Raises:
+        FileNotFoundError: if there is no folder of the comparison.
+    """
+    if not plan.directory.is_dir():
+        raise FileNotFoundError(f"There is no folder {plan.directory}: nothing is kept of this comparison.")
     outcome = Outcome(plan)
     for candidate in plan.tuning():
         kept = load_tried(plan, candidate)
         outcome.tuned.append((candidate, math.nan if kept is None else score_of(kept)))
         if kept is None:
-            outcome.missing.append(f"tuning-{Path(candidate.recipe.output_dir).name}")
+            outcome.missing.append(_name(candidate))
     for entry, seed in outcome.runs():
         recipe = plan.recipe(entry, seed, outcome.chosen[entry.label])
         judged = load_judged(plan, recipe)
@@ -63,6 +75,10 @@ def gather(plan: ComparisonPlan) -> Outcome:
         if judged is None or judged.lacks(plan):
             outcome.missing.append(Path(recipe.output_dir).name)
     return outcome
+
+
+def _name(candidate: Candidate) -> str:
+    return f"tuning-{Path(candidate.recipe.output_dir).name}"
 
 
 def score_of(kept: Mapping[str, Any]) -> float:

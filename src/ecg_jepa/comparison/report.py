@@ -33,7 +33,7 @@ def write_report(outcome: Outcome) -> Path:
     for name, table in {"results": results.drop(columns=["labels", "ranks"]), "tests": tests}.items():
         table.to_csv(directory / f"{name}.csv", index=False)
     plots = directory / "plots"
-    courses, judged = [describe_courses(logs)], [describe_results(results)]
+    courses, judged = [describe_courses(logs)], [describe_results(plan, results)]
     for column in ("TFLOP", "step") if not logs.empty else ():
         path = save(plot_over_cost(logs, column, plan.comparison.probe_task), plots / f"over_{column}.png")
         courses.append(f"![probe over {column}](plots/{path.name})")
@@ -48,7 +48,7 @@ def write_report(outcome: Outcome) -> Path:
     if outcome.missing:
         parts.append(f"**Not finished, and missing from what follows, or in part**: {', '.join(outcome.missing)}.")
     parts += ["## Tuning", describe_tuning(outcome), "## Course", *courses, "## Results", *judged]
-    parts += ["## Tests", describe_tests(plan, tests)]
+    parts += ["## Tests", describe_tests(tests)]
     (directory / "report.md").write_text("\n\n".join(parts) + "\n")
     return directory / "report.md"
 
@@ -165,7 +165,11 @@ def describe_tuning(outcome: Outcome) -> str:
             "name": candidate.entry.label,
             "tried": ", ".join(f"{key} {value}" for key, value in candidate.tried.items()),
             "steps": candidate.recipe.max_steps,
-            "probe on validation": ("none yet" if outcome.missing else "failed") if np.isnan(score) else f"{score:.3f}",
+            "probe on validation": f"{score:.3f}"
+            if not np.isnan(score)
+            else "none yet"
+            if outcome.is_missing(candidate)
+            else "failed",
             "chosen": "yes" if chosen.get(candidate.entry.label) == candidate.tried else "",
         }
         for candidate, score in outcome.tuned
@@ -190,12 +194,15 @@ def describe_courses(logs: pd.DataFrame) -> str:
     return f"On validation records, before and after, mean over seeds.\n\n{_markdown(pd.DataFrame(rows))}"
 
 
-def describe_results(results: pd.DataFrame) -> str:
+def describe_results(plan: ComparisonPlan, results: pd.DataFrame) -> str:
     """Means over tasks, and a table per protocol and share of the labels, an objective per row."""
     if results.empty:
         return "No run was judged."
     records = ", ".join(f"{len(rows['labels'].iloc[0])} of {task}" for task, rows in results.groupby("task", sort=False))
-    means = _table(mean_over_tasks(results), lambda row: f"{row['protocol']}, {_percent(row['label_fraction'])}")
+    of_all = mean_over_tasks(results, len(plan.comparison.tasks))
+    means = "No encoder was judged by all of them yet."
+    if not of_all.empty:
+        means = _table(of_all, lambda row: f"{row['protocol']}, {_percent(row['label_fraction'])}")
     parts = [
         f"Macro AUROC on test records ({records}), mean over seeds of pre-training (standard deviation, number of seeds).",
         f"**Mean over tasks**\n\n{means}",
@@ -206,12 +213,11 @@ def describe_results(results: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
-def mean_over_tasks(results: pd.DataFrame) -> pd.DataFrame:
+def mean_over_tasks(results: pd.DataFrame, num_tasks: int) -> pd.DataFrame:
     """Rows as those of [`gather_results`], but of all tasks together, of encoders that were judged by all of them."""
-    count = results["task"].nunique()
     runs = results.groupby(["label", "seed", "finetune_seed", "protocol", "label_fraction"], sort=False)["auroc"]
     means = pd.DataFrame({"auroc": runs.mean(), "tasks": runs.size()}).reset_index()
-    return means[means["tasks"] == count].assign(task="all")
+    return means[means["tasks"] == num_tasks].assign(task="all")
 
 
 def _table(results: pd.DataFrame, column: Callable[[dict[Any, Any]], str]) -> str:
@@ -228,7 +234,7 @@ def _table(results: pd.DataFrame, column: Callable[[dict[Any, Any]], str]) -> st
     return _markdown(cells.reset_index().fillna("–"))
 
 
-def describe_tests(plan: ComparisonPlan, tests: pd.DataFrame) -> str:
+def describe_tests(tests: pd.DataFrame) -> str:
     """A row per test."""
     if tests.empty:
         return "Nothing could be tested."

@@ -44,6 +44,8 @@ class ComparisonSettings:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "max_steps", "evaluations", "jobs")
         check_share(self, "warmup_share", "tuning_share", below_one=True)
+        if len(set(self.baselines)) < len(self.baselines):
+            raise ValueError(f"baselines: {', '.join(self.baselines)}: name each once.")
         for name in ("objectives", "seeds", "protocols", "tasks", "label_fractions", "finetune_seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):

@@ -11,6 +11,7 @@ from accelerate.utils import set_seed
 
 from ..common.processes import share_of_batch
 from ..common.run_directory import MODEL_FILES, check_own, left_in
+from ..evaluation.metrics import macro_auroc
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Predictions, summarize
 from ..evaluation.subgroups import groups_of
 from .classifier import build_classifier
@@ -119,7 +120,9 @@ def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
     steps = best.pop("steps")
     test = run.predict(run.scorer("test"))
     settings, data = run.settings, run.data
-    summary = summarize(data.task, run.predict(validation), test, calibrate=settings.calibrate, groups=_groups(data))
+    checked = run.predict(validation)
+    best["validation_macro_auroc"] = macro_auroc(checked.labels, checked.logits, data.task.class_names)  # now in float32
+    summary = summarize(data.task, checked, test, calibrate=settings.calibrate, groups=_groups(data))
     run.model.config.temperature = summary["calibration"]["temperature"]
     run.model.config.decision_thresholds = summary["decision_thresholds"]
     metrics = {

@@ -13,17 +13,22 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from torch.distributed.checkpoint import CheckpointException
 
 from ..common.files import digest_files, digest_of, read_json, write_json
 from ..common.processes import on_main_process
 
 logger = logging.getLogger(__name__)
 
+# Of a training whose processes hold parts of weights: their checkpoints are other files.
+SHARDED = "sharded"
+
 _NAME = re.compile(r"checkpoint-(\d+)")
 _PROGRESS_FILE = "progress.json"
 
-# What writing raises when a disk is full: from Python, from safetensors, and from torch (whose writer raises nothing better).
-_CANNOT_WRITE = (OSError, SafetensorError, RuntimeError)
+# What writing raises when a disk is full: from Python, from safetensors, and from torch (whose writer raises nothing better),
+# which has another one for what several processes write.
+_CANNOT_WRITE = (OSError, SafetensorError, RuntimeError, CheckpointException)
 
 
 class Checkpoints:
@@ -157,7 +162,7 @@ class Checkpoints:
         progress = read_json(path / _PROGRESS_FILE)
         try:
             self.accelerator.load_state(str(path))
-        except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        except (RuntimeError, SafetensorError, CheckpointException, pickle.UnpicklingError, EOFError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"{path} does not fit this run, whose model or optimiser is another, or is damaged: {reason}"
@@ -188,6 +193,9 @@ class Checkpoints:
             logger.warning(f"{path} was written by an older version: whether it is of the same training cannot be checked.")
             return path
         changed = self._changed(progress)
+        if SHARDED in changed:
+            was, now = ("in parts of each process" if value else "whole" for value in changed[SHARDED])
+            raise ValueError(f"{path} holds weights {was}, but this run holds them {now}: launch it as it was begun.")
         if changed and not self.allow_changes:
             listing = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in changed.items())
             raise ValueError(
