@@ -256,7 +256,7 @@ def _percent(share: Any) -> str:
 
 
 def _p_value(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+    return f"{value:.3f}" if value >= 0.001 else "under 0.001"
 
 
 def _markdown(table: pd.DataFrame) -> str:
