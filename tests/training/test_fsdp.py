@@ -50,18 +50,17 @@ def assert_same_weights(one, other, atol):
             torch.testing.assert_close(tensor, second[key], atol=atol, rtol=0, msg=key)
 
 
-def test_sharded_processes_train_like_one(run_script, prepared_dir, tmp_path):
-    # Latents are of an encoder that the forward leaves unasked, gradients are clipped and gathered over batches.
-    flags = (
-        "--mixed_precision",
-        "no",
-        "--exported_weights",
-        "trained",
-        "--max_grad_norm",
-        0.5,
-        "--gradient_accumulation_steps",
-        2,
-    )
+# Latents are of an encoder that the forward leaves unasked, gradients are clipped and gathered over batches.
+JEPA = (
+    *("--min_block_size", 5, "--exported_weights", "trained", "--gradient_checkpointing", True),
+    *("--max_grad_norm", 0.5, "--gradient_accumulation_steps", 2),
+)
+MAE = ("--objective", "mae", "--min_block_size", 5)
+
+
+@pytest.mark.parametrize("flags", [pytest.param(JEPA, id="jepa"), pytest.param(MAE, id="mae", marks=pytest.mark.stress)])
+def test_sharded_processes_train_like_one(run_script, prepared_dir, tmp_path, flags):
+    flags = (*flags, "--mixed_precision", "no")
     run_script("pretrain", *FLAGS, "--data_dir", prepared_dir, "--output_dir", tmp_path / "one", *flags)
     launch(prepared_dir, tmp_path / "two", *flags)
     assert {path.name for path in (tmp_path / "two" / "checkpoint-2" / "pytorch_model_fsdp_0").iterdir()} == {
