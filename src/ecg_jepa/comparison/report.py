@@ -165,11 +165,7 @@ def describe_tuning(outcome: Outcome) -> str:
             "name": candidate.entry.label,
             "tried": ", ".join(f"{key} {value}" for key, value in candidate.tried.items()),
             "steps": candidate.recipe.max_steps,
-            "probe on validation": f"{score:.3f}"
-            if not np.isnan(score)
-            else "none yet"
-            if outcome.is_missing(candidate)
-            else "failed",
+            "probe on validation": "none yet" if outcome.is_missing(candidate) else _score(score),
             "chosen": "yes" if chosen.get(candidate.entry.label) == candidate.tried else "",
         }
         for candidate, score in outcome.tuned
@@ -253,6 +249,10 @@ def describe_tests(tests: pd.DataFrame) -> str:
 
 def _percent(share: Any) -> str:
     return f"{100 * share:g}%"
+
+
+def _score(value: float) -> str:
+    return "failed" if np.isnan(value) else f"{value:.3f}"
 
 
 def _p_value(value: float) -> str:
