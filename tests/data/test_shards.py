@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from raw_databases import ecg, write_challenge
+from tqdm.auto import tqdm
 
 from ecg_jepa.data.builder import EcgDatabaseBuilder
 from ecg_jepa.data.challenge_2021 import Georgia
@@ -76,7 +77,12 @@ def die_after(events, raw, output_dir, num_proc):
 
 def run_and_die(*args, target=die_after):
     """In a fork, so that what is patched is patched there, too."""
-    process = multiprocessing.get_context("fork").Process(target=target, args=args)
+
+    def apart():
+        tqdm.set_lock(threading.RLock())  # it shares its own with forks: one that is killed while it holds it stops all others
+        target(*args)
+
+    process = multiprocessing.get_context("fork").Process(target=apart)
     process.start()
     process.join()
     return process.exitcode
