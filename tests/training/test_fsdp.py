@@ -56,9 +56,19 @@ JEPA = (
     *("--max_grad_norm", 0.5, "--gradient_accumulation_steps", 2),
 )
 MAE = ("--objective", "mae", "--min_block_size", 5)
+# At a rate at which rounding does not grow from step to step.
+VIEWS = ("--view_duration", 1.25, "--projection_hidden_size", 32, "--learning_rate", 1e-3)
+SIMCLR = ("--objective", "simclr", *VIEWS)
+BYOL = ("--objective", "byol", *VIEWS)
 
 
-@pytest.mark.parametrize("flags", [pytest.param(JEPA, id="jepa"), pytest.param(MAE, id="mae", marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(JEPA, id="jepa"),
+        *(pytest.param(flags, id=flags[1], marks=pytest.mark.stress) for flags in (MAE, SIMCLR, BYOL)),
+    ],
+)
 def test_sharded_processes_train_like_one(run_script, prepared_dir, tmp_path, flags):
     flags = (*flags, "--mixed_precision", "no")
     run_script("pretrain", *FLAGS, "--data_dir", prepared_dir, "--output_dir", tmp_path / "one", *flags)
@@ -66,10 +76,13 @@ def test_sharded_processes_train_like_one(run_script, prepared_dir, tmp_path, fl
     assert {path.name for path in (tmp_path / "two" / "checkpoint-2" / "pytorch_model_fsdp_0").iterdir()} == {
         *(".metadata", "__0_0.distcp", "__1_0.distcp"),  # each has written its part
     }
-    for names in (("loss", "grad_norm", "eval_loss"), ("eval_probe_auroc",)):
+    for names in (("loss", "eval_loss"), ("eval_probe_auroc",)):
         one, two = (figures(tmp_path / run, *names) for run in ("one", "two"))
         assert len(one) >= 3
-        assert two == pytest.approx(one, abs=1e-5)
+        assert two == pytest.approx(one, abs=1e-5, rel=0)
+    one, two = (figures(tmp_path / run, "grad_norm") for run in ("one", "two"))
+    assert len(one) >= 3
+    assert two == pytest.approx(one, rel=1e-5)  # some are 40
     assert_same_weights(tmp_path / "one", tmp_path / "two", 1e-5)
 
     resumed = tmp_path / "resumed"
