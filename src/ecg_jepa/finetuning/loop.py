@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from ..common.logs import duration, progress_bar
-from ..common.optimization import MOST_SKIPPED_IN_A_ROW, gradient_norm, parameter_groups, set_schedules
+from ..common.optimization import MOST_SKIPPED_IN_A_ROW, adamw, gradient_norm, set_schedules
 from ..common.processes import send_no_constants
 from ..evaluation.metrics import macro_auroc
 from ..evaluation.results import Predictions
@@ -60,12 +60,7 @@ class FinetuningRun:
 def train(run: FinetuningRun, validation: Scorer) -> dict[str, Any]:
     """Train the classifier and leave it at its best validation; return step and macro AUROC of that, and the steps done."""
     settings, accelerator, model = run.settings, run.accelerator, run.model
-    optimizer = torch.optim.AdamW(
-        parameter_groups([model]),
-        lr=settings.learning_rate,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        fused=True,
-    )
+    optimizer = adamw([model], settings.learning_rate, (settings.adam_beta1, settings.adam_beta2))
     send_no_constants(model)
     network, optimizer = accelerator.prepare(model, optimizer)
     share = settings.batch_size // accelerator.num_processes

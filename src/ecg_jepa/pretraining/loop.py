@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import torch
 from accelerate import Accelerator
 
-from ..common.optimization import gradient_norm, parameter_groups, set_schedules
+from ..common.optimization import adamw, gradient_norm, set_schedules
 from ..common.processes import on_main_process, send_no_constants, share_of_batch
 from ..common.run_directory import MODEL_FILES, clear
 from ..common.settings import write_yaml
@@ -222,13 +222,7 @@ def train(run: PretrainingRun) -> None:
 
 def prepare(recipe: PretrainingRecipe, accelerator: Accelerator, objective: Objective) -> tuple[Any, Any]:
     """The objective and an optimiser of it, as a run of the recipe uses them."""
-    optimizer = torch.optim.AdamW(
-        parameter_groups([objective]),
-        lr=recipe.learning_rate,
-        betas=(recipe.adam_beta1, recipe.adam_beta2),
-        eps=recipe.adam_epsilon,
-        fused=True,
-    )
+    optimizer = adamw([objective], recipe.learning_rate, (recipe.adam_beta1, recipe.adam_beta2), recipe.adam_epsilon)
     network = _with_options(objective, recipe)
     if is_sharded(accelerator):
         if recipe.torch_compile:
