@@ -10,7 +10,14 @@ import pytest
 
 from ecg_jepa.comparison.outcome import Outcome
 from ecg_jepa.comparison.plan import Candidate, Entry
-from ecg_jepa.comparison.report import compare_pairs, describe_results, describe_tests, mean_over_tasks, spread_over_seeds
+from ecg_jepa.comparison.report import (
+    compare_pairs,
+    count_tests,
+    describe_results,
+    describe_tests,
+    mean_over_tasks,
+    spread_over_seeds,
+)
 
 
 @pytest.fixture
@@ -66,6 +73,16 @@ def test_every_pair_with_a_baseline_is_tested_once(results):
     tests = compare_pairs(plan, results)
     assert list(zip(tests["first"], tests["second"], strict=True)) == [("jepa", "useless"), ("jepa", "same"), ("useless", "same")]
     assert tests["difference"].iloc[2] == pytest.approx(-tests["difference"].iloc[0], abs=0.05)
+
+
+def test_what_tests_found_is_counted(results):
+    """Of two tasks, in one of which the encoders have changed places."""
+    places = results["label"].map({"jepa": "useless", "useless": "jepa", "same": "same"})
+    tests = compare_pairs(PLAN, pd.concat([results, results.assign(label=places, task="rhythm")]))
+    assert count_tests(tests).to_dict("records") == [
+        {"first": "jepa", "second": "useless", "linear": "1 above, 1 below, of 2"},
+        {"first": "jepa", "second": "same", "linear": "0 above, 1 below, of 2"},
+    ]
 
 
 def test_means_are_over_tasks_that_all_have(results):

@@ -18,6 +18,7 @@ from .plan import ComparisonPlan
 _CONDITION = list(CONDITION)
 _FAMILY = ["protocol", "label_fraction"]  # of tests that are corrected together
 _RESAMPLES = 5000  # enough for small p values after the correction
+_LEVEL = 0.05  # of corrected p values
 _MEASURES = {
     "embedding_std": "deviation of embeddings over records",
     "content_effective_rank": "effective rank at equal positions",
@@ -231,7 +232,7 @@ def _table(results: pd.DataFrame, column: Callable[[dict[Any, Any]], str]) -> st
 
 
 def describe_tests(tests: pd.DataFrame) -> str:
-    """A row per test."""
+    """How many tests of a pair found a difference, and a row per test."""
     if tests.empty:
         return "Nothing could be tested."
     rows = tests.assign(
@@ -243,8 +244,20 @@ def describe_tests(tests: pd.DataFrame) -> str:
     return (
         "First minus second: mean over the seeds that both have [paired 95% bootstrap interval over test records], p values, and "
         "the same corrected for all tests of the same protocol and share of the labels (Holm 1979). They are about these "
-        f"encoders: what another seed or another draw of few labels would give is not in them.\n\n{_markdown(rows)}"
+        "encoders: what another seed or another draw of few labels would give is not in them.\n\n"
+        f"**How often the first is above or below the second** (corrected p under {_LEVEL}), of all tasks and shares of the "
+        f"labels\n\n{_markdown(count_tests(tests))}\n\n**All tests**\n\n{_markdown(rows)}"
     )
+
+
+def count_tests(tests: pd.DataFrame) -> pd.DataFrame:
+    """A row per pair, of how many tests of each protocol its first is above or below its second after the correction."""
+    is_found = tests["p_holm"] < _LEVEL
+    marked = tests.assign(above=is_found & (tests["difference"] > 0), below=is_found & (tests["difference"] < 0))
+    groups = marked.groupby(["first", "second", "protocol"], sort=False)
+    counts = groups.agg(above=("above", "sum"), below=("below", "sum"), of=("p", "size"))
+    cells = [f"{row.above} above, {row.below} below, of {row.of}" for row in counts.itertuples()]
+    return pd.Series(cells, index=counts.index).unstack("protocol", sort=False).fillna("–").reset_index()
 
 
 def _percent(share: Any) -> str:
