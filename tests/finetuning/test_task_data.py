@@ -78,20 +78,23 @@ def georgia(tmp_path_factory):
     return directory
 
 
-def test_other_databases_have_their_statements_as_classes(georgia):
+def test_other_databases_have_their_statements_as_classes(georgia, caplog):
     data = TaskData.load(georgia, "all")
     assert data.task.class_names == ["111", "222", "444"]  # 333 has two records
+    assert "georgia: fewer than 10 records have 333, which are no classes then (--min_class_records)." in caplog.messages
     assert sorted(np.concatenate(list(data.splits.values()))) == list(range(60))
     assert all(data.task.labels[indices].any(axis=0).all() for indices in data.splits.values())
     again, other = TaskData.load(georgia, "all"), TaskData.load(georgia, "all", split_seed=1)
     assert all((again.splits[name] == data.splits[name]).all() for name in data.splits)
     assert set(other.splits["test"]) != set(data.splits["test"])
+    caplog.clear()
     assert TaskData.load(georgia, "all", min_class_records=1).task.class_names == ["111", "222", "333", "444"]
+    assert not caplog.messages
     with pytest.raises(ValueError, match="choose task 'all'"):
         TaskData.load(georgia, "rhythm")
 
 
-def test_diagnoses_of_code_15_are_judged_on_every_record(tmp_path):
+def test_diagnoses_of_code_15_are_judged_on_every_record(tmp_path, caplog):
     tracings = {number: ecg(4096, number, rate=400) / 1000 for number in range(1, 41)}
     patients = [number // 2 for number in range(40)]
     af = [patient % 3 == 0 for patient in patients]
@@ -99,6 +102,7 @@ def test_diagnoses_of_code_15_are_judged_on_every_record(tmp_path):
     Code15(data_dir=str(tmp_path)).prepare(tmp_path)
     data = TaskData.load(tmp_path, "all")
     assert data.task.class_names == ["AF"]
+    assert "fewer than 10 records have 1dAVb, LBBB, RBBB, SB, ST," in caplog.text  # which nobody has
     assert sum(len(indices) for indices in data.splits.values()) == 40  # those without a diagnosis, too
     patient = data.database.column("patient_id")
     parts = [set(patient[indices]) for indices in data.splits.values()]

@@ -123,7 +123,7 @@ def test_clinical_figures_on_a_card(tmp_path, monkeypatch):
     assert {line.count("|") for line in rows} == {7, 5, 6}  # every row as long as its table's head
     del metrics["subgroups"]
     write_model_card(tmp_path / "a.md", "t.jinja", "m", **values | {"database": {"name": "x"}})
-    assert "x says neither sex nor age" in (tmp_path / "a.md").read_text()
+    assert "of x, came without sex and age" in (tmp_path / "a.md").read_text()
 
 
 def test_cards_say_of_whom_records_are_and_whom_to_name(tmp_path, monkeypatch):

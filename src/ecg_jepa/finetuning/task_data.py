@@ -1,5 +1,6 @@
 """A prepared database as a classification task: splits, normalisation, crops."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_data
 from ..data.tasks import Task, make_statement_task
 from ..signal_processing_ecg_jepa import cut_crops, normalize
 from .splits import draw_per_class, draw_share, patient_numbers, split_by_patient
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 10  # statements in a message
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,9 @@ class TaskData:
         if table is not None:
             task = make_task(task_name, prepared.statements(), table)
         elif task_name == "all":
-            task = make_statement_task(prepared.statements(), prepared.info.label_names, min_class_records)
+            statements = prepared.statements()
+            task = make_statement_task(statements, prepared.info.label_names, min_class_records)
+            _say_what_is_left_out(prepared, set().union(*statements), task, min_class_records)
         else:
             raise ValueError(f"{prepared.name} has no SCP statements, which task {task_name} needs: choose task 'all'.")
         patients = patient_numbers(prepared.column("patient_id"))
@@ -156,6 +163,17 @@ class TaskData:
                 f"first is {self.database.column('record_id')[short[0]]}: shorten it with --crop_duration."
             )
         return indices
+
+
+def _say_what_is_left_out(database: PreparedDatabase, occurring: set[str], task: Task, min_class_records: int) -> None:
+    """Name the statements that are no classes for want of records."""
+    left_out = sorted(occurring.union(database.info.label_names or ()).difference(task.class_names))
+    if left_out:
+        more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+        names = ", ".join(left_out[:_NAMED]) + more
+        logger.warning(
+            f"{database.name}: fewer than {min_class_records} records have {names}, which are no classes then (--min_class_records)."
+        )
 
 
 def _splits(database: PreparedDatabase, task: Task, patients: np.ndarray, seed: int) -> dict[str, np.ndarray]:

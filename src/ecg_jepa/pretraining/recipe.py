@@ -1,5 +1,5 @@
 """
-Everything that a pre-training run can be told. The defaults are the paper's ViT-S on all ten databases.
+Everything that a pre-training run can be told. The defaults are the paper's recipe for a ViT-S, on PTB-XL.
 
 Each objective has a recipe: the common settings and its own, all flat keys of one YAML file. This module imports nothing heavy,
 so that `--help` is quick; recipes of other objectives than the default one stand with these, in `objectives/`.
@@ -108,7 +108,7 @@ class PretrainingRecipe:
     probe_seeds: int = option(3, "untrained encoders to compare with")
 
     # What is learned; each objective has settings of its own.
-    objective: str = option("jepa", "what is learned: see ecg_jepa.pretraining.objectives")
+    objective: str = option("jepa", "what is learned: jepa, mae, ... (docs/reference); --objective NAME --help has its settings")
 
     def __post_init__(self) -> None:
         self.database_weights()
