@@ -172,7 +172,8 @@ def _say_what_is_left_out(database: PreparedDatabase, occurring: set[str], task:
         more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
         names = ", ".join(left_out[:_NAMED]) + more
         logger.warning(
-            f"{database.name}: fewer than {min_class_records} records have {names}, which are no classes then (--min_class_records)."
+            f"{database.name}: fewer than {min_class_records} records have {names}, which are no classes then "
+            "(--min_class_records)."
         )
 
 
