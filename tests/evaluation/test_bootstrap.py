@@ -88,6 +88,16 @@ def test_paired_test_sees_a_difference_and_sees_none():
         paired_test(labels, good, good[:, :2])
 
 
+def test_resamples_that_cannot_be_scored_are_no_evidence():
+    """One positive among twelve is in two thirds of the resamples; the first run is right in all of those that it is in."""
+    labels = np.eye(12)[:, :1]
+    right, wrong = labels, -labels
+    result = paired_test(labels, right, wrong)
+    scorable = (resample_counts(12, 1000, 0)[:, 0] > 0).sum()
+    assert 600 < scorable < 700
+    assert result.p_value == pytest.approx(2 / (scorable + 1))
+
+
 def test_pairing_is_sharper_than_two_intervals():
     labels, first = task(500)
     second = first + 0.1 * np.random.default_rng(1).normal(size=first.shape)

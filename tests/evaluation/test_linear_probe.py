@@ -34,3 +34,14 @@ def test_classes_that_cannot_be_learned_or_scored_are_named(records):
     result = linear_probe(features[:200], labels[:200], features[200:], labels[200:], NAMES)
     assert result.left_out == ["c", "a"]
     assert result.macro_auroc > 0.9
+
+
+def test_one_class_is_enough_and_none_is_an_error(records):
+    labels, features = records
+    labels[:200, :2] = 0
+    result = linear_probe(features[:200], labels[:200], features[200:], labels[200:], NAMES)
+    assert result.left_out == ["a", "b"]
+    assert result.macro_auroc > 0.9
+    labels[:200, 2] = 1
+    with pytest.raises(ValueError, match="cannot learn any class: each of a, b, c"):
+        linear_probe(features[:200], labels[:200], features[200:], labels[200:], NAMES)

@@ -65,6 +65,13 @@ def test_f1_at_thresholds_of_other_records(scores):
     assert result.macro == pytest.approx(expected, abs=1e-12)
 
 
+def test_f1_of_a_single_class_is_that_of_its_positives(scores):
+    labels, predictions = (values[:, :1] for values in scores)
+    thresholds = f1_thresholds(labels, predictions) + 0.5
+    result = f1(labels, predictions, ["a"], thresholds)
+    assert result.macro == pytest.approx(f1_score(labels[:, 0], predictions[:, 0] >= thresholds[0]), abs=1e-12)
+
+
 def test_f1_of_classes_that_do_not_occur():
     labels = np.array([[1, 0], [1, 0], [0, 0]])
     predictions = np.array([[0.9, 0.1], [0.8, 0.1], [0.7, 0.9]])

@@ -243,6 +243,8 @@ def test_label_fractions():
             "auroc_std": [0.01, np.nan, 0.02] * 2,
         }
     )
+    apart = plot_label_fractions(table.assign(settings=["", "", "learning_rate 0.1"] * 2))
+    assert texts(apart)[:2] == ["s (all), attentive", "s (all), attentive, learning_rate 0.1"]
     figure = plot_label_fractions(table)
     assert texts(figure) == ["s (all), attentive", "s (random), attentive"]
     first = figure.axes[0].containers[0].lines[0]

@@ -49,6 +49,15 @@ def test_parts_of_a_joined_task_are_scored_alone():
     assert parts["v"]["interval"][0] < parts["v"]["macro_auroc"] < parts["v"]["interval"][1]
 
 
+def test_a_part_that_cannot_be_scored_has_no_figure():
+    joined = Task("u+v", NAMES, np.zeros((0, 3)), np.zeros(0, dtype=bool), False, {"u": ["c", "a"], "v": ["b"]})
+    validation, test = predictions(0), predictions(1)
+    test.labels[:, 1] = 0
+    parts = summarize(joined, validation, test, num_resamples=20)["test_parts"]
+    assert parts["v"] == {"macro_auroc": None, "interval": None}
+    assert parts["u"]["macro_auroc"] > 0.5
+
+
 def test_thresholds_come_from_validation():
     validation, test = predictions(0), predictions(1)
     metrics = summarize(task(), validation, test, num_resamples=20)

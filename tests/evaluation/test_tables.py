@@ -147,6 +147,13 @@ def test_settings_that_differ_are_told(tmp_path):
     assert ", max_steps 20" in as_markdown(table)
 
 
+def test_a_setting_that_some_runs_do_not_record_differs(tmp_path):
+    calibrated = {"max_steps": 10_000, "seed": 1, "task": "all", "calibrate": True}
+    table = write(tmp_path, metrics(), metrics(seed=1, settings=calibrated))
+    assert sorted(table["settings"]) == ["", "calibrate True"]
+    assert list(table["runs"]) == [1, 1]
+
+
 def test_runs_of_before_anything_was_recorded_are_still_read(tmp_path):
     old = metrics(encoder={"path": "runs/x", "size": "s", "databases": ["ptb-xl"]})
     del old["settings"], old["configuration"]
@@ -205,6 +212,13 @@ def test_runs_are_paired_by_all_but_their_encoder(tmp_path):
     assert f"{row['difference']:+.3f} [{row['low']:+.3f}" in lines[3]
     reverse = compare(find_runs([tmp_path / "b"]), find_runs([tmp_path / "a"]))
     assert reverse["difference"].tolist() == [-value for value in table["difference"]]
+
+
+def test_few_labels_on_one_side_alone_hinder_no_pair(tmp_path):
+    write_with_predictions(tmp_path / "a", 0.1)
+    write_with_predictions(tmp_path / "b", 0.2, encoder=RANDOM)
+    few = write_with_predictions(tmp_path / "c", 0.2, encoder=RANDOM, labels_per_class=8)
+    assert len(compare(find_runs([tmp_path / "a"]), find_runs([tmp_path / "b", tmp_path / "c"]))) == 1, few
 
 
 def test_what_cannot_be_paired_is_an_error(tmp_path):

@@ -31,6 +31,17 @@ def test_a_share_of_every_class_and_whole_patients(records, share):
     assert drawn.all() == (share == 1.0)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.5])
+def test_a_class_of_a_single_patient_is_drawn(records, share):
+    labels, patients = records
+    labels = np.concatenate([labels, np.zeros((len(labels), 1), dtype=labels.dtype)], axis=1)
+    labels[np.flatnonzero(patients == patients[0])[:3], 4] = 1
+    for seed in range(5):
+        drawn = draw_share(labels, patients, share, np.random.default_rng(seed), at_least=1)
+        assert (labels[drawn].sum(axis=0) >= 1).all()
+        assert not set(patients[drawn]) & set(patients[~drawn])
+
+
 def test_so_many_of_every_class(records):
     labels, patients = records
     drawn = draw_per_class(labels, patients, 8, np.random.default_rng(1))

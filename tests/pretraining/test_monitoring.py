@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -13,6 +14,12 @@ def test_collapsed_targets_show():
     measures = collapse_measures(torch.ones(4, 50, 16))
     assert measures["target_std"] == 0
     assert measures["target_effective_rank"] < 1.01
+
+
+def test_nothing_is_told_of_one_record():
+    measures = collapse_measures(torch.randn(1, 50, 16))
+    assert all(math.isnan(value) for value in measures.values())
+    assert signs_of_collapse(measures, measures) == {}
 
 
 @pytest.mark.parametrize("rank", [1, 4, 16])

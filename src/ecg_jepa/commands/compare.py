@@ -1,7 +1,6 @@
 """`ecg-jepa compare`: objectives of pre-training on one encoder, one corpus and one budget, judged alike."""
 
 import logging
-import math
 import os
 import shlex
 import shutil
@@ -14,13 +13,13 @@ from typing import Any, TypeVar
 
 from accelerate import Accelerator
 
-from ..common.files import TRAINING_INFO_FILE, read_json, write_json
+from ..common.files import write_json
 from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.run_directory import own_directory
 from ..common.settings import write_yaml
 from ..common.signals import Commands
-from ..comparison.judged import Judged, judged_path, load_judged, load_tried, tried_path
+from ..comparison.judged import Judged, judged_path, keep_tried, load_judged, load_tried
 from ..comparison.outcome import Outcome, gather, score_of
 from ..comparison.plan import Candidate, ComparisonPlan, Entry
 from ..comparison.report import write_report
@@ -91,28 +90,29 @@ class Runner:
 
     def try_settings(self, candidate: Candidate) -> float:
         """The AUROC of the probe at the end of a run of the tuning, on validation records; NaN if the run failed."""
-        directory, path = Path(candidate.recipe.output_dir), tried_path(self.plan, candidate)
+        directory = Path(candidate.recipe.output_dir)
         kept = load_tried(self.plan, candidate)
-        if kept is None:
-            if not self.execute("pretrain", candidate.recipe, f"tuning-{directory.name}"):
-                return math.nan
-            scores = [line["eval_probe_auroc"] for line in read_lines(directory / "metrics.jsonl") if "eval_probe_auroc" in line]
-            databases = read_json(directory / TRAINING_INFO_FILE)["databases"]
-            kept = {"tried": candidate.tried, "probe_auroc": scores[-1] if scores else None, "databases": databases}
-            path.parent.mkdir(exist_ok=True)
-            write_json(path, kept)
-        self.tidy(directory)
+        if kept is None or kept.get("failed"):
+            failed = not self.execute("pretrain", candidate.recipe, f"tuning-{directory.name}")
+            lines = [] if failed else read_lines(directory / "metrics.jsonl")
+            scores = [line["eval_probe_auroc"] for line in lines if "eval_probe_auroc" in line]
+            kept = keep_tried(self.plan, candidate, scores[-1] if scores else None, failed)
+        if not kept.get("failed"):
+            self.tidy(directory)
         return score_of(kept)
 
     def judge(self, job: tuple[Entry, int, dict[str, str]]) -> Judged | None:
-        """Train an entry with a seed and what was chosen for it, and judge it; `None` if it could not be trained."""
+        """
+        Train an entry with a seed and what was chosen for it, and judge it. If it could not be trained, what was known of it
+        before, or `None`.
+        """
         plan, (entry, seed, chosen) = self.plan, job
         recipe = plan.recipe(entry, seed, chosen)
         directory = Path(recipe.output_dir)
         judged = load_judged(plan, recipe)
         if judged is None or judged.lacks(plan):
             if not self.execute("pretrain", recipe, directory.name):
-                return None
+                return judged
             complete = self.execute("sweep", plan.sweep(str(directory)), f"sweep-{directory.name}")
             earlier, judged = judged, Judged.gather(plan, entry, seed, directory)
             if earlier is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from ..common.files import TRAINING_INFO_FILE, read_json
+from ..common.files import TRAINING_INFO_FILE, read_json, write_json
 from ..common.json_lines import read_lines
 from ..data.records import find_database
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE
@@ -154,8 +154,21 @@ def tried_path(plan: ComparisonPlan, candidate: Candidate) -> Path:
     return plan.directory / "tried" / f"{Path(candidate.recipe.output_dir).name}.json"
 
 
+def keep_tried(plan: ComparisonPlan, candidate: Candidate, probe_auroc: float | None, failed: bool) -> dict[str, Any]:
+    """Keep what came out of a run of the tuning, also that it failed; returns what [`load_tried`] will."""
+    databases = [{"name": name, "digest": digest} for name, digest in _records_of(candidate.recipe).items()]
+    kept = {"tried": candidate.tried, "probe_auroc": probe_auroc, "databases": databases, "failed": failed}
+    path = tried_path(plan, candidate)
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, kept)
+    return kept
+
+
 def load_tried(plan: ComparisonPlan, candidate: Candidate) -> dict[str, Any] | None:
-    """What is kept of a run of the tuning: `tried`, `probe_auroc`, `databases`; `None` unless it was on these records."""
+    """
+    What is kept of a run of the tuning: `tried`, `probe_auroc`, `databases`, and whether it `failed`; `None` unless it was on
+    these records.
+    """
     path = tried_path(plan, candidate)
     kept = read_json(path) if path.is_file() else None
     return kept if kept is not None and same_records(kept, candidate.recipe) else None
@@ -169,5 +182,9 @@ def load_judged(plan: ComparisonPlan, recipe: PretrainingRecipe) -> Judged | Non
 
 def same_records(training: Mapping[str, Any], recipe: PretrainingRecipe) -> bool:
     """Whether a run was trained on the records that are there now."""
-    now = {name: find_database(recipe.data_dir, name).info.identity for name in recipe.database_weights()}
-    return now == {database["name"]: database["digest"] for database in training["databases"]}
+    return _records_of(recipe) == {database["name"]: database["digest"] for database in training["databases"]}
+
+
+def _records_of(recipe: PretrainingRecipe) -> dict[str, str]:
+    """Database -> the identity of its records, as they are prepared now."""
+    return {name: find_database(recipe.data_dir, name).info.identity for name in recipe.database_weights()}

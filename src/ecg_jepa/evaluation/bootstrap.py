@@ -208,7 +208,8 @@ def paired_test(
     runs, whose AUROC is averaged.
 
     The p value is twice the share of resamples on the far side of zero, counting one more on either side, so that it is never
-    smaller than the number of resamples can tell (Davison & Hinkley 1997, section 4.2).
+    smaller than the number of resamples can tell (Davison & Hinkley 1997, section 4.2). Resamples that cannot be scored are left
+    out.
 
     Args:
         labels: zeros and ones, (records, classes).
@@ -217,7 +218,7 @@ def paired_test(
         level: of the interval.
 
     Raises:
-        ValueError: if the runs are not of the same records and classes.
+        ValueError: if the runs are not of the same records and classes, or most resamples cannot be scored.
     """
     if np.shape(first)[-2:] != np.shape(second)[-2:]:
         raise ValueError(f"Scores of {np.shape(first)} and {np.shape(second)}: a paired test needs the same records and classes.")
@@ -230,8 +231,9 @@ def paired_test(
 
     observed = float(difference(np.ones((1, len(labels)), dtype=np.int32))[0])
     resampled = difference(resample_counts(len(labels), num_resamples, seed))
-    far = min((resampled <= 0).sum(), (resampled >= 0).sum())
-    return PairedTest(interval(observed, resampled, level), float(min(1.0, 2 * (far + 1) / (num_resamples + 1))))
+    with_value = resampled[~np.isnan(resampled)]
+    far = min((with_value <= 0).sum(), (with_value >= 0).sum())
+    return PairedTest(interval(observed, resampled, level), float(min(1.0, 2 * (far + 1) / (len(with_value) + 1))))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .metrics import MacroAuroc, measure
@@ -25,10 +23,12 @@ def probe_scores(features: np.ndarray, labels: np.ndarray, held_out_features: np
     training records have is NaN.
     """
     learnable = labels.any(axis=0) & ~labels.all(axis=0)
-    regression = OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=1000))
-    probe = make_pipeline(StandardScaler(), regression).fit(features, labels[:, learnable])
+    scaler = StandardScaler().fit(features)
+    features, held_out_features = scaler.transform(features), scaler.transform(held_out_features)
     scores = np.full((len(held_out_features), labels.shape[1]), np.nan)
-    scores[:, learnable] = probe.predict_proba(held_out_features).reshape(len(held_out_features), -1)
+    for column in np.flatnonzero(learnable):
+        regression = LogisticRegression(C=0.1, max_iter=1000).fit(features, labels[:, column])
+        scores[:, column] = regression.predict_proba(held_out_features)[:, 1]
     return scores
 
 
@@ -47,8 +47,16 @@ def linear_probe(
         features, held_out_features: (records, width).
         labels, held_out_labels: zeros and ones, (records, classes).
         class_names: of the columns of the labels.
+
+    Raises:
+        ValueError: if there is no class that some training records have and others have not, or none of those among the held-out
+            ones.
     """
     learnable = labels.any(axis=0) & ~labels.all(axis=0)
+    if not learnable.any():
+        raise ValueError(
+            f"A linear probe cannot learn any class: each of {', '.join(class_names)} has all or none of the records."
+        )
     scores = probe_scores(features, labels, held_out_features)[:, learnable]
     names = np.array(class_names)
     result = measure(MacroAuroc, held_out_labels[:, learnable], scores, class_names=names[learnable].tolist())

@@ -101,8 +101,11 @@ def f1(labels: np.ndarray, scores: np.ndarray, class_names: list[str], threshold
     labels, scores = check_shapes(labels, scores)
     if np.shape(thresholds) != (labels.shape[1],):
         raise ValueError(f"thresholds {np.shape(thresholds)} must hold one for each of {labels.shape[1]} classes.")
-    values = f1_score(labels, scores >= thresholds, average=None, zero_division=0.0)
-    return _per_class(np.atleast_1d(values), labels, class_names, np.any(labels, axis=0), "positives")
+    predicted = scores >= thresholds
+    # Class by class: of a single one scikit-learn would give the F1 of the negatives as well, and first.
+    columns = range(labels.shape[1])
+    values = np.array([f1_score(labels[:, c] > 0, predicted[:, c], zero_division=0.0) for c in columns])
+    return _per_class(values, labels, class_names, np.any(labels, axis=0), "positives")
 
 
 class _RecordMetric(evaluate.Metric):

@@ -194,16 +194,19 @@ def _draw_reliability(axis: Axes, labels: np.ndarray, probabilities: np.ndarray,
 
 def plot_label_fractions(table: pd.DataFrame) -> Figure:
     """
-    Macro AUROC over the share of the training labels, a line per encoder and protocol, bars for one standard deviation.
+    Macro AUROC over the share of the training labels, a line per encoder, protocol and its settings, bars for one standard
+    deviation.
 
     Args:
         table: of [`tables.gather`], for one task.
     """
     figure, axis = new_figure(7.0, 5.5)
-    for (model, protocol), rows in table.groupby(["model", "protocol"], sort=False):
+    if "settings" not in table:
+        table = table.assign(settings="")
+    for (model, protocol, settings), rows in table.groupby(["model", "protocol", "settings"], sort=False):
         rows = rows.sort_values("label_fraction")
         errors = rows["auroc_std"].fillna(0.0)
-        label = in_legend(f"{shortened(str(model), 70)}, {protocol}")
+        label = in_legend(", ".join(filter(None, (shortened(str(model), 70), protocol, shortened(str(settings), 70)))))
         axis.errorbar(rows["label_fraction"], rows["auroc"], yerr=errors, marker="o", capsize=3, label=label)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))

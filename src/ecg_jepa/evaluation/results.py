@@ -126,9 +126,11 @@ def _calibration(task: Task, test: Predictions, temperature: Temperature | None,
 
 
 def _of_part(task: Task, test: Predictions, class_names: list[str], num_resamples: int) -> dict[str, Any]:
-    """Macro AUROC of some classes alone, and its interval."""
+    """Macro AUROC of some classes alone, and its interval; `None` if none of them has positives and negatives."""
     columns = [task.class_names.index(name) for name in class_names]
     part = Predictions(test.labels[:, columns], test.logits[:, columns])
+    if not (part.labels.any(axis=0) & (part.labels == 0).any(axis=0)).any():
+        return {"macro_auroc": None, "interval": None}
     value = measure(MacroAuroc, part.labels, part.logits, class_names=class_names)["macro_auroc"]
     return {"macro_auroc": value, "interval": _auroc_bounds(part, num_resamples)}
 

@@ -170,6 +170,7 @@ def _read(runs: Sequence[Path], unique: list[str], complaint: str, context: Sequ
         database = databases[_database_identity(metrics["database"], metrics.get("database_digest"))]
         rows.append(_row(path, metrics, names[_identity(metrics["encoder"])], database, settings))
     table = pd.DataFrame(rows)
+    table["labels_per_class"] = table["labels_per_class"].astype(float)  # one type also where all are missing
     twice = table[table.duplicated(unique, keep=False)]
     if len(twice):
         raise ValueError(f"These runs {complaint}: {', '.join(twice['folder'])}.")
@@ -212,15 +213,17 @@ def _encoder_name(encoder: dict[str, Any]) -> str:
 
 def _distinguishing_settings(everything: list[dict[str, Any]]) -> dict[str, set[str]]:
     """Protocol -> settings in which its runs differ, apart from what has columns of its own."""
-    values: dict[str, dict[str, set[str]]] = {}
+    recorded: dict[str, list[dict[str, Any]]] = {}
     for metrics in everything:
-        of_protocol = values.setdefault(metrics["protocol"], {})
-        for name, value in metrics.get("settings", {}).items():
-            of_protocol.setdefault(name, set()).add(json.dumps(value))
+        recorded.setdefault(metrics["protocol"], []).extend([metrics["settings"]] if "settings" in metrics else [])
     own_columns = {*_GROUP, "seed"}
+
+    def differ(name: str, runs: list[dict[str, Any]]) -> bool:
+        # What a run does not record is as it was before there was such a setting.
+        return len({json.dumps(settings[name]) if name in settings else "" for settings in runs}) > 1
+
     return {
-        protocol: {name for name, found in names.items() if len(found) > 1 and name not in own_columns}
-        for protocol, names in values.items()
+        protocol: {name for name in set().union(*runs) - own_columns if differ(name, runs)} for protocol, runs in recorded.items()
     }
 
 

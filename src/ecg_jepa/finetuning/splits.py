@@ -45,6 +45,11 @@ def draw_share(labels: np.ndarray, patients: np.ndarray, share: float, rng: np.r
             wants -= counts[patient]
             drawn[patient] = wants is drawn_wants
             waiting[patient] = False
+    # A class all of whose patients went where another one wanted them more.
+    for column, needed in enumerate(np.minimum(at_least, total)):
+        while counts[drawn, column].sum() < needed:
+            left = np.flatnonzero(~drawn & (counts[:, column] > 0))
+            drawn[left[counts[left].sum(axis=1).argmin()]] = True
     return drawn[owners]
 
 

@@ -91,7 +91,7 @@ class SweepFolder:
 
     def _open_task(self, run: ProtocolSettings) -> TaskData:
         """Opened once for all runs on the same labels."""
-        key = (run.task, run.label_fraction, run.seed, run.min_class_records, run.split_seed)
+        key = (run.task, run.label_fraction, run.labels_per_class, run.seed, run.min_class_records, run.split_seed)
         if key not in self._tasks:
             self._tasks = {key: load_task(run)}
         return self._tasks[key]

@@ -59,8 +59,8 @@ def collapse_measures(latents: torch.Tensor) -> dict[str, float]:
     record, which is its embedding: `embedding_std` and `embedding_effective_rank`, over records.
     """
     latents = _thin_out(latents.detach(), _RECORDS_MEASURED).double()
-    if not torch.isfinite(latents).all():
-        return dict.fromkeys(_MEASURES, float("nan"))
+    if len(latents) < 2 or not torch.isfinite(latents).all():
+        return dict.fromkeys(_MEASURES, float("nan"))  # nothing can be told of one record, and no sign of a collapse follows
     content = latents - latents.mean(dim=0)
     embeddings = latents.mean(dim=1)
     # One record less, because the mean of each position is that of the same records.

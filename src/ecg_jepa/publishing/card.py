@@ -104,6 +104,7 @@ def classifier_results(metrics: dict[str, Any]) -> list[CardResult]:
     parts = [
         CardResult(f"macro AUROC of {name}", "roc_auc", part["macro_auroc"], _as_pair(part["interval"]))
         for name, part in metrics.get("test_parts", {}).items()
+        if part["macro_auroc"] is not None
     ]
     return parts + [
         CardResult(name, metric_type, metrics[key], _as_pair(metrics.get(f"{key}_interval")))
