@@ -286,6 +286,18 @@ def test_what_is_listed_and_read(tmp_path):
     assert recognize(tmp_path / "1.2.840.1") == "DICOM"
 
 
+def test_what_lies_beside_ecgs_is_no_ecg(tmp_path):
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.6\r%\xe2\xe3\xcf\xd3\r\n1 0 obj\r")
+    (tmp_path / "old.txt").write_bytes(b"made on a Macintosh,\rwith returns\ralone\r")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("report.pdf", "old.txt", "pipe"):
+        assert not is_ecg_file(tmp_path / name)
+    with pytest.raises(RecordError, match="it is a PDF"):
+        read_ecg(tmp_path / "report.pdf")
+    with pytest.raises(RecordError, match="unknown format"):
+        read_ecg(tmp_path / "old.txt")
+
+
 def test_they_are_exported():
     assert ecg_jepa.read_ecg is read_ecg
     assert ecg_jepa.Ecg._fields == ("signal", "sampling_rate", "lead_names", "unit")

@@ -176,7 +176,12 @@ def _by_content(beginning: bytes) -> str | None:
         return None
     if text.lstrip().startswith("<"):
         return "XML"
-    return "CSV" if looks_like_csv(text.partition("\n")[0]) else None
+    return "CSV" if looks_like_csv(_first_line(text)) else None
+
+
+def _first_line(text: str) -> str:
+    """Whatever ends lines: there are files with nothing but carriage returns."""
+    return next(iter(text.splitlines()), "")
 
 
 def _as_text(beginning: bytes) -> str | None:
@@ -197,7 +202,7 @@ def _unknown(path: Path, beginning: bytes) -> RecordError:
             return RecordError(path, "unknown format", f"it is {meaning}; formats that are read: {FORMATS}")
     expected = _SUFFIXES.get(path.suffix.lower())
     if expected == "CSV":
-        first = (_as_text(beginning) or "binary data").partition("\n")[0].strip()[:60]
+        first = _first_line(_as_text(beginning) or "binary data").strip()[:60]
         detail = f"its first row is {first!r}, expected a header with the names of leads, such as I,II,V1 or I (mV),II (mV)"
         return RecordError(path, "no header", detail)
     if path.suffix in WFDB_SUFFIXES:
@@ -215,6 +220,8 @@ def is_ecg_file(path: Path) -> bool:
     if path.suffix.lower() in _SUFFIXES:
         return True
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return _by_content(file.read(132)) == "DICOM"
     except OSError:

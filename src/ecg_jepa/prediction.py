@@ -231,7 +231,7 @@ class PredictionFile:
         if self.parts.exists() and not self._mark.is_file() and list(self.parts.glob("[!.]*")):
             raise FileExistsError(f"{self.parts}, where parts are kept, holds other files: choose another --output_file.")
         others = [self._mark] if self._mark.is_file() and read_json(self._mark) != self.identity else []
-        others += [path for path in (self.path, self.rejected) if path.is_file()]
+        others += [self.path] if self.path.is_file() else []
         if others and not overwrite:
             raise FileExistsError(
                 f"{others[0]} is of other records, settings or weights: replace it with --overwrite_output_file, or choose "
@@ -239,11 +239,9 @@ class PredictionFile:
             )
 
     def begin(self) -> None:
-        """Remove what is of another table, and remember of which the parts are. Call it while no other run writes to them."""
+        """Remove parts of another table, and remember of which these are. Call it while no other run writes to them."""
         if not self._mark.is_file() or read_json(self._mark) != self.identity:
             clear(self.parts, ("part-*",))
-        for path in (self.info, self.path, self.rejected):
-            path.unlink(missing_ok=True)
         write_json(self._mark, self.identity)
 
     @property
@@ -263,19 +261,26 @@ class PredictionFile:
         temporary.replace(path)
 
     def finish(self, count: int, about: dict[str, Any]) -> list[dict[str, str]]:
-        """Join the parts into the table and the list of what was refused, which is returned."""
+        """
+        Join the parts into the table and the list of what was refused, which is returned, in place of what is there. Without a
+        row, nothing is finished, and a table that is there stays.
+        """
         parts = [self.part(number) for number in range(count)]
         rejections = [line for _, rejected in parts for line in read_lines(rejected)]
         table = pa.concat_tables([pq.read_table(path, schema=SCHEMA) for path, _ in parts])
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        if self.path.suffix == ".csv":
-            pa.csv.write_csv(table, temporary)
-        else:
-            pq.write_table(table, temporary)
-        if rejections:
+        if table.num_rows:
+            temporary = self.path.with_name(f".{self.path.name}.tmp")
+            if self.path.suffix == ".csv":
+                pa.csv.write_csv(table, temporary)
+            else:
+                pq.write_table(table, temporary)
+            for path in (self.info, self.path, self.rejected):
+                path.unlink(missing_ok=True)
+        if rejections and not self.path.is_file():
             write_rejections(self.rejected, rejections)
-        write_json(self.info, {**about, "identity": self.identity})
-        temporary.replace(self.path)  # by which it is finished
+        if table.num_rows:
+            write_json(self.info, {**about, "identity": self.identity})
+            temporary.replace(self.path)  # by which it is finished
         clear(self.parts, ("part-*", self._mark.name, LOCK_FILE))
         self.parts.rmdir()
         return rejections

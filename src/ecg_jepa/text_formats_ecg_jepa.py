@@ -78,9 +78,12 @@ def _read_text(path: Path) -> str:
 
 
 def _header(line: str) -> tuple[list[str], str]:
-    """Names of columns, and what separates them: what is there most often."""
+    """Names of columns, and what separates them: what is there most often. No names in what csv cannot read."""
     delimiter = max(_DELIMITERS, key=line.count)
-    return next(csv.reader([line], delimiter=delimiter), [""]), delimiter
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [""]), delimiter
+    except csv.Error:
+        return [""], delimiter
 
 
 def _split(column: str) -> tuple[str, str | None]:

@@ -208,3 +208,27 @@ def test_a_patient_in_several_splits_is_told_of_at_preparation(raw, tmp_path, ca
     table.to_csv(raw / "records.csv", index=False)
     OwnRecords(data_dir=str(raw)).prepare(tmp_path)
     assert "1 patient(s) have records in several splits (the first: 12)" in caplog.text
+
+
+def test_a_file_stands_for_one_record(raw, tmp_path):
+    table = pd.read_csv(raw / "records.csv")
+    table["record_id"] = [f"r{number}" for number in range(30)]
+    table.loc[5, "path"] = "wfdb/../wfdb/w3.hea"
+    table.to_csv(raw / "records.csv", index=False)
+    info = OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    assert info.rejected == {"listed twice": 1}
+    table.loc[6:12, "path"] = "wfdb/w3.hea"
+    table.to_csv(raw / "records.csv", index=False)
+    with pytest.raises(ValueError, match="a file of its own for every row, but r3 has it, too"):
+        OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+
+
+def test_rows_without_a_patient_are_told_of(raw, tmp_path, caplog):
+    edit(raw, patient_id=(3, None))
+    OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    assert "1 of 30 rows have no patient_id: each counts as a patient of its own." in caplog.text
+    table = pd.read_csv(raw / "records.csv", dtype=str)
+    table["patient_id"] = ["17 ", " 17"] * 15
+    table.to_csv(raw / "records.csv", index=False)
+    OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    assert set(find_database(tmp_path).column("patient_id")) == {"17"}

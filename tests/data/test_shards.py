@@ -266,6 +266,18 @@ def test_flipped_bytes_are_noticed(original, tmp_path):
     assert path.read_bytes() == whole
 
 
+def test_other_peoples_files_stay(original, tmp_path):
+    prepare(original, tmp_path)
+    mine = [tmp_path / "georgia" / name for name in ("data-00000-of-00001.arrow", "notes.json")]
+    for path in mine:
+        path.write_text("mine")
+    (tmp_path / "georgia" / "cache-1.arrow").write_text("of datasets")
+    (shards_of(tmp_path)[0]).unlink()
+    prepare(original, tmp_path)
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
+    assert not (tmp_path / "georgia" / "cache-1.arrow").exists()
+
+
 def swap(one, other):
     one.rename(one.with_suffix(".aside"))
     other.rename(one)

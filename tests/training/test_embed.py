@@ -43,7 +43,12 @@ def test_a_prepared_database(run_script, encoder_dir, prepared_dir, tmp_path, ca
     assert [path.name for path in output.parent.iterdir()] == ["vectors.parquet"]
 
     crops = ("--crop_duration", 2.5, "--crop_stride", 1.25, "--pooling", "register")
-    run_script("embed", "--model_name_or_path", encoder_dir, "--data_dir", prepared_dir, "--output_file", output, *crops)
+    flags = ("--model_name_or_path", encoder_dir, "--data_dir", prepared_dir, *crops, "--output_file")
+    with pytest.raises(SystemExit, match="is there already: replace it with --overwrite_output_file"):
+        run_script("embed", *flags, output)
+    with pytest.raises(SystemExit, match="is a folder: name a file in it"):
+        run_script("embed", *flags, tmp_path)
+    run_script("embed", *flags, output, "--overwrite_output_file")
     table = pd.read_parquet(output)
     assert (table["num_crops"] == 7).all()
     parts = [
@@ -60,7 +65,7 @@ def test_crops_are_those_of_the_extractor(run_script, encoder_dir, prepared_dir,
     flags = ("--model_name_or_path", encoder_dir, "--data_dir", prepared_dir, "--output_file", tmp_path / "v.parquet")
     run_script("embed", *flags)
     assert (pd.read_parquet(tmp_path / "v.parquet")["num_crops"] == 7).all()
-    run_script("embed", *flags, "--crop_duration", 5.0)
+    run_script("embed", *flags, "--crop_duration", 5.0, "--overwrite_output_file")
     assert (pd.read_parquet(tmp_path / "v.parquet")["num_crops"] == 2).all()
 
 
@@ -144,7 +149,7 @@ def test_implausible_records_are_left_out_unless_they_are_let_pass(run_script, e
     assert len(pd.read_parquet(output)) == 1
     (line,) = map(json.loads, (tmp_path / "vectors.rejected.jsonl").read_text().splitlines())
     assert line["reason"] == "implausible amplitude"
-    run_script("embed", *arguments, "--allow_implausible")
+    run_script("embed", *arguments, "--allow_implausible", "--overwrite_output_file")
     assert len(pd.read_parquet(output)) == 2
 
 

@@ -277,6 +277,7 @@ def test_a_probes_encoder_is_the_one_it_was_trained_on(finetune, encoder_dir, tm
 def test_a_finished_run_is_not_written_over_by_chance(finetune, tmp_path):
     finetune("attentive", tmp_path / "run", "--task", "superdiagnostic")
     (tmp_path / "run" / "notes.txt").write_text("mine")
+    (tmp_path / "run" / "plots" / "mine.png").write_text("mine")
     before = (tmp_path / "run" / "metrics.json").read_bytes()
     with pytest.raises(SystemExit, match="holds a finished run: choose another --output_dir"):
         finetune("linear", tmp_path / "run", "--task", "rhythm")
@@ -285,10 +286,10 @@ def test_a_finished_run_is_not_written_over_by_chance(finetune, tmp_path):
     metrics = finetune("linear", tmp_path / "run", "--task", "rhythm", "--overwrite_output_dir")
     assert metrics["task"] == "rhythm"
     assert not list((tmp_path / "run" / "plots").glob("ecg_*.png"))  # of the attentive probe
-    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    assert all((tmp_path / "run" / name).read_text() == "mine" for name in ("notes.txt", "plots/mine.png"))
 
 
-def test_nothing_is_removed_before_it_is_known_that_the_new_run_can_be(finetune, encoder_dir, tmp_path):
+def test_nothing_is_removed_before_it_is_known_that_the_new_run_can_be(finetune, encoder_dir, tmp_path, monkeypatch):
     finetune("linear", tmp_path / "run", "--task", "rhythm")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     replace = ("--task", "rhythm", "--overwrite_output_dir")
@@ -298,6 +299,16 @@ def test_nothing_is_removed_before_it_is_known_that_the_new_run_can_be(finetune,
         finetune("linear", tmp_path / "run", *replace, "--crop_duration", 50)
     with pytest.raises(SystemExit, match="holds the weights to start from"):
         finetune("finetune", tmp_path / "run", *replace, "--model_name_or_path", tmp_path / "run")
+    load = TaskData.load
+
+    def without_positives(*args, **kwargs):
+        data = load(*args, **kwargs)
+        data.task.labels[data.splits["test"]] = 0
+        return data
+
+    monkeypatch.setattr(TaskData, "load", without_positives)
+    with pytest.raises(SystemExit, match="No class has both positives and negatives among the"):
+        finetune("linear", tmp_path / "run", *replace)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 

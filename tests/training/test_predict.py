@@ -218,3 +218,21 @@ def test_nothing_classified_is_no_success(run_script, classifier_dir, tmp_path):
             *("predict", "--model_name_or_path", classifier_dir, "--files", tmp_path / "nothing.dcm"),
             *("--output_file", tmp_path / "labels.csv"),
         )
+
+
+def test_a_table_stays_until_there_is_another(run_script, classifier_dir, records, tmp_path):
+    output = tmp_path / "labels.csv"
+    flags = ("predict", "--model_name_or_path", classifier_dir, "--output_file", output)
+    run_script(*flags, "--files", records / "long.hea")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("labels*") if path.is_file()}
+    for overwrite in (("--overwrite_output_file",), ("--overwrite_output_file",)):  # the second time, nothing is finished either
+        with pytest.raises(SystemExit, match="None of 1 records could be classified"):
+            run_script(*flags, "--files", tmp_path / "nothing.dcm", *overwrite)
+        assert {path.name: path.read_bytes() for path in tmp_path.glob("labels*") if path.is_file()} == before
+    with pytest.raises(SystemExit, match="is of other records, settings or weights"):
+        run_script(*flags, "--files", tmp_path / "nothing.dcm")
+    output.unlink()
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="None of 1 records could be classified"):
+            run_script(*flags, "--files", tmp_path / "nothing.dcm")
+        assert not output.exists()

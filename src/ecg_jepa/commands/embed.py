@@ -15,6 +15,13 @@ from .settings import EmbeddingSettings
 
 def run(settings: EmbeddingSettings) -> None:
     """Embed the records and say how many, and how fast."""
+    path = Path(settings.output_file)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it as --output_file.")
+    if path.exists() and not settings.overwrite_output_file:
+        raise FileExistsError(
+            f"{path} is there already: replace it with --overwrite_output_file, or choose another --output_file."
+        )
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     set_up_cpu(accelerator)
     directory = model_directory(settings.model_name_or_path)
@@ -24,7 +31,6 @@ def run(settings: EmbeddingSettings) -> None:
         source = folder_records(settings.records_dir, extractor, settings.allow_implausible)
     else:
         source = prepared_records(find_database(settings.data_dir or "", settings.database), extractor)
-    path = Path(settings.output_file)
     started = time.perf_counter()
     with accelerator.autocast():
         summary = write_embeddings(

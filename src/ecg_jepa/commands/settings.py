@@ -67,6 +67,7 @@ class EmbeddingSettings:
     database: str | None = option(None, "which one, if data_dir has several")
     records_dir: str | None = option(None, "or a folder of ECG files of any format, at any depth")
     output_file: str = option("embeddings.parquet", "Parquet file to write, a row per record")
+    overwrite_output_file: bool = option(False, "replace a file that is there")
     pooling: Literal["mean", "register"] = option("mean", "of tokens: mean over patches, or the first register")
     crop_duration: float | None = option(None, "s; default: the extractor's, or else the longest input of the encoder")
     crop_stride: float | None = option(

@@ -108,6 +108,7 @@ class OwnRecords(EcgDatabaseBuilder):
         records: list[RecordInfo] = []
         faults: list[CellError] = []
         seen: set[str] = set()
+        files: dict[str, str] = {}
         for index, row in enumerate(table.to_dict("records")):
             record, of_row = _record_info(index, row, self.label_names)
             faults += [*of_row, *missing_file(self.data_dir, row["path"], record.path)]
@@ -115,9 +116,15 @@ class OwnRecords(EcgDatabaseBuilder):
                 column = "path" if pd.isna(row.get("record_id")) else "record_id"
                 faults.append(CellError(column, row[column], "one of its own for every row"))
             seen.add(record.record_id)
+            first = files.setdefault(os.path.normpath(record.path), record.record_id)
+            if first != record.record_id:
+                # In two splits, a classifier would be judged on what it was trained on.
+                fault = CellError("path", row["path"], f"a file of its own for every row, but {first} has it, too")
+                faults.append(fault)
+                record = replace(record, problem=record.problem or ("listed twice", f"{RECORDS_CSV}: {fault}"))
             records.append(record)
         refuse_columns(faults, len(records), RECORDS_CSV)
-        _warn_of_shared_patients(records)
+        _warn_of_patients(records)
         return records
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
@@ -140,8 +147,16 @@ class OwnRecords(EcgDatabaseBuilder):
         return read if record is None else replace(record, lead_names=read.lead_names)
 
 
-def _warn_of_shared_patients(records: Sequence[RecordInfo]) -> None:
-    """A classifier cannot be judged on patients that it was trained on, and is refused; better known before."""
+def _warn_of_patients(records: Sequence[RecordInfo]) -> None:
+    """
+    A classifier cannot be judged on patients that it was trained on, and is refused; better known before. Whom a record without a
+    patient is of, nobody can see.
+    """
+    unknown = sum(record.patient_id is None for record in records)
+    if 0 < unknown < len(records):
+        logger.warning(
+            f"{RECORDS_CSV}: {unknown} of {len(records)} rows have no patient_id: each counts as a patient of its own."
+        )
     folds: dict[str, set[int | None]] = {}
     for record in records:
         if record.patient_id is not None:
@@ -181,7 +196,8 @@ def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) 
     problem = ("unusable row", f"{RECORDS_CSV}: {'; '.join(problems)}") if problems else None
     if problem:
         return RecordInfo(record_id, path, problem=problem), faults
-    return RecordInfo(record_id, path, given.get("patient_id"), age, sex, fold, statements, layout=layout), faults
+    patient = str(given.get("patient_id", "")).strip() or None
+    return RecordInfo(record_id, path, patient, age, sex, fold, statements, layout=layout), faults
 
 
 def _layout(given: dict[Hashable, Any], path: str) -> tuple[float | None, str | None, tuple[str, ...] | None] | None:

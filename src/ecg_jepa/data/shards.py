@@ -7,6 +7,7 @@ its bytes are. Opening a shard checks all but the samples themselves, which [`ch
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import threading
@@ -196,9 +197,10 @@ def write_shard(directory: Path, number: int, schema: pa.Schema, tables: Iterabl
 
 
 def remove_other_files(directory: Path, num_shards: int) -> None:
-    """Remove what killed, larger or older preparations left."""
+    """Remove what killed, larger or older preparations left, and what `datasets` made of their records; no other files."""
     keep = {shard_path(directory, number).stem for number in range(num_shards)}
-    for path in [*directory.glob(".*.tmp"), *directory.glob("*.arrow"), *directory.glob("records-*.json")]:
+    patterns = (".*.tmp", SHARDS, "records-*.json", "cache-*.arrow")
+    for path in itertools.chain.from_iterable(map(directory.glob, patterns)):
         if path.stem not in keep:
             path.unlink()
 

@@ -25,7 +25,8 @@ PLOTS_DIR = "plots"
 FAILURE_FILE = "not_scored.json"  # of a sweep, beside a run that it could not score
 
 # What a run writes, in patterns; a folder may hold other files, which are none of its business.
-WRITTEN = ("training_info.json", METRICS_FILE, PREDICTIONS_FILE, FAILURE_FILE, f"{PLOTS_DIR}/*.png", *MODEL_FILES)
+_PICTURES = tuple(f"{PLOTS_DIR}/{name}.png" for name in ("roc", "precision_recall", "calibration", "ecg_[0-9]*"))
+WRITTEN = ("training_info.json", METRICS_FILE, PREDICTIONS_FILE, FAILURE_FILE, *_PICTURES, *MODEL_FILES)
 
 
 @dataclass
@@ -83,11 +84,12 @@ def open_run(settings: ProtocolSettings, accelerator: Accelerator) -> Finetuning
     The records of the task and a classifier for them, whose head depends on the seed.
 
     Raises:
-        FileNotFoundError, ValueError: if model, records and task do not fit together.
+        FileNotFoundError, ValueError: if model, records and task do not fit together, or no class could be scored.
     """
     share_of_batch(settings.batch_size, accelerator.num_processes)
     set_seed(settings.seed)
     data = load_task(settings)
+    _check_scorable(data)
     records = data.database.info
     start = find_start(settings.model_name_or_path, records.sampling_rate, records.amplitude_free)
     return FinetuningRun(settings, accelerator, data, start, build_classifier(settings, start, data))
@@ -109,7 +111,6 @@ def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
     Train and score the classifier, and put the thresholds (and temperature) that were chosen on validation into its
     configuration. Returns the result on the main process, `None` on others.
     """
-    _check_scorable(run.data)
     encoder = run.start.describe_encoder()
     started = time.perf_counter()
     validation = run.scorer("validation")
