@@ -413,8 +413,9 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
         As `PreTrainedModel.from_pretrained`, but damaged weights are errors that name where they are.
 
         Raises:
-            ValueError: if the weights cannot be read, are not all finite, or lack parts: any of the encoder, or some but not all
-                of another network (an absent head is a new one). With `output_loading_info`, what is missing is in there instead.
+            ValueError: if the weights cannot be read, are not all finite, have more of the encoder than their configuration says,
+                or lack parts: any of the encoder, or some but not all of another network (an absent head is a new one).
+                With `output_loading_info`, what is missing or too much is in there instead.
             MismatchedWeightsError: if they have other shapes than the configuration says.
         """
         wants_info = kwargs.pop("output_loading_info", False)
@@ -434,12 +435,25 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
                 f"{tuple(found)} instead of {tuple(expected)}. For a head of another size, pass ignore_mismatched_sizes=True."
             )
         # Who asks what is missing judges for themselves.
+        if not wants_info:
+            model._check_left_over(source, info["unexpected_keys"])
         model._check_loaded(source, () if wants_info else info["missing_keys"])
         new = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
         # A new head, or none: it has not chosen any thresholds.
         if not hasattr(model, "classifier") or any(name.startswith("classifier.") for name in new):
             model.config.forget_decisions()
         return (model, info) if wants_info else model
+
+    def _check_left_over(self, source: str, unexpected: Iterable[str]) -> None:
+        """Raise `ValueError` if weights have more of the encoder than was built: it would be another one than was trained."""
+        is_alone = not hasattr(self, self.base_model_prefix)
+        networks = {self.base_model_prefix, *(("embeddings", "layers", "norm") if is_alone else ())}
+        left_over = sorted(name for name in unexpected if name.partition(".")[0] in networks)
+        if left_over:
+            raise ValueError(
+                f"{source} hold {len(left_over)} parts that their config.json does not know, the first of them "
+                f"{', '.join(left_over[:3])}: they belong to another config.json."
+            )
 
     def _check_loaded(self, source: str, missing: Iterable[str]) -> None:
         """Raise `ValueError` if weights lack what they may not lack, or are not finite; `source` begins the message."""

@@ -234,3 +234,21 @@ def test_part_of_a_head_is_damage_too(directory):
     with pytest.raises(ValueError, match=r"lack 1 of .*pooling\.query\.weight"):
         EcgJepaForSequenceClassification.from_pretrained(directory)
     EcgJepaModel.from_pretrained(directory)  # which is of no concern to the encoder
+
+
+@pytest.mark.parametrize("changes", [{"num_hidden_layers": 1}, {"num_register_tokens": 0}])
+@pytest.mark.filterwarnings("ignore")
+def test_an_encoder_with_fewer_parts_is_not_the_one_that_was_trained(tmp_path, changes):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"pred_hidden_size": 16, "pred_num_hidden_layers": 2, "pred_num_attention_heads": 2}
+    EcgJepaForPreTraining(EcgJepaConfig(**sizes)).save_pretrained(tmp_path)
+    for model_class in (EcgJepaModel, EcgJepaForSequenceClassification, EcgJepaForPreTraining):
+        model_class.from_pretrained(tmp_path)
+    edit_config(**changes)(tmp_path)
+    for model_class in (EcgJepaModel, EcgJepaForSequenceClassification, EcgJepaForPreTraining):
+        with pytest.raises(ValueError, match=r"parts that their config\.json does not know"):
+            model_class.from_pretrained(tmp_path)
+    EcgJepaModel(EcgJepaConfig(**sizes)).save_pretrained(tmp_path / "alone")
+    edit_config(**changes)(tmp_path / "alone")
+    with pytest.raises(ValueError, match=r"parts that their config\.json does not know"):
+        EcgJepaModel.from_pretrained(tmp_path / "alone")

@@ -206,7 +206,8 @@ def plot_label_fractions(table: pd.DataFrame) -> Figure:
     for (model, protocol, settings), rows in table.groupby(["model", "protocol", "settings"], sort=False):
         rows = rows.sort_values("label_fraction")
         errors = rows["auroc_std"].fillna(0.0)
-        label = in_legend(", ".join(filter(None, (shortened(str(model), 70), protocol, shortened(str(settings), 70)))))
+        words = [shortened(str(model), 70), str(protocol), shortened(str(settings), 70)]
+        label = in_legend(", ".join(filter(None, words)))
         axis.errorbar(rows["label_fraction"], rows["auroc"], yerr=errors, marker="o", capsize=3, label=label)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))

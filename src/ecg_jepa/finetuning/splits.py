@@ -46,9 +46,9 @@ def draw_share(labels: np.ndarray, patients: np.ndarray, share: float, rng: np.r
             drawn[patient] = wants is drawn_wants
             waiting[patient] = False
     # A class all of whose patients went where another one wanted them more.
-    for column, needed in enumerate(np.minimum(at_least, total)):
-        while counts[drawn, column].sum() < needed:
-            left = np.flatnonzero(~drawn & (counts[:, column] > 0))
+    for of_class, needed in zip(counts.T, np.minimum(at_least, total), strict=True):
+        while of_class[drawn].sum() < needed:
+            left = np.flatnonzero(~drawn & (of_class > 0))
             drawn[left[counts[left].sum(axis=1).argmin()]] = True
     return drawn[owners]
 
