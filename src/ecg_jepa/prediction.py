@@ -19,6 +19,7 @@ from .common.logs import progress_bar
 from .common.models import model_directory
 from .common.run_directory import LOCK_FILE, clear
 from .configuration_ecg_jepa import EcgJepaConfig
+from .data.own_table import check_headings
 from .data.readers import faults_of, files_digest, find_ecg_files, read_csv
 from .data.records import write_rejections
 from .embedding import RecordSource, read_ahead
@@ -109,10 +110,13 @@ class RequestedRecords:
         `lead_names` (separated by spaces) and `record_id`, by which a record is called then.
 
         Raises:
-            FileNotFoundError, ValueError: if there is no such table, or two rows are called the same.
+            FileNotFoundError, ValueError: if there is no such table, a heading is one of these in another spelling, or two rows
+                are called the same.
         """
         records = []
-        for number, row in enumerate(read_csv(path, ["path"], all_named=True).to_dict("records")):
+        table = read_csv(path, [], all_named=True)
+        check_headings(table, ("path", "record_id", "sampling_rate", "unit", "lead_names"), (), str(path))
+        for number, row in enumerate(table.to_dict("records")):
             given = {name: value for name, value in row.items() if not pd.isna(value)}
             if "path" not in given:
                 raise ValueError(f"{path}: row {number} has no path.")

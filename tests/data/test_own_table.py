@@ -96,7 +96,12 @@ def test_columns_that_are_no_labels_are_named_with_what_they_hold_and_what_to_do
         ({"AF": ["yes", "no"] * 10}, "write these, or list the column as a label"),
         ({"AF": ["yes", "no"] * 10}, "such as --label_columns AF; what is not listed is then ignored"),
         ({"AF": [True, 0] * 10, "notes": "x"}, "such as --label_columns AF; what is not listed (notes) is then ignored"),
-        ({"AF": [None, 1] * 10}, "AF holds nothing in 10 rows"),
+        (
+            {"AF": [None, 1] * 10},
+            "AF holds nothing in 10 rows, where 1 or 0 is expected: fill it in, or list the column as a label",
+        ),
+        ({"AF": [None, *[1] * 19], "site": "x"}, "such as --label_columns AF; what is not listed (site) is then ignored"),
+        ({"AF": [1, 0] * 10, "empty": None}, "such as --label_columns AF; what is not listed (empty) is then ignored"),
         ({"lead_name": "I"}, "did you mean the column 'lead_names'?"),
         ({"AF": "x"}, "--label_columns without any name, if none are"),
     ],

@@ -89,6 +89,15 @@ def test_a_table_declares_what_files_do_not_say(run_script, classifier_dir, reco
     output = tmp_path / "labels.csv"
     run_script("predict", "--model_name_or_path", classifier_dir, "--table", records / "list.csv", "--output_file", output)
     assert list(pd.read_csv(output)["record"].unique()) == ["first", "second"]
+    for change, message in (
+        ({"unit": "Unit", "sampling_rate": "Sampling rate"}, "column 'Sampling rate': did you mean 'sampling_rate'"),
+        ({"path": "file"}, "lacks the column path"),
+    ):
+        pd.DataFrame(columns).rename(columns=change).to_csv(records / "list.csv", index=False)
+        with pytest.raises(SystemExit, match=message):
+            run_script(
+                "predict", "--model_name_or_path", classifier_dir, "--table", records / "list.csv", "--output_file", output
+            )
 
 
 def test_files_and_mistakes(run_script, classifier_dir, records, tmp_path):

@@ -47,6 +47,13 @@ def test_from_yaml_to_table(run_script, prepared_dir, encoder_dir, tmp_path, cap
     assert printed.count("| superdiagnostic") == 3
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 6
     assert (tmp_path / "out" / "results.csv").read_text().count("\n") == 7
+    run_script("evaluate", tmp_path / "out")  # a table of ours is written anew
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "results.csv").write_text("mine")
+    with pytest.raises(SystemExit, match=r"results\.csv is no table of ecg-jepa evaluate: choose another --output_dir"):
+        run_script("evaluate", tmp_path / "out", "--output_dir", tmp_path / "mine")
+    assert [path.read_text() for path in (tmp_path / "mine").iterdir()] == ["mine"]
+    capsys.readouterr()
 
     run_script("evaluate", tmp_path / "out" / "tiny", tmp_path / "out" / "random-tiny", "--compare")
     assert "paired bootstrap test" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """`ecg-jepa evaluate`: finished runs -> tables, on the screen and as .md, .csv and .json files."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -47,11 +48,28 @@ def report_comparison(run_dirs: list[str], output_dir: Path, outdated: list[str]
 
 
 def write(table: pd.DataFrame, paragraphs: list[str], output_dir: Path, name: str) -> None:
-    """Print a table, as Markdown with what is to be said of it, and save it."""
+    """
+    Print a table, as Markdown with what is to be said of it, and save it.
+
+    Raises:
+        FileExistsError: if files of these names are there that are no table of ours.
+    """
     markdown = "\n\n".join(paragraphs)
     print(f"{markdown}\n")
     output_dir.mkdir(parents=True, exist_ok=True)
+    there = [path for suffix in (".md", ".csv", ".json") if (path := output_dir / f"{name}{suffix}").exists()]
+    if there and not _is_table(output_dir / f"{name}.json"):
+        raise FileExistsError(f"{there[0]} is no table of ecg-jepa evaluate: choose another --output_dir.")
     (output_dir / f"{name}.md").write_text(markdown + "\n")
     table.to_csv(output_dir / f"{name}.csv", index=False)
     table.to_json(output_dir / f"{name}.json", orient="records", indent=2)
     print(f"Saved as {name}.md, {name}.csv and {name}.json in {output_dir}")
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file is what [`write`] writes, with rows that have a protocol."""
+    try:
+        rows = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(rows, list) and all(isinstance(row, dict) and "protocol" in row for row in rows)

@@ -116,7 +116,12 @@ def _check_zeros_and_ones(table: pd.DataFrame, known: Sequence[str], name: str) 
     described = [f"{column} holds {_counted(values)}{_advice(column, values, known)}" for column, values in odd.items() if values]
     if not described:
         return
-    labels = [column for column, values in odd.items() if all(_plain_value(value) in _LABEL_WORDS for value in values)]
+    # Cells that are empty cost their rows, not the label.
+    labels = [
+        column
+        for column, values in odd.items()
+        if all(_plain_value(value) in (*_LABEL_WORDS, "") for value in values) and table[column].notna().any()
+    ]
     others = [column for column in odd if column not in labels]
     example = f"--label_columns {' '.join(labels)}" if labels else "--label_columns without any name, if none are"
     ignored = f" ({', '.join(others)})" if others else ""
@@ -129,6 +134,8 @@ def _check_zeros_and_ones(table: pd.DataFrame, known: Sequence[str], name: str) 
 def _advice(column: str, values: Sequence[Any], known: Sequence[str]) -> str:
     if all(_plain_value(value) in _LABEL_WORDS for value in values):
         return ", where 1 and 0 are expected: write these, or list the column as a label"
+    if all(_plain_value(value) == "" for value in values):
+        return ", where 1 or 0 is expected: fill it in, or list the column as a label, and its row is rejected"
     nearest = difflib.get_close_matches(_plain(column), [_plain(name) for name in known], n=1, cutoff=0.75)
     return f" (did you mean the column {next(n for n in known if _plain(n) == nearest[0])!r}?)" if nearest else ""
 
