@@ -64,6 +64,7 @@ def test_round_trip(config, tmp_path):
         ("max_steps: {a: 1}", [], "must be flat"),
         ("- a\n- b", [], "key: value"),
         ("a: [", [], "no YAML"),
+        ("a: 1\nb: 2\na: 3", [], "a stands there twice"),
         ("", ["stray"], "unexpected 'stray'"),
     ],
 )

@@ -148,6 +148,15 @@ def test_an_extra_field_in_the_first_row_is_no_index(tmp_path):
         read_csv(tmp_path / "t.csv", ["a"])
 
 
+def test_tables_of_spreadsheets_are_answered_with_what_to_do(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"path;weight\na;1,5\nb;2,5\n")
+    with pytest.raises(ValueError, match="cells must be separated by commas"):
+        read_csv(tmp_path / "t.csv", ["path"], all_named=True)
+    (tmp_path / "t.csv").write_bytes("path,näme\na,b\n".encode("latin-1"))
+    with pytest.raises(ValueError, match='save it as "CSV UTF-8"'):
+        read_csv(tmp_path / "t.csv", ["path"], all_named=True)
+
+
 def test_csv_names_missing_columns(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     assert read_csv(tmp_path / "t.csv", ["a"]).b.tolist() == ["2"]

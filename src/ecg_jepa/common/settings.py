@@ -13,7 +13,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, dataclass_transform
 
@@ -165,8 +165,8 @@ def read_yaml(name: str) -> dict[str, Any]:
         known = ", ".join(sorted(file.stem for file in shipped("configs").glob("*.yaml")))
         raise ValueError(f"no configuration file {name}, nor is it one of those that ship with the package: {known}")
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_OneOfEach) or {}  # a safe loader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{name} is no YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{name} must hold 'key: value' lines")
@@ -174,6 +174,16 @@ def read_yaml(name: str) -> dict[str, Any]:
         if isinstance(value, dict):
             raise ValueError(f"{name}: {key} has keys of its own, but the file must be flat")
     return {str(key): value for key, value in values.items() if value is not None}
+
+
+class _OneOfEach(yaml.SafeLoader):
+    """Of a key that stands twice, YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value]
+        if repeated := sorted({str(key) for key in keys if keys.count(key) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(repeated)} stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def shipped_configuration(settings: Any, apart_from: Collection[str]) -> str | None:

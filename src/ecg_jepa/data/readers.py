@@ -133,8 +133,13 @@ def read_csv(path: str | Path, required_columns: Iterable[str], all_named: bool 
             warnings.simplefilter("error", pd.errors.ParserWarning)
             headings = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
             table = pd.read_csv(path, index_col=False, dtype=str)
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} cannot be read as a table: it is not in UTF-8; save it as "CSV UTF-8". ({error})') from error
     except (ValueError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"{path} cannot be read as a table: {error}") from error
+        first = path.read_bytes()[:1000].partition(b"\n")[0]
+        others = max(first.count(b";"), first.count(b"\t"))
+        hint = " Its cells must be separated by commas." if others > first.count(b",") or first.startswith(b"sep=") else ""
+        raise ValueError(f"{path} cannot be read as a table: {error}{hint}") from error
     if headings[0 if all_named else 1 :].isna().any() or headings.duplicated().any():
         raise ValueError(f"{path} has columns without a name, or two of one name: {', '.join(map(str, headings))}.")
     missing = [column for column in required_columns if column not in table.columns]
