@@ -434,9 +434,8 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
                 f"{source} do not fit its config.json in {len(info['mismatched_keys'])} places, the first of them {name}: "
                 f"{tuple(found)} instead of {tuple(expected)}. For a head of another size, pass ignore_mismatched_sizes=True."
             )
-        # Who asks what is missing judges for themselves.
-        if not wants_info:
-            model._check_left_over(source, info["unexpected_keys"])
+        # Who asks what is missing or too much judges for themselves.
+        model._check_left_over(source, () if wants_info else info["unexpected_keys"])
         model._check_loaded(source, () if wants_info else info["missing_keys"])
         new = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
         # A new head, or none: it has not chosen any thresholds.

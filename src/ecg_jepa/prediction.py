@@ -273,21 +273,26 @@ class PredictionFile:
         rejections = [line for _, rejected in parts for line in read_lines(rejected)]
         table = pa.concat_tables([pq.read_table(path, schema=SCHEMA) for path, _ in parts])
         if table.num_rows:
-            temporary = self.path.with_name(f".{self.path.name}.tmp")
-            if self.path.suffix == ".csv":
-                pa.csv.write_csv(table, temporary)
-            else:
-                pq.write_table(table, temporary)
-            for path in (self.info, self.path, self.rejected):
-                path.unlink(missing_ok=True)
-        if rejections and not self.path.is_file():
+            self._replace(table, rejections, about)
+        elif not self.path.is_file():
             write_rejections(self.rejected, rejections)
-        if table.num_rows:
-            write_json(self.info, {**about, "identity": self.identity})
-            temporary.replace(self.path)  # by which it is finished
         clear(self.parts, ("part-*", self._mark.name, LOCK_FILE))
         self.parts.rmdir()
         return rejections
+
+    def _replace(self, table: pa.Table, rejections: list[dict[str, str]], about: dict[str, Any]) -> None:
+        """Put the table and what stands beside it in place of what is there."""
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        if self.path.suffix == ".csv":
+            pa.csv.write_csv(table, temporary)
+        else:
+            pq.write_table(table, temporary)
+        for path in (self.info, self.path, self.rejected):
+            path.unlink(missing_ok=True)
+        if rejections:
+            write_rejections(self.rejected, rejections)
+        write_json(self.info, {**about, "identity": self.identity})
+        temporary.replace(self.path)  # by which it is finished
 
 
 def predict(

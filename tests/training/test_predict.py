@@ -234,9 +234,9 @@ def test_a_table_stays_until_there_is_another(run_script, classifier_dir, record
     flags = ("predict", "--model_name_or_path", classifier_dir, "--output_file", output)
     run_script(*flags, "--files", records / "long.hea")
     before = {path.name: path.read_bytes() for path in tmp_path.glob("labels*") if path.is_file()}
-    for overwrite in (("--overwrite_output_file",), ("--overwrite_output_file",)):  # the second time, nothing is finished either
+    for _ in range(2):  # the second time, nothing is finished either
         with pytest.raises(SystemExit, match="None of 1 records could be classified"):
-            run_script(*flags, "--files", tmp_path / "nothing.dcm", *overwrite)
+            run_script(*flags, "--files", tmp_path / "nothing.dcm", "--overwrite_output_file")
         assert {path.name: path.read_bytes() for path in tmp_path.glob("labels*") if path.is_file()} == before
     with pytest.raises(SystemExit, match="is of other records, settings or weights"):
         run_script(*flags, "--files", tmp_path / "nothing.dcm")

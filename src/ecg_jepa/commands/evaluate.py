@@ -1,12 +1,12 @@
 """`ecg-jepa evaluate`: finished runs -> tables, on the screen and as .md, .csv and .json files."""
 
-import json
 import logging
 from pathlib import Path
 
 import pandas as pd
 
 from ..common.figures import save
+from ..common.files import read_json
 from ..evaluation.plots import plot_label_fractions
 from ..evaluation.tables import as_markdown, compare, comparison_as_markdown, find_outdated, find_runs, gather
 from .settings import EvaluationSettings
@@ -69,7 +69,7 @@ def write(table: pd.DataFrame, paragraphs: list[str], output_dir: Path, name: st
 def _is_table(path: Path) -> bool:
     """Whether a file is what [`write`] writes, with rows that have a protocol."""
     try:
-        rows = json.loads(path.read_text())
+        rows = read_json(path)
     except (OSError, ValueError):
         return False
     return isinstance(rows, list) and all(isinstance(row, dict) and "protocol" in row for row in rows)
