@@ -49,15 +49,26 @@ def test_shapes(tiny_config, signal):
 
 def test_only_visible_patches_run_through_the_encoder(tiny_config, signal):
     model = EcgJepaModel(tiny_config).eval()
-    seen = []
+    seen, projected = [], []
     model.layers[0].register_forward_hook(lambda module, args, output: seen.append(args[0].shape[1]))
+    model.embeddings.patch_projection.register_forward_hook(lambda module, args, output: projected.append(output.shape[2]))
     visible = model(signal, patch_indices=CONTEXT).last_hidden_state
     assert seen == [1 + CONTEXT.shape[1]]
+    assert projected == [CONTEXT.shape[1]]
     hidden_changed = signal.clone().view(2, 12, 20, 25)
     for record, kept in enumerate(CONTEXT):
         others = [patch for patch in range(20) if patch not in kept]
         hidden_changed[record][:, others] = 100.0
     torch.testing.assert_close(model(hidden_changed.view(2, 12, 500), patch_indices=CONTEXT).last_hidden_state, visible)
+
+
+@pytest.mark.parametrize("position_encoding", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize("samples", [500, 250])
+def test_tokens_of_visible_patches_are_those_of_whole_records(tiny_config, signal, position_encoding, samples):
+    embeddings = EcgJepaModel(EcgJepaConfig(**{**tiny_config.to_dict(), "position_encoding": position_encoding})).embeddings
+    everything, visible = embeddings(signal[..., :samples]), embeddings(signal[..., :samples], CONTEXT % 10)
+    for record, kept in enumerate(CONTEXT % 10):
+        torch.testing.assert_close(visible[record], everything[record, [0, *(1 + kept).tolist()]], atol=1e-6, rtol=0)
 
 
 def test_patches_know_their_position(tiny_config, signal):

@@ -179,18 +179,27 @@ class EcgJepaEmbeddings(nn.Module):
     def forward(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, leads, samples) -> (batch, registers + kept patches, hidden_size)."""
         self._check_input(input_values, patch_indices)
+        if patch_indices is not None:
+            input_values = self._cut_out(input_values, patch_indices)
         dtype = self.patch_projection.weight.dtype
         # Under autocast the projection is bfloat16, but what layers add up stays in the weights' float32: content is small beside
         # positions, and bfloat16 is coarse.
         tokens = self.patch_projection(input_values.to(dtype)).transpose(1, 2).to(dtype)
         if self.config.position_encoding == "sinusoidal":
-            tokens = tokens + self.position_embeddings[: tokens.shape[1]].to(tokens.dtype)
-        if patch_indices is not None:
-            tokens = gather_patches(tokens, patch_indices)
+            positions = self.position_embeddings[None, : tokens.shape[1]]
+            if patch_indices is not None:
+                positions = gather_patches(self.position_embeddings[None], patch_indices)
+            tokens = tokens + positions.to(dtype)
         if self.register_tokens is not None:
             registers = self.register_tokens.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([registers, tokens], dim=1)
         return tokens
+
+    def _cut_out(self, input_values: torch.Tensor, patch_indices: torch.Tensor) -> torch.Tensor:
+        """The kept patches (batch, kept) of signals (batch, leads, samples) side by side: (batch, leads, kept * patch_size)."""
+        patches = input_values.unflatten(2, (-1, self.config.patch_size))
+        index = patch_indices[:, None, :, None].expand(-1, patches.shape[1], -1, self.config.patch_size)
+        return patches.gather(2, index).flatten(2)
 
     def rotation(self, tokens: torch.Tensor, patch_indices: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
         """

@@ -48,6 +48,20 @@ def test_what_costs_more_has_fewer_steps(make_plan):
     assert usual.steps(jepa, {"masks_per_record": "4"}) < 60
 
 
+def test_what_was_counted_stays(make_plan, monkeypatch, tmp_path):
+    plan = make_plan()
+    steps = [plan.steps(entry, {}) for entry in plan.entries]
+    folder = plan.recipe(plan.entries[1], 0, {}).output_dir
+    with monkeypatch.context() as patched:
+        patched.setattr("ecg_jepa.comparison.plan.count_flops", lambda objective: float(len(objective.recipe.objective)))
+        later = make_plan()
+        assert [later.steps(entry, {}) for entry in later.entries] == steps
+        assert later.recipe(later.entries[1], 0, {}).output_dir == folder
+        (tmp_path / "counted.json").unlink()
+        anew = make_plan()
+        assert [anew.steps(entry, {}) for entry in anew.entries] != steps
+
+
 def test_runs_of_other_settings_have_other_folders(make_plan):
     folders = set()
     changed = ({}, {"settings": [*SETTINGS, "weight_decay=0.5"]}, {"probe_task": "rhythm"}, {"max_steps": 99}, {"evaluations": 5})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.files import digest_of
+from ..common.files import digest_of, read_json, write_json
 from ..common.settings import field_names, make_settings
 from ..data.records import find_database
 from ..finetuning.sweep import SweepSettings
@@ -70,7 +70,8 @@ class ComparisonPlan:
         self.comparison = comparison
         self.directory = Path(comparison.output_dir)
         self.entries = [Entry.parse(text) for text in comparison.objectives]
-        self._costs: dict[str, float] = {}
+        self._counted_path = self.directory / "counted.json"
+        self._costs: dict[str, float] = read_json(self._counted_path) if self._counted_path.exists() else {}
         labels = [entry.label for entry in self.entries]
         if len(set(labels)) < len(labels) or any(set(label) & set("./|") or not label for label in labels):
             raise ValueError(f"objectives: labels must differ, and hold no dot, slash or bar: {', '.join(labels)}.")
@@ -107,16 +108,20 @@ class ComparisonPlan:
 
     def cost_per_record(self, recipe: PretrainingRecipe) -> float:
         """
-        Floating-point operations of a training step per record.
+        Floating-point operations of a training step per record. Counted once and kept in the comparison's folder: what another
+        version of the package or of PyTorch counts must not change how long the runs are that are left.
 
         Raises:
             FileNotFoundError: if there is no such database.
         """
-        key = digest_of({**recipe.what_trains(), "seed": 0, "max_steps": bool(recipe.max_steps), "warmup_steps": 0})
+        digest = digest_of({**recipe.what_trains(), "seed": 0, "max_steps": bool(recipe.max_steps), "warmup_steps": 0})
+        key = f"{recipe.objective}-{digest[:8]}"
         if key not in self._costs:
             info = find_database(recipe.data_dir, next(iter(recipe.database_weights()))).info
             config = recipe.model_config(info.sampling_rate, info.amplitude_free)
             self._costs[key] = count_flops(objective_class(recipe.objective)(config, recipe))
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_json(self._counted_path, self._costs)
         return self._costs[key]
 
     def sweep(self, model: str) -> SweepSettings:
