@@ -242,7 +242,7 @@ def test_a_flat_lead_is_named(record, caplog):
     record[8] = 1.0
     with caplog.at_level("WARNING", logger="ecg_jepa"):
         EcgJepaFeatureExtractor()(record, sampling_rate=500)
-    assert "Leads V3 of a record do not change" in caplog.text
+    assert "Of a record, leads V3 do not change" in caplog.text
 
 
 @pytest.mark.parametrize("rate", [10, 5000, float("nan"), float("inf"), "500", None, True, [500]])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_jepa.signal_processing_ecg_jepa import unit_factor
-from ecg_jepa.wfdb_ecg_jepa import parse_header, read_wfdb
+from ecg_jepa.wfdb_ecg_jepa import RecordError, parse_header, read_wfdb
 
 NAMES = ["I", "II", "aVR", "avf", "V1", "v 2", "Lead (III)", "MLII#"]
 LINE = "r.dat 16 1000.0(0)/mV 16 0 -4 77 0 V1"
@@ -39,7 +39,7 @@ def records(draw):
         name = f"r{number}.dat"
         contents[name] = b"#" * offset + samples.tobytes()
         for signal in range(num_signals):
-            gain = draw(st.sampled_from(["1000", "1000.0", "200.", "0", "4880.5", "0.05"]))
+            gain = draw(st.sampled_from(["1000", "1000.0", "200.", "4880.5", "0.05"]))
             baseline = draw(st.sampled_from(["", "(0)", "(-512)", "(32767)"]))
             unit = draw(st.sampled_from(["", "/mV", "/mv", "/uV", "/V"]))
             zero = draw(st.sampled_from([0, 1024, -5]))
@@ -101,6 +101,17 @@ def test_equal_to_wfdb(record):
 )
 def test_what_is_not_plain_is_left_to_wfdb(text):
     assert parse_header(text) is None
+
+
+@pytest.mark.parametrize("gain", ["0", "0.0(0)/mV", "-0", "(12)/mV", "/mV", None])
+@pytest.mark.parametrize("form", ["16", "212"])
+def test_a_gain_that_is_not_known_is_not_taken_for_wfdb_s_200(tmp_path, gain, form):
+    line = f"r.dat {form}" if gain is None else LINE.replace("1000.0", gain, 1).replace(" 16 ", f" {form} ", 1)
+    (tmp_path / "r.hea").write_text(f"r 1 500 2\n# comment 0\n{line}\n")
+    (tmp_path / "r.dat").write_bytes(np.array([-4, 81], "<i2").tobytes())
+    assert wfdb.rdheader(str(tmp_path / "r")).adc_gain == [200.0]
+    with pytest.raises(RecordError, match=r"amplitude not known .* has no gain: write the units per mV there"):
+        read_wfdb(tmp_path / "r")
 
 
 def test_plain_headers_are_not_left_to_wfdb(tmp_path, monkeypatch):

@@ -303,10 +303,8 @@ def _check(path: Path, ecg: Ecg) -> None:
             check_rate(ecg.sampling_rate)
         if ecg.unit is not None:
             names = ecg.lead_names or [f"number {row + 1}" for row in range(len(ecg.signal))]
-            if flat := check_plausible(ecg.signal, names):
-                logger.warning(
-                    f"{path}: leads {', '.join(flat)} do not change, or hardly beside the others: was an electrode off?"
-                )
+            for oddity in check_plausible(ecg.signal, names):
+                logger.warning(f"{path}: {oddity}")
     except ImplausibleSignalError as error:
         raise ImplausibleSignalError(error.reason, f"{path}: {error.detail}") from error
 

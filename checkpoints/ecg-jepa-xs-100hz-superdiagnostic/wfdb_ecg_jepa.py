@@ -32,12 +32,13 @@ _SIGNAL_LINE = re.compile(
     re.VERBOSE,
 )
 
+# File and format, and then nothing, or a gain of 0 or of no digits.
+_SIGNAL_WITHOUT_GAIN = re.compile(r"\S+[ \t]+\d\S*(?:[ \t]+(?=\S)[-+]?0*\.?0*(?:[eE]\S*)?(?:[(/]\S*)?(?:[ \t].*)?)?")
+
 # Bytes per sample of the formats in which every sample takes a whole number of bytes.
 _SAMPLE_BYTES = {"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4}
 
 _MISSING_SAMPLE = np.iinfo(np.int16).min  # WFDB's code for "not recorded" in format 16
-_DEFAULT_GAIN = 200.0  # units per physical unit, where a header says 0 (WFDB's header(5))
-
 
 _HEADER_AT_MOST = 1 << 20  # bytes; real ones have some thousand
 
@@ -121,7 +122,7 @@ def parse_header(text: str) -> WfdbHeader | None:
             WfdbSignal(
                 file=fields["file"],
                 offset=int(fields["offset"] or 0),
-                gain=float(fields["gain"]) or _DEFAULT_GAIN,
+                gain=float(fields["gain"]),
                 baseline=int(fields["baseline"] or fields["adc_zero"]),
                 unit=fields["unit"] or "mV",
                 checksum=int(fields["checksum"]),
@@ -178,10 +179,20 @@ def read_wfdb(path: str | Path) -> EcgRecord:
         if not line.isascii() and not line.lstrip().startswith(b"#"):
             raise RecordError(path, "unreadable header", f"characters beyond ASCII: {line.decode(errors='replace').strip()!r}")
     text = content.decode("ascii", errors="ignore")
+    _check_calibrated(path, text)
     header = parse_header(text)
     if header is not None:
         return _read_format_16(path, header)
     return _read_through_wfdb(path, split_header(text)[1])
+
+
+def _check_calibrated(path: Path, text: str) -> None:
+    """A gain of 0, or none, says that the amplitude is not known (header(5)); wfdb takes 200 units per mV for it in silence."""
+    lines, _ = split_header(text)
+    for line in lines[1:] if lines and "/" not in lines[0].split()[0] else ():  # lines of segments have no gain
+        if _SIGNAL_WITHOUT_GAIN.fullmatch(line):
+            detail = f"{line!r} has no gain: write the units per mV there, as in 1000/mV (any, for amplitude-free use)"
+            raise RecordError(path, "amplitude not known", detail)
 
 
 def _read_format_16(path: Path, header: WfdbHeader) -> EcgRecord:

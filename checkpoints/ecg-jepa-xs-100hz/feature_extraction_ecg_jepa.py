@@ -299,11 +299,8 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
 
     def _check_plausible(self, signal: np.ndarray, input_values: np.ndarray, has_unit: bool) -> None:
         """`signal` as it was given, in mV if it `has_unit`, and what was made of it: see `plausibility_ecg_jepa`."""
-        flat = check_plausible(signal, self.lead_names, any_amplitude=not has_unit)
-        if flat:
-            logger.warning(
-                f"Leads {', '.join(flat)} of a record do not change, or hardly beside the others: was an electrode off?"
-            )
+        for oddity in check_plausible(signal, self.lead_names, any_amplitude=not has_unit):
+            logger.warning(f"Of a record, {oddity}")
         values = input_values if input_values.ndim == 2 else np.concatenate(list(input_values), axis=1)
         check_normalized(values)
         if self.clip is not None:

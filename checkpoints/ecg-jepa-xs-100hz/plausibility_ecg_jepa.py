@@ -24,11 +24,17 @@ FLAT_SHARE = 0.02
 # Ningbo has records of which three leads are zero throughout; more is no 12-lead ECG.
 MOST_FLAT_LEADS = 3
 
-# Share of the samples of a lead that may be one value without a break, which padding is: of real records, at most 0.04.
-MOST_STUCK = 0.5
+# Share of the samples of a lead that may be one value without a break, which padding is: of real records, at most 0.06.
+MOST_STUCK = 0.2
 
-# Share of the samples of a lead that may be missing: what is interpolated must not be most of it.
+# Share of the samples of a lead that may be missing: what is interpolated must not be most of it. More than the lower one is
+# told of.
 MOST_MISSING = 0.5
+NOTED_MISSING = 0.05
+
+# mV that all samples of a lead span, any spike included: 16 bits in the coarsest steps of records, 5 uV, span 328 mV. Filters
+# would spread what is beyond over seconds.
+LARGEST_SPAN = 400.0
 
 # Standard deviations of training records that the median lead spans at least; real records span 1 to 10.
 LEAST_NORMALIZED = 0.05
@@ -98,10 +104,9 @@ def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude
         any_amplitude: leave out the size, for signals whose gain is not known.
 
     Returns:
-        Names of flat leads, few enough to pass.
+        What is odd of a signal that may pass, in sentences for the user: flat leads, and long gaps.
     """
-    missing = np.isnan(signal)
-    shares = missing.mean(axis=1)
+    shares = np.isnan(signal).mean(axis=1)
     if shares.max() > MOST_MISSING:
         lead = int(shares.argmax())
         raise ImplausibleSignalError(
@@ -121,27 +126,36 @@ def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude
         )
     _check_stuck(signal, lead_names, flat)
     if not any_amplitude:
-        _check_amplitude(amplitudes, lead_names)
-    return flat
+        _check_amplitude(signal, amplitudes, lead_names)
+    return _oddities(lead_names, flat, shares)
+
+
+def _oddities(lead_names: Sequence[str], flat: Sequence[str], missing: np.ndarray) -> list[str]:
+    found = []
+    if flat:
+        found.append(f"leads {', '.join(flat)} do not change, or hardly beside the others: was an electrode off?")
+    gaps = [f"{lead_names[lead]} ({missing[lead]:.0%})" for lead in np.flatnonzero(missing > NOTED_MISSING).tolist()]
+    if gaps:
+        found.append(f"straight lines take the place of what is missing (NaN) in leads {', '.join(gaps)}")
+    return found
 
 
 def _check_stuck(signal: np.ndarray, lead_names: Sequence[str], flat: Sequence[str]) -> None:
-    """What holds one value for more than half of a lead holds it in the middle."""
-    middle = signal.shape[1] // 2
-    same = signal == signal[:, middle, None]
-    for lead in np.flatnonzero(same.mean(axis=1) > MOST_STUCK).tolist():
-        changes = np.flatnonzero(~same[lead])
-        before, after = changes[changes < middle], changes[changes > middle]
-        length = (after[0] if len(after) else signal.shape[1]) - (before[-1] + 1 if len(before) else 0)
-        if length > MOST_STUCK * signal.shape[1] and lead_names[lead] not in flat:
+    """What holds one value for so long holds it at two of these samples that follow each other."""
+    samples = signal.shape[1]
+    looked_at = signal[:, :: max(1, int(MOST_STUCK * samples) // 2)]
+    for lead in np.flatnonzero((looked_at[:, 1:] == looked_at[:, :-1]).any(axis=1)).tolist():
+        changes = np.flatnonzero(signal[lead, 1:] != signal[lead, :-1])
+        share = np.diff(changes, prepend=-1, append=samples - 1).max() / samples
+        if share > MOST_STUCK and lead_names[lead] not in flat:
             raise ImplausibleSignalError(
-                "mostly constant",
-                f"lead {lead_names[lead]} holds one value for {length / signal.shape[1]:.1%} of the record without a break, at "
-                f"most {MOST_STUCK:.0%} may be: was the record padded?",
+                "long constant stretch",
+                f"lead {lead_names[lead]} holds one value for {share:.1%} of the record without a break, at most "
+                f"{MOST_STUCK:.0%} may be: was the record padded? Cut it to what was recorded",
             )
 
 
-def _check_amplitude(amplitudes: np.ndarray, lead_names: Sequence[str]) -> None:
+def _check_amplitude(signal: np.ndarray, amplitudes: np.ndarray, lead_names: Sequence[str]) -> None:
     amplitude = _typical(amplitudes)
     lowest, highest = TYPICAL_AMPLITUDE
     if not lowest <= amplitude <= highest:
@@ -156,6 +170,14 @@ def _check_amplitude(amplitudes: np.ndarray, lead_names: Sequence[str]) -> None:
             "implausible amplitude",
             f"98% of the samples of lead {lead_names[lead]} span {amplitudes[lead]:.3g} mV, at most {LARGEST_AMPLITUDE:g} mV are "
             "expected: is it in another unit than the others, or was its electrode loose?",
+        )
+    spans = np.fmax.reduce(signal, axis=1) - np.fmin.reduce(signal, axis=1)
+    lead = int(np.nanargmax(spans))
+    if spans[lead] > LARGEST_SPAN:
+        raise ImplausibleSignalError(
+            "implausible sample",
+            f"lead {lead_names[lead]} spans {spans[lead]:.3g} mV because of single samples, at most {LARGEST_SPAN:g} mV are "
+            "expected: is there a code for what is missing among them? Make it NaN",
         )
 
 

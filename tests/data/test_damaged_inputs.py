@@ -64,6 +64,7 @@ def swap(path, rng):
 REASONS = {
     "missing header",
     "unreadable header",
+    "amplitude not known",
     "missing signal file",
     "truncated signal file",
     "wrong length",

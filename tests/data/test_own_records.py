@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,20 @@ def test_signals_labels_and_patients(raw, tmp_path):
         np.testing.assert_array_equal(database.signal(number), ecg(5000, number))
     assert database.column("patient_id")[[0, 1, 2]].tolist() == ["0", "0", "1"]
     assert database.statements()[:5] == [["AF", "LVH"], [], [], ["AF"], ["LVH"]]
+
+
+def test_another_cohort_takes_no_place_unasked(raw, tmp_path):
+    first = OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    other = shutil.copytree(raw, tmp_path / "other")
+    edit(other, AF=(6, 0))
+    with pytest.raises(ValueError, match=r"prepared from .*raw, not from .*other: .* --overwrite_output_dir"):
+        OwnRecords(data_dir=str(other)).prepare(tmp_path)
+    assert find_database(tmp_path).info == first
+    edit(raw, AF=(0, 0))  # the same cohort, mended
+    second = OwnRecords(data_dir=str(raw)).prepare(tmp_path)
+    assert second.label_counts != first.label_counts
+    replaced = OwnRecords(data_dir=str(other)).prepare(tmp_path, overwrite_output_dir=True)
+    assert replaced.source_folder == str(other)
 
 
 def test_files_of_any_format(raw, tmp_path):

@@ -36,7 +36,12 @@ def run(settings: PreparationSettings) -> None:
         )
     if settings.download:
         builder.download(settings.download_address)
-    info = builder.prepare(settings.output_dir, num_proc=settings.num_proc, strict=settings.strict)
+    info = builder.prepare(
+        settings.output_dir,
+        num_proc=settings.num_proc,
+        strict=settings.strict,
+        overwrite_output_dir=settings.overwrite_output_dir,
+    )
     summarize(info, Path(settings.output_dir, info.name))
 
 

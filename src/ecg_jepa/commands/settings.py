@@ -24,6 +24,7 @@ class PreparationSettings:
     label_columns: list[str] | None = option(
         None, "own: the columns that are labels; others are ignored; default: all unknown ones, which must hold 0 or 1 throughout"
     )
+    overwrite_output_dir: bool = option(False, "own: replace records that were prepared from another folder")
     verify: bool = option(False, "prepare nothing, but read what was prepared, and say which files are damaged")
     num_proc: int = option(1, "processes")
     strict: bool = option(False, "a record that cannot be used is an error, not left out")

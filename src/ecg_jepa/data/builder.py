@@ -50,7 +50,7 @@ from .shards import (
 logger = logging.getLogger(__name__)
 
 # Part of the digest of a prepared database: raise it when preparation changes what it writes.
-PREPARATION_VERSION = 3
+PREPARATION_VERSION = 4
 
 _VALUES_PER_TABLE = 16_000_000  # samples: 32 MB, so that 30 minutes of 12 leads need no more memory than 10 seconds
 _INT16_LIMIT = np.iinfo(np.int16).max  # symmetric: +-32.767 mV
@@ -258,7 +258,13 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     def _generate_tables(self, records: list[RecordInfo]) -> Iterator[tuple[int, pa.Table]]:
         yield from enumerate(self.prepare_records(records, ShardSummary(digest="")))
 
-    def prepare(self, output_dir: str | Path, num_proc: int = 1, strict: bool = False) -> DatabaseInfo:
+    def source_folder(self) -> str | None:
+        """The folder of records of which there can be several cohorts under one name; `None` of a published database."""
+        return None
+
+    def prepare(
+        self, output_dir: str | Path, num_proc: int = 1, strict: bool = False, overwrite_output_dir: bool = False
+    ) -> DatabaseInfo:
         """
         Prepare the database in `output_dir/<database>`.
 
@@ -268,9 +274,11 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             output_dir: a folder for prepared databases.
             num_proc: processes; they change nothing in the result.
             strict: stop at the first shard with a rejected record, instead of leaving it out.
+            overwrite_output_dir: replace own records that were prepared from another folder.
 
         Raises:
-            ValueError: if no record can be used, or, when strict, one cannot; the message counts the reasons.
+            ValueError: if no record can be used, or, when strict, one cannot; the message counts the reasons. If own records of
+                another folder were prepared there.
             BlockingIOError: if another process is preparing the same folder.
             ChildProcessError: if one of ours dies.
         """
@@ -288,6 +296,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             existing = read_database_info(directory)
             is_current = existing is not None and existing.digest == digest and not stale
             if not is_current:
+                if not overwrite_output_dir:
+                    self._check_cohort(directory, existing)
                 # From here until the end, the folder does not count as prepared.
                 (directory / DATABASE_FILE).unlink(missing_ok=True)
                 done = len(records) - sum(len(shard.records) for shard in stale)
@@ -306,6 +316,14 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             if is_current and existing is not None:
                 return existing
             return self._finish(directory, summaries, digest)
+
+    def _check_cohort(self, directory: Path, existing: DatabaseInfo | None) -> None:
+        there = existing.source_folder if existing else None
+        if there not in (None, self.source_folder()):
+            raise ValueError(
+                f"{directory} holds {existing.records if existing else 0} records prepared from {there}, not from "
+                f"{self.source_folder()}: choose another output_dir, or replace them with --overwrite_output_dir."
+            )
 
     def _records_to_prepare(self) -> list[RecordInfo]:
         """[`list_records`], where a record id that was there before is a problem."""
@@ -391,6 +409,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             population=self.population,
             statements_digest=digest_files([directory / self.statements_file]) if self.statements_file else None,
             for_pretraining=self.for_pretraining,
+            source_folder=self.source_folder(),
         )
         samples_read = sum(summary.samples_read for summary in summaries)
         # What was published is in mV.

@@ -84,6 +84,10 @@ class OwnRecords(EcgDatabaseBuilder):
         """The columns that mean nothing here."""
         return self.label_columns.ignored
 
+    def source_folder(self) -> str:
+        """Where the table is."""
+        return str(self.data_dir.resolve())
+
     def table_digest(self) -> str:
         """What of the table shows in no record: which labels there are, also if no record has one."""
         return repr(self.label_columns)

@@ -116,6 +116,7 @@ class DatabaseInfo:
     for_pretraining: bool = True  # False where records may be another database's test records
     amplitude_free: bool = False  # band-passed, and each lead divided by its own standard deviation
     content_digest: str | None = None  # of the prepared records themselves, on any machine; None of earlier versions
+    source_folder: str | None = None  # that own records were prepared from: another one's must not take their place unasked
 
     @property
     def identity(self) -> str:
