@@ -1,19 +1,27 @@
 """Which precision is the faster one, and that memory is kept."""
 
 import resource
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 
 from ecg_jepa.common import hardware
-from ecg_jepa.common.hardware import fastest_precision, keep_memory
+from ecg_jepa.common.hardware import fastest_precision, keep_memory, warn_of_slow_precision
 
 
 @pytest.mark.parametrize(("half", "single", "expected"), [(1.0, 2.0, "bf16"), (1.0, 1.05, "no"), (2.0, 1.0, "no")])
 def test_the_faster_precision_by_a_margin(monkeypatch, half, single, expected):
     monkeypatch.setattr(hardware, "_seconds_of_a_layer", {torch.bfloat16: half, torch.float32: single}.get)
     assert fastest_precision(torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("half", "precision", "told"), [(9.0, "bf16", True), (1.05, "bf16", False), (9.0, "no", False)])
+def test_who_asks_for_a_slow_precision_is_told(monkeypatch, caplog, half, precision, told):
+    monkeypatch.setattr(hardware, "_seconds_of_a_layer", {torch.bfloat16: half, torch.float32: 1.0}.get)
+    warn_of_slow_precision(SimpleNamespace(device=torch.device("cpu"), mixed_precision=precision))
+    assert ("bfloat16 takes 9.0 times as long as float32 on this CPU" in caplog.text) == told
 
 
 def test_this_machine_is_measured(monkeypatch):

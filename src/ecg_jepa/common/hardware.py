@@ -21,9 +21,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def set_up_cpu(accelerator: Accelerator) -> None:
-    """What a command that computes on the CPU does first: [`set_threads`] and [`keep_memory`]."""
+    """What a command that computes on the CPU does first: [`set_threads`], [`keep_memory`], [`warn_of_slow_precision`]."""
     set_threads(accelerator)
     keep_memory(accelerator)
+    warn_of_slow_precision(accelerator)
 
 
 def set_threads(accelerator: Accelerator) -> None:
@@ -111,6 +112,16 @@ def fastest_precision(device: torch.device) -> str:
         *((_seconds_of_a_layer(torch.bfloat16), _seconds_of_a_layer(torch.float32)) for _ in range(5)), strict=True
     )
     return "bf16" if min(half) * _WORTHWHILE < min(single) else "no"
+
+
+def warn_of_slow_precision(accelerator: Accelerator) -> None:
+    """Tell who asks for bfloat16 on a CPU without instructions for it what that costs."""
+    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
+        half, single = (min(_seconds_of_a_layer(dtype) for _ in range(2)) for dtype in (torch.bfloat16, torch.float32))
+        if half > single * _WORTHWHILE:
+            logger.warning(
+                f"bfloat16 takes {half / single:.1f} times as long as float32 on this CPU: with --mixed_precision no, this is faster."
+            )
 
 
 def _seconds_of_a_layer(dtype: torch.dtype) -> float:
