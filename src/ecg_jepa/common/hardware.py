@@ -120,7 +120,7 @@ def warn_of_slow_precision(accelerator: Accelerator) -> None:
         half, single = (min(_seconds_of_a_layer(dtype) for _ in range(2)) for dtype in (torch.bfloat16, torch.float32))
         if half > single * _WORTHWHILE:
             logger.warning(
-                f"bfloat16 takes {half / single:.1f} times as long as float32 on this CPU: with --mixed_precision no, this is faster."
+                f"bfloat16 takes {half / single:.1f} times as long as float32 on this CPU: --mixed_precision no is faster."
             )
 
 
