@@ -60,6 +60,9 @@ def test_round_trip(config, tmp_path):
         ("learning_rate: .nan", [], "learning_rate=nan is no finite number"),
         ("", ["--learning_rate", "inf"], "should be a finite number"),
         ("", ["--learning_rate"], "expected one argument"),
+        ("max_steps: on", [], "invalid max_steps=True: expected another value than true or false"),
+        ("learning_rate: no", [], "invalid learning_rate=False: expected another value"),
+        ("precision: yes", [], "invalid precision=True: expected another value"),
         ("max_steps: 0", [], "max_steps must be at least 1"),
         ("max_steps: {a: 1}", [], "must be flat"),
         ("- a\n- b", [], "key: value"),
@@ -74,6 +77,10 @@ def test_mistakes_are_named(config, capsys, text, flags, message):
     assert error.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(message, line)
+
+
+def test_no_is_a_precision_in_yaml_too(config):
+    assert parse_settings(Arguments, ["--config", config("precision: no")]).precision == "no"
 
 
 def test_missing_file(capsys):

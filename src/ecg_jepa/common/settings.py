@@ -67,12 +67,28 @@ def make_settings(cls: type[T], values: Mapping[str, Any]) -> T:
         if key not in field_names(cls):
             raise ValueError(f"unknown setting: {_unknown(cls, str(key))}")
     kinds = typing.get_type_hints(cls)
+    values = {key: _without_yaml_s_booleans(key, kinds[key], value) for key, value in values.items()}
     # One value stands for a list of one.
     values = {key: [value] if _is_list(kinds[key]) and not isinstance(value, list) else value for key, value in values.items()}
     try:
         return cls(**values)
     except pydantic.ValidationError as error:
         raise ValueError(_in_words(error)) from None
+
+
+def _without_yaml_s_booleans(key: str, kind: Any, value: Any) -> Any:
+    """
+    YAML reads `no`, `off`, `yes` and `on` as booleans, which pydantic would count as 0 and 1: a choice that is spelt "no" is
+    meant by the one, and a mistake is named.
+    """
+    if isinstance(value, list):
+        return [_without_yaml_s_booleans(key, kind, each) for each in value]
+    kinds = _alternatives(kind)
+    if not isinstance(value, bool) or bool in kinds:
+        return value
+    if value is False and "no" in _choices(kinds):
+        return "no"
+    raise ValueError(f"invalid {key}={value!r}: expected another value than true or false (in YAML also yes, no, on and off).")
 
 
 def field_names(cls: type) -> list[str]:
@@ -275,7 +291,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kind: A
         text += f" (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
     kinds = _alternatives(kind)
-    choices = [str(choice) for k in kinds if typing.get_origin(k) is Literal for choice in typing.get_args(k)]
+    choices = _choices(kinds)
     if field.metadata.get("positional"):
         if default is dataclasses.MISSING:
             options.pop("default")
@@ -291,6 +307,10 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kind: A
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
     return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+
+
+def _choices(kinds: Sequence[Any]) -> list[str]:
+    return [str(choice) for kind in kinds if typing.get_origin(kind) is Literal for choice in typing.get_args(kind)]
 
 
 def _is_list(kind: Any) -> bool:
