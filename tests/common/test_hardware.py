@@ -1,7 +1,6 @@
 """Which precision is the faster one, and that memory is kept."""
 
 import resource
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ def test_the_faster_precision_by_a_margin(monkeypatch, half, single, expected):
 @pytest.mark.parametrize(("half", "precision", "told"), [(9.0, "bf16", True), (1.05, "bf16", False), (9.0, "no", False)])
 def test_who_asks_for_a_slow_precision_is_told(monkeypatch, caplog, half, precision, told):
     monkeypatch.setattr(hardware, "_seconds_of_a_layer", {torch.bfloat16: half, torch.float32: 1.0}.get)
-    warn_of_slow_precision(SimpleNamespace(device=torch.device("cpu"), mixed_precision=precision))
+    warn_of_slow_precision(torch.device("cpu"), precision)
     assert ("bfloat16 takes 9.0 times as long as float32 on this CPU" in caplog.text) == told
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator
 
 from ..common.files import write_json
+from ..common.hardware import warn_of_slow_precision
 from ..common.json_lines import read_lines
 from ..common.logs import progress_bar
 from ..common.run_directory import own_directory
@@ -44,7 +46,10 @@ def run(comparison: ComparisonSettings) -> None:
     if comparison.report_only:
         print(f"Report: {write_report(gather(plan))}")
         return
-    make_synthetic_database(plan.first_recipe())
+    first = plan.first_recipe()
+    if not torch.cuda.is_available():  # here, since runs say it in their logs alone
+        warn_of_slow_precision(torch.device("cpu"), str(first.mixed_precision))
+    make_synthetic_database(first)
     find_database(comparison.data_dir, comparison.database)
     with own_directory(plan.directory, Accelerator(cpu=True)), Commands() as commands:
         write_yaml(comparison, plan.directory / "comparison.yaml")

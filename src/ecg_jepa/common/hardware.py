@@ -24,7 +24,7 @@ def set_up_cpu(accelerator: Accelerator) -> None:
     """What a command that computes on the CPU does first: [`set_threads`], [`keep_memory`], [`warn_of_slow_precision`]."""
     set_threads(accelerator)
     keep_memory(accelerator)
-    warn_of_slow_precision(accelerator)
+    warn_of_slow_precision(accelerator.device, accelerator.mixed_precision)
 
 
 def set_threads(accelerator: Accelerator) -> None:
@@ -114,9 +114,9 @@ def fastest_precision(device: torch.device) -> str:
     return "bf16" if min(half) * _WORTHWHILE < min(single) else "no"
 
 
-def warn_of_slow_precision(accelerator: Accelerator) -> None:
-    """Tell who asks for bfloat16 on a CPU without instructions for it what that costs."""
-    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
+def warn_of_slow_precision(device: torch.device, precision: str) -> None:
+    """Tell who asks for bfloat16 ("bf16") on a CPU without instructions for it what that costs."""
+    if device.type == "cpu" and precision == "bf16":
         half, single = (min(_seconds_of_a_layer(dtype) for _ in range(2)) for dtype in (torch.bfloat16, torch.float32))
         if half > single * _WORTHWHILE:
             logger.warning(
