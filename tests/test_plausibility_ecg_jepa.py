@@ -48,6 +48,7 @@ def test_what_happens_to_real_records_passes(signal):
         assert check_plausible(ecg, STANDARD_LEADS) == []
     (told,) = check_plausible(flat, STANDARD_LEADS)
     assert told.startswith("leads V2, V4, V6 do not change")
+    assert len(check_plausible(gaps, STANDARD_LEADS)) == 1
     gaps[3:] = signal[3:]
     (told,) = check_plausible(gaps, STANDARD_LEADS)
     assert told == "straight lines take the place of what is missing (NaN) in leads I (40%), II (40%), III (40%)"

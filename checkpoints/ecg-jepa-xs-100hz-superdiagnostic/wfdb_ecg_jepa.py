@@ -116,7 +116,7 @@ def parse_header(text: str) -> WfdbHeader | None:
     signals = []
     for line in lines[1:]:
         fields = _SIGNAL_LINE.fullmatch(line)
-        if fields is None:
+        if fields is None or not float(fields["gain"]):
             return None
         signals.append(
             WfdbSignal(
@@ -179,10 +179,10 @@ def read_wfdb(path: str | Path) -> EcgRecord:
         if not line.isascii() and not line.lstrip().startswith(b"#"):
             raise RecordError(path, "unreadable header", f"characters beyond ASCII: {line.decode(errors='replace').strip()!r}")
     text = content.decode("ascii", errors="ignore")
-    _check_calibrated(path, text)
     header = parse_header(text)
     if header is not None:
         return _read_format_16(path, header)
+    _check_calibrated(path, text)
     return _read_through_wfdb(path, split_header(text)[1])
 
 

@@ -108,20 +108,25 @@ def fastest_precision(device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     if device.type != "cpu":
         return "no"
-    half, single = zip(
-        *((_seconds_of_a_layer(torch.bfloat16), _seconds_of_a_layer(torch.float32)) for _ in range(5)), strict=True
-    )
-    return "bf16" if min(half) * _WORTHWHILE < min(single) else "no"
+    half, single = _seconds_of_both(rounds=5)
+    return "bf16" if half * _WORTHWHILE < single else "no"
 
 
 def warn_of_slow_precision(device: torch.device, precision: str) -> None:
     """Tell who asks for bfloat16 ("bf16") on a CPU without instructions for it what that costs."""
     if device.type == "cpu" and precision == "bf16":
-        half, single = (min(_seconds_of_a_layer(dtype) for _ in range(2)) for dtype in (torch.bfloat16, torch.float32))
+        half, single = _seconds_of_both(rounds=2)
         if half > single * _WORTHWHILE:
             logger.warning(
                 f"bfloat16 takes {half / single:.1f} times as long as float32 on this CPU: --mixed_precision no is faster."
             )
+
+
+def _seconds_of_both(rounds: int) -> tuple[float, float]:
+    """The least time of a layer in bfloat16 and in float32, measured in turn."""
+    times = [(_seconds_of_a_layer(torch.bfloat16), _seconds_of_a_layer(torch.float32)) for _ in range(rounds)]
+    half, single = map(min, zip(*times, strict=True))
+    return half, single
 
 
 def _seconds_of_a_layer(dtype: torch.dtype) -> float:

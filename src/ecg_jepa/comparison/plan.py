@@ -120,8 +120,8 @@ class ComparisonPlan:
             info = find_database(recipe.data_dir, next(iter(recipe.database_weights()))).info
             config = recipe.model_config(info.sampling_rate, info.amplitude_free)
             self._costs[key] = count_flops(objective_class(recipe.objective)(config, recipe))
-            self.directory.mkdir(parents=True, exist_ok=True)
-            write_json(self._counted_path, self._costs)
+            if self.directory.is_dir():  # not for a report of what is not there
+                write_json(self._counted_path, self._costs)
         return self._costs[key]
 
     def sweep(self, model: str) -> SweepSettings:

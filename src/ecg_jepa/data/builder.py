@@ -258,10 +258,6 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     def _generate_tables(self, records: list[RecordInfo]) -> Iterator[tuple[int, pa.Table]]:
         yield from enumerate(self.prepare_records(records, ShardSummary(digest="")))
 
-    def source_folder(self) -> str | None:
-        """The folder of records of which there can be several cohorts under one name; `None` of a published database."""
-        return None
-
     def prepare(
         self, output_dir: str | Path, num_proc: int = 1, strict: bool = False, overwrite_output_dir: bool = False
     ) -> DatabaseInfo:
@@ -318,10 +314,9 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             return self._finish(directory, summaries, digest)
 
     def _check_cohort(self, directory: Path, existing: DatabaseInfo | None) -> None:
-        there = existing.source_folder if existing else None
-        if there not in (None, self.source_folder()):
+        if existing is not None and existing.source_folder not in (None, self.source_folder()):
             raise ValueError(
-                f"{directory} holds {existing.records if existing else 0} records prepared from {there}, not from "
+                f"{directory} holds {existing.records} records prepared from {existing.source_folder}, not from "
                 f"{self.source_folder()}: choose another output_dir, or replace them with --overwrite_output_dir."
             )
 
@@ -347,6 +342,10 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         settings += ("outside paths",) if config.allow_outside_paths else ()
         files = (file for record in shard.records for file in self.source_files(record))
         return files_digest(files, repr((settings, shard.records)))
+
+    def source_folder(self) -> str | None:
+        """The folder of records of which there can be several cohorts under one name; `None` of a published database."""
+        return None
 
     def table_digest(self) -> str:
         """Of what the closing figures depend on beside the records; nothing more here."""
