@@ -280,9 +280,10 @@ def finished_run(tmp_path_factory, prepared_dir):
     """A run of six steps with checkpoints of each second."""
     directory = tmp_path_factory.mktemp("finished") / "run"
     data = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", "--output_dir", directory)
+    precision = ("--mixed_precision", "bf16")  # on all machines, so that the other one is a change
     AcceleratorState._reset_state(True)
     PartialState._reset_state()
-    run_command("pretrain", [str(word) for word in (*data, *SIZES, *RECIPE)], "pretrain")
+    run_command("pretrain", [str(word) for word in (*data, *SIZES, *RECIPE, *precision)], "pretrain")
     return directory
 
 
