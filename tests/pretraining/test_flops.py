@@ -12,7 +12,7 @@ def by_hand(config, tokens, width, layers):
 def test_count_is_that_of_the_products_by_hand(make_objective):
     objective = make_objective("mae", min_block_size=5, min_keep_ratio=0.2, max_keep_ratio=0.2)
     config = objective.config
-    projection = 2 * 50 * 120 * config.hidden_size
+    projection = 2 * 10 * 120 * config.hidden_size  # of the visible patches alone
     encoder = by_hand(config, 10 + config.num_register_tokens, config.hidden_size, config.num_hidden_layers)
     predictor = by_hand(config, 50, config.pred_hidden_size, config.pred_num_hidden_layers)
     between = 2 * 50 * config.hidden_size * config.pred_hidden_size
