@@ -17,10 +17,12 @@ def test_closed_labels_take_them_for_negatives():
     assert task.class_names == ["c", "a"]
     assert task.labels.tolist() == [[0, 1], [0, 0], [0, 0], [1, 0]]
     assert task.included.all()
+    assert task.too_rare == []
 
 
 def test_rare_classes_are_left_out():
     task = make_statement_task(STATEMENTS, None, min_records=2)
     assert task.class_names == ["b"]
+    assert task.too_rare == ["a", "c"]
     with pytest.raises(ValueError, match=r"No statement has 9 records or more; the most frequent are: b \(3\)"):
         make_statement_task(STATEMENTS, None, min_records=9)

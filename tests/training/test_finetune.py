@@ -176,11 +176,12 @@ def test_few_labels(finetune, prepared_dir, tmp_path):
 
 def test_challenge_codes(finetune, tmp_path):
     for number in range(60):
-        comments = [f"# Dx: {'111' if number % 2 else '222'}"]
+        comments = [f"# Dx: {'111' if number % 2 else '222'}{',333' if number < 3 else ''}"]
         write_challenge(tmp_path, "georgia", f"E{number:05d}", ecg(5000, number), comments=comments)
     Georgia(data_dir=str(tmp_path)).prepare(tmp_path / "prepared")
     metrics = finetune("linear", tmp_path / "out", "--data_dir", tmp_path / "prepared", "--task", "all")
     assert metrics["database"] == "georgia"
+    assert metrics["labels_too_rare"] == ["333"]
     assert sum(metrics["records"].values()) == 60
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert model.config.id2label == {0: "111", 1: "222"}

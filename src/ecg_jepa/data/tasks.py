@@ -19,6 +19,7 @@ class Task:
         included: (records,) bool; records without a label of the task are left out, as are, for ST-MEM, those with several.
         single_label: True for ST-MEM (softmax over exclusive classes).
         parts: of joined tasks, the name of each and its classes; empty for others.
+        too_rare: statements that too few records have to be classes.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Task:
     included: np.ndarray
     single_label: bool
     parts: dict[str, list[str]] = field(default_factory=dict)
+    too_rare: list[str] = field(default_factory=list)
 
 
 def join_tasks(tasks: Sequence[Task]) -> Task:
@@ -55,13 +57,14 @@ def make_statement_task(statements: Sequence[Sequence[str]], label_names: Sequen
         label_names: statements that were judged on every record (CODE-15's six diagnoses, the columns of an own table): they
             are the classes, and a record without any is a negative of all. `None`: the classes are the statements that occur,
             and records without any are left out, since nobody may have looked.
-        min_records: classes with fewer records are left out.
+        min_records: statements with fewer records are no classes.
 
     Raises:
         ValueError: if no class is left.
     """
     counts = Counter(statement for of_record in statements for statement in set(of_record))
-    classes = [name for name in (sorted(counts) if label_names is None else label_names) if counts[name] >= max(min_records, 1)]
+    candidates = sorted(counts) if label_names is None else label_names
+    classes = [name for name in candidates if counts[name] >= max(min_records, 1)]
     if not classes:
         most = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5)) or "none at all"
         raise ValueError(f"No statement has {min_records} records or more; the most frequent are: {most}.")
@@ -70,4 +73,5 @@ def make_statement_task(statements: Sequence[Sequence[str]], label_names: Sequen
     for row, of_record in enumerate(statements):
         labels[row, [column[name] for name in of_record if name in column]] = 1.0
     included = np.array([label_names is not None or row.any() for row in labels], dtype=bool)
-    return Task("all", classes, labels, included, single_label=False)
+    too_rare = sorted(set(candidates).difference(classes))
+    return Task("all", classes, labels, included, single_label=False, too_rare=too_rare)

@@ -138,6 +138,7 @@ def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
         "labels_per_class": settings.labels_per_class,
         "seed": settings.seed,
         "settings": settings.what_counts(),
+        "labels_too_rare": data.task.too_rare,
         "records": {split: len(indices) for split, indices in data.splits.items()},
         **best,
         "training_seconds": seconds,

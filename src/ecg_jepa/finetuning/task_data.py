@@ -93,9 +93,8 @@ class TaskData:
         if table is not None:
             task = make_task(task_name, prepared.statements(), table)
         elif task_name == "all":
-            statements = prepared.statements()
-            task = make_statement_task(statements, prepared.info.label_names, min_class_records)
-            _say_what_is_left_out(prepared, set().union(*statements), task, min_class_records)
+            task = make_statement_task(prepared.statements(), prepared.info.label_names, min_class_records)
+            _say_what_is_too_rare(prepared.name, task.too_rare, min_class_records)
         else:
             raise ValueError(f"{prepared.name} has no SCP statements, which task {task_name} needs: choose task 'all'.")
         patients = patient_numbers(prepared.column("patient_id"))
@@ -165,15 +164,12 @@ class TaskData:
         return indices
 
 
-def _say_what_is_left_out(database: PreparedDatabase, occurring: set[str], task: Task, min_class_records: int) -> None:
-    """Name the statements that are no classes for want of records."""
-    left_out = sorted(occurring.union(database.info.label_names or ()).difference(task.class_names))
-    if left_out:
-        more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
-        names = ", ".join(left_out[:_NAMED]) + more
+def _say_what_is_too_rare(database: str, statements: list[str], min_class_records: int) -> None:
+    if statements:
+        more = f" and {len(statements) - _NAMED} more" if len(statements) > _NAMED else ""
+        names = ", ".join(statements[:_NAMED]) + more
         logger.warning(
-            f"{database.name}: fewer than {min_class_records} records have {names}, which are no classes then "
-            "(--min_class_records)."
+            f"{database}: fewer than {min_class_records} records have {names}, which are no classes then (--min_class_records)."
         )
 
 

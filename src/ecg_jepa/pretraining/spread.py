@@ -13,6 +13,9 @@ def spread_losses(rows: torch.Tensor, floor: float) -> tuple[torch.Tensor, torch
 
     - how far the standard deviation of each channel falls below `floor`, averaged over channels;
     - the sum of squared covariances of different channels, divided by the number of channels.
+
+    Variances are means over the rows, and 1e-6 is added to them before the root; VICReg's authors divide by one row less, and
+    add 1e-4.
     """
     with in_full_precision(rows):
         rows = rows.float()
