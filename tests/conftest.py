@@ -30,9 +30,13 @@ DATA_DIR = Path(os.environ.get("ECG_JEPA_DATA_DIR", REPOSITORY.parent / "shared"
 
 @pytest.fixture(autouse=True)
 def _same_start() -> None:
-    """One seed and one thread for every test: what ran before it may have set others, and rounding differs by that."""
+    """
+    One seed, one thread and PyTorch's own products for every test: what ran before it may have set others, and rounding differs
+    by that.
+    """
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    torch.backends.mkldnn.matmul.fp32_precision = "none"
 
 
 @pytest.fixture

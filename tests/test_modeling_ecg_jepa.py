@@ -162,6 +162,21 @@ def test_attention_on_a_cpu_is_the_same_in_bfloat16_plain_and_fused(tiny_config,
     torch.testing.assert_close(plain, exact, atol=0.05, rtol=0)
 
 
+def test_float32_attention_is_plain_where_onednn_multiplies(tiny_config, signal, monkeypatch):
+    model = EcgJepaModel(tiny_config).eval()
+    fused = model(signal).last_hidden_state
+    called = []
+    plain = eager_attention_forward
+    monkeypatch.setattr(modeling_ecg_jepa, "eager_attention_forward", lambda *a, **k: called.append(True) or plain(*a, **k))
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    written_out = model(signal).last_hidden_state
+    assert len(called) == tiny_config.num_hidden_layers
+    if not torch.cpu.get_capabilities().get("amx_tile"):  # where that is bfloat16
+        torch.testing.assert_close(written_out, fused, atol=1e-5, rtol=0)
+    torch.export.export(model, (signal,))  # runs where another setting holds
+    assert len(called) == tiny_config.num_hidden_layers
+
+
 def test_pairs_of_channels_are_turned_by_their_positions():
     positions, states = torch.tensor([[0, 3, 7]]), torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
     heads = states.view(2, 3, 2, 2, 4)  # batch, tokens, heads, halves of a head, pairs

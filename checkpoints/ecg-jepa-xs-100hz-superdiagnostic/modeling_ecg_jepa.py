@@ -23,8 +23,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_ecg_jepa import EcgJepaConfig
 
-# In bfloat16 on a CPU, plain attention takes half to two thirds of the time of PyTorch's fused one (torch 2.13), and its weights
-# for this many tokens fit into memory with ease; 0 leaves the fused one to all.
+# Where plain attention is faster on a CPU (see `fused_attention_is_slow`), its weights for this many tokens fit into memory with
+# ease; 0 leaves PyTorch's fused one to all.
 PLAIN_ATTENTION_TOKENS = 1024
 
 
@@ -118,6 +118,18 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
+def fused_attention_is_slow(query: torch.Tensor) -> bool:
+    """
+    Whether plain attention takes half to two thirds of the time of PyTorch's fused one (torch 2.13): on CPUs in bfloat16, and in
+    float32 where PyTorch was told to multiply with oneDNN, which the fused one calls for every small block.
+    """
+    if query.device.type != "cpu":
+        return False
+    if query.dtype != torch.float32 or torch.compiler.is_compiling():  # what is exported may run where PyTorch was told otherwise
+        return query.dtype == torch.bfloat16
+    return bool(torch.backends.mkldnn.matmul.fp32_precision == "bf16")  # type: ignore[attr-defined]
+
+
 def attend(
     module: Any,
     query: torch.Tensor,
@@ -140,8 +152,8 @@ def attend(
         x.view(batch, -1, module.num_heads, width // module.num_heads).transpose(1, 2) for x in (query, key, value)
     )
     interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
-    kind = (module.config._attn_implementation, query.device.type, query.dtype)
-    if kind == ("sdpa", "cpu", torch.bfloat16) and key.shape[2] <= PLAIN_ATTENTION_TOKENS:
+    is_sdpa = module.config._attn_implementation == "sdpa"
+    if is_sdpa and key.shape[2] <= PLAIN_ATTENTION_TOKENS and fused_attention_is_slow(query):
         interface = eager_attention_forward
     output, weights = interface(
         module,

@@ -49,6 +49,8 @@ def measure(size, position_encoding, batch_size, mixed_precision, num_threads, s
     keeps_memory = hasattr(hardware, "keep_memory")
     if keeps_memory:  # with it came the fused optimiser
         hardware.keep_memory(accelerator)
+    if hasattr(hardware, "use_faster_products"):
+        hardware.use_faster_products()
     torch.manual_seed(0)
     recipe = JepaRecipe(size=size, position_encoding=position_encoding)
     objective = Jepa(recipe.model_config(500), recipe)

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from ecg_jepa.common import hardware
-from ecg_jepa.common.hardware import fastest_precision, keep_memory, warn_of_slow_precision
+from ecg_jepa.common.hardware import fastest_precision, keep_memory, set_up_cpu, warn_of_slow_precision
 
 
 @pytest.mark.parametrize(("half", "single", "expected"), [(1.0, 2.0, "bf16"), (1.0, 1.05, "no"), (2.0, 1.0, "no")])
@@ -29,6 +29,17 @@ def test_this_machine_is_measured(monkeypatch):
     monkeypatch.setattr(hardware, "_seconds_of_a_layer", lambda dtype: asked.append(dtype) or measure(dtype))
     assert fastest_precision(torch.device("cpu")) in ("bf16", "no")
     assert asked == [torch.bfloat16, torch.float32] * 5
+
+
+def test_float32_is_measured_as_training_computes_it(monkeypatch):
+    order = []
+    monkeypatch.setattr(hardware, "use_faster_products", lambda: order.append("products"))
+    monkeypatch.setattr(hardware, "_seconds_of_a_layer", lambda dtype: order.append("measured") or 1.0)
+    fastest_precision(torch.device("cpu"))
+    assert order[:2] == ["products", "measured"]
+    order.clear()
+    set_up_cpu(Accelerator(cpu=True))
+    assert order == ["products"]
 
 
 @pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "no")])

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from ..common.hardware import describe_hardware, set_threads
+from ..common.products import onednn_multiplies
 
 # What decides how fast a CPU multiplies matrices, in the words of /proc/cpuinfo.
 _TOLD_OF_CPUS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
@@ -37,6 +38,7 @@ def describe_machine(accelerator: Accelerator) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0],  # before anything is measured: of what else runs here
+        "float32_products": "oneDNN" if onednn_multiplies() else "as PyTorch does by itself",
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "python": platform.python_version(),

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from .launcher import THREADS, find_launcher
+from .products import use_faster_products
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +22,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def set_up_cpu(accelerator: Accelerator) -> None:
-    """What a command that computes on the CPU does first: [`set_threads`], [`keep_memory`], [`warn_of_slow_precision`]."""
+    """
+    What a command that computes on the CPU does first: [`set_threads`], [`keep_memory`], [`use_faster_products`],
+    [`warn_of_slow_precision`].
+    """
     set_threads(accelerator)
     keep_memory(accelerator)
+    if accelerator.device.type == "cpu":
+        use_faster_products()
     warn_of_slow_precision(accelerator.device, accelerator.mixed_precision)
 
 
@@ -108,6 +114,7 @@ def fastest_precision(device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     if device.type != "cpu":
         return "no"
+    use_faster_products()  # as training will
     half, single = _seconds_of_both(rounds=5)
     return "bf16" if half * _WORTHWHILE < single else "no"
 
