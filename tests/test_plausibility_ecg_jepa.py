@@ -110,7 +110,14 @@ def test_a_single_absurd_sample(signal, value):
     signal[7, 1234] = value
     with pytest.raises(ImplausibleSignalError, match=r"implausible sample: lead V2 spans .* a code for what is missing"):
         check_plausible(signal, STANDARD_LEADS)
-    check_plausible(signal, STANDARD_LEADS, any_amplitude=True)
+    with pytest.raises(ImplausibleSignalError, match=r"implausible sample: lead V2 spans .* times what a typical lead does"):
+        check_plausible(signal * 37, STANDARD_LEADS, any_amplitude=True)
+
+
+def test_spikes_of_a_pacemaker_pass(signal):
+    signal[7, ::1000] = 20.0
+    check_plausible(signal, STANDARD_LEADS)
+    check_plausible(signal * 37, STANDARD_LEADS, any_amplitude=True)
 
 
 @pytest.mark.parametrize("rate", [0.5, 49.9, 4000.1, 1e9, float("nan")])

@@ -9,6 +9,7 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecg_jepa.formats_ecg_jepa import read_ecg
 from ecg_jepa.signal_processing_ecg_jepa import unit_factor
 from ecg_jepa.wfdb_ecg_jepa import RecordError, parse_header, read_wfdb
 
@@ -112,6 +113,21 @@ def test_a_gain_that_is_not_known_is_not_taken_for_wfdb_s_200(tmp_path, gain, fo
     assert wfdb.rdheader(str(tmp_path / "r")).adc_gain == [200.0]
     with pytest.raises(RecordError, match=r"amplitude not known .* has no gain: write the units per mV there"):
         read_wfdb(tmp_path / "r")
+    record = read_wfdb(tmp_path / "r", any_gain=True)
+    np.testing.assert_allclose(record.signal, wfdb.rdrecord(str(tmp_path / "r")).p_signal.T, rtol=1e-6)  # of any scale
+    assert record.units is None
+    with pytest.raises(RecordError, match="amplitude not known"):
+        read_ecg(tmp_path / "r")
+    assert read_ecg(tmp_path / "r", unit="unknown", check_plausibility=False).unit is None
+
+
+def test_other_channels_without_a_gain_are_missing_throughout(tmp_path):
+    other = LINE.replace("1000.0", "0", 1).rsplit(" ", 1)[0] + " RESP"
+    (tmp_path / "r.hea").write_text(f"r 2 500 2\n{LINE}\n{other}\n")
+    (tmp_path / "r.dat").write_bytes(np.array([[-4, 7], [81, 8]], "<i2").tobytes())
+    record = read_wfdb(tmp_path / "r")
+    np.testing.assert_allclose(record.signal[0], [-0.004, 0.081], rtol=1e-6)
+    assert np.isnan(record.signal[1]).all()
 
 
 def test_plain_headers_are_not_left_to_wfdb(tmp_path, monkeypatch):

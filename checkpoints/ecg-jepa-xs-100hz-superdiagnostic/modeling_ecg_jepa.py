@@ -91,11 +91,11 @@ def gather_patches(tokens: torch.Tensor, patch_indices: torch.Tensor) -> torch.T
 
 
 def check_patch_indices(name: str, indices: torch.Tensor, batch_size: int) -> None:
-    """Raise `ValueError` unless `indices` is a long tensor (batch_size, patches)."""
-    if indices.dim() != 2 or indices.shape[0] != batch_size or indices.dtype != torch.long:
+    """Raise `ValueError` unless `indices` is a long tensor (batch_size, patches), of one patch or more."""
+    if indices.dim() != 2 or indices.shape[0] != batch_size or not indices.shape[1] or indices.dtype != torch.long:
         raise ValueError(
-            f"{name} must hold patch indices, a long tensor of shape (batch={batch_size}, patches), but got "
-            f"{indices.dtype} of shape {tuple(indices.shape)}."
+            f"{name} must hold patch indices, a long tensor of shape (batch={batch_size}, patches) with a patch or more, but "
+            f"got {indices.dtype} of shape {tuple(indices.shape)}."
         )
 
 

@@ -12,6 +12,7 @@ from transformers.utils import logging
 from .binary_formats_ecg_jepa import MISSING_FILE, read_dicom, read_edf, read_npy, read_scp
 from .plausibility_ecg_jepa import ImplausibleSignalError, check_plausible, check_rate
 from .record_ecg_jepa import Contents, Ecg, check_declared, declare, to_millivolts
+from .signal_processing_ecg_jepa import UNKNOWN_UNIT
 from .text_formats_ecg_jepa import looks_like_csv, read_csv_ecg
 from .wfdb_ecg_jepa import RecordError, check_record_size, plain_file_size, read_wfdb, signal_files
 from .xml_formats_ecg_jepa import read_xml
@@ -78,7 +79,8 @@ def read_ecg(
         path: the file; of a WFDB record any of its files, or the record without extension.
         sampling_rate: in Hz, of a file that does not say it.
         lead_names: of the rows of the signal, of a file that does not say them.
-        unit: "mV", "uV", "V" or "nV", of a file that does not say it; "unknown" is the same as `None`.
+        unit: "mV", "uV", "V" or "nV", of a file that does not say it; "unknown" is the same as `None`, but that leads of a
+            WFDB record need no gain then.
         check_plausibility: refuse what cannot be an ECG: rates outside 50 to 4,000 Hz, and where the unit is known, amplitudes of
             another unit, flat and mostly missing leads (see `plausibility_ecg_jepa`).
 
@@ -96,19 +98,19 @@ def read_ecg(
     if not isinstance(path, (str, PathLike)):
         raise ValueError(f"path must be the path of a file, but is a {type(path).__name__}.")
     path = Path(path)
-    ecg = declare(path, _read(path), sampling_rate, lead_names, unit)
+    ecg = declare(path, _read(path, unit), sampling_rate, lead_names, unit)
     if check_plausibility:
         _check(path, ecg)
     return ecg
 
 
-def _read(path: Path) -> Contents:
+def _read(path: Path, unit: str | None) -> Contents:
     format_name = recognize(path)
-    return _read_wfdb(path) if format_name == "WFDB" else _READERS[format_name](path)
+    return _read_wfdb(path, any_gain=unit == UNKNOWN_UNIT) if format_name == "WFDB" else _READERS[format_name](path)
 
 
-def _read_wfdb(path: Path) -> Contents:
-    record = read_wfdb(wfdb_record(path))
+def _read_wfdb(path: Path, any_gain: bool) -> Contents:
+    record = read_wfdb(wfdb_record(path), any_gain)
     return Contents(record.signal, record.sampling_rate, record.lead_names, record.units)
 
 

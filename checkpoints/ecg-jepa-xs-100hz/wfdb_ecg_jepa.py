@@ -8,7 +8,7 @@ that to wfdb; the tests hold the two against each other.
 
 import re
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .signal_processing_ecg_jepa import MAX_VALUES, unit_factor
+from .signal_processing_ecg_jepa import MAX_VALUES, STANDARD_LEADS, unit_factor
 
 _RECORD_LINE = re.compile(
     r"[-\w]+ [ \t]+ (?P<leads>\d{1,9}) [ \t]+ (?P<rate>\d+(?:\.\d+)?) [ \t]+ (?P<samples>\d{1,12})"
@@ -34,6 +34,10 @@ _SIGNAL_LINE = re.compile(
 
 # File and format, and then nothing, or a gain of 0 or of no digits.
 _SIGNAL_WITHOUT_GAIN = re.compile(r"\S+[ \t]+\d\S*(?:[ \t]+(?=\S)[-+]?0*\.?0*(?:[eE]\S*)?(?:[(/]\S*)?(?:[ \t].*)?)?")
+
+_FIELDS_BEFORE_NAME = 8  # of a line with all of them
+
+_STANDARD = {name.lower() for name in STANDARD_LEADS}
 
 # Bytes per sample of the formats in which every sample takes a whole number of bytes.
 _SAMPLE_BYTES = {"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4}
@@ -151,7 +155,7 @@ def _files_are_contiguous(signals: list[WfdbSignal]) -> bool:
     return len({name for name, _ in runs}) == len(runs)
 
 
-def read_wfdb(path: str | Path) -> EcgRecord:
+def read_wfdb(path: str | Path, any_gain: bool = False) -> EcgRecord:
     """
     Read a WFDB record.
 
@@ -160,14 +164,17 @@ def read_wfdb(path: str | Path) -> EcgRecord:
 
     Args:
         path: the record, with or without `.hea`.
+        any_gain: whether leads may have any, for amplitude-free use. A gain of 0, or none, says that the amplitude is not known
+            (header(5)), and wfdb takes 200 units per mV for it in silence. By default, one of the 12 standard leads, or one
+            without a name, must have a gain, and others without are NaN throughout.
 
     Returns:
         The physical signal in mV, float32 (leads, samples), with NaN where the file marks samples as missing, the rate in
-        Hz, leads in the order of the header, and its comments.
+        Hz, leads in the order of the header, and its comments. With leads of any gain, `units` is `None`.
 
     Raises:
-        RecordError: if a file is missing, truncated or longer than its header says, cannot be parsed, or has a unit that
-            is no voltage.
+        RecordError: if a file is missing, truncated or longer than its header says, cannot be parsed, has a unit that is no
+            voltage, or a lead without a gain.
     """
     path = Path(path)
     path = path.with_suffix("") if path.suffix == ".hea" else path
@@ -182,17 +189,28 @@ def read_wfdb(path: str | Path) -> EcgRecord:
     header = parse_header(text)
     if header is not None:
         return _read_format_16(path, header)
-    _check_calibrated(path, text)
-    return _read_through_wfdb(path, split_header(text)[1])
+    lines, comments = split_header(text)
+    uncalibrated = _without_gain(path, lines, any_gain)
+    read = _read_through_wfdb(path, comments)
+    if uncalibrated and any_gain:
+        return replace(read, units=None)
+    read.signal[uncalibrated] = np.nan
+    return read
 
 
-def _check_calibrated(path: Path, text: str) -> None:
-    """A gain of 0, or none, says that the amplitude is not known (header(5)); wfdb takes 200 units per mV for it in silence."""
-    lines, _ = split_header(text)
-    for line in lines[1:] if lines and "/" not in lines[0].split()[0] else ():  # lines of segments have no gain
-        if _SIGNAL_WITHOUT_GAIN.fullmatch(line):
-            detail = f"{line!r} has no gain: write the units per mV there, as in 1000/mV (any, for amplitude-free use)"
+def _without_gain(path: Path, lines: list[str], any_gain: bool) -> list[int]:
+    """Rows whose line in the header has no gain. Raises `RecordError` for those that must have one."""
+    of_signals = lines[1:] if lines and "/" not in lines[0].split()[0] else []  # lines of segments have no gain
+    rows = [row for row, line in enumerate(of_signals) if _SIGNAL_WITHOUT_GAIN.fullmatch(line)]
+    for row in rows if not any_gain else ():
+        fields = of_signals[row].split(maxsplit=_FIELDS_BEFORE_NAME)
+        if len(fields) <= _FIELDS_BEFORE_NAME or fields[-1].strip().lower() in _STANDARD:
+            detail = (
+                f"{of_signals[row]!r} has no gain: write the units per mV there, as in 1000/mV; amplitude-free use does without "
+                'one (unit="unknown", prepare --amplitude_free)'
+            )
             raise RecordError(path, "amplitude not known", detail)
+    return rows
 
 
 def _read_format_16(path: Path, header: WfdbHeader) -> EcgRecord:

@@ -36,6 +36,9 @@ NOTED_MISSING = 0.05
 # would spread what is beyond over seconds.
 LARGEST_SPAN = 400.0
 
+# The same in spans of a typical lead, which is around 1 mV, for signals whose gain is not known.
+LARGEST_RELATIVE_SPAN = 400.0
+
 # Standard deviations of training records that the median lead spans at least; real records span 1 to 10.
 LEAST_NORMALIZED = 0.05
 
@@ -125,8 +128,11 @@ def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude
             else "no lead ever changes but for moments",
         )
     _check_stuck(signal, lead_names, flat)
-    if not any_amplitude:
+    if any_amplitude:
+        _check_samples(signal, lead_names, _typical(amplitudes), LARGEST_RELATIVE_SPAN, "times what a typical lead does")
+    else:
         _check_amplitude(signal, amplitudes, lead_names)
+        _check_samples(signal, lead_names, 1.0, LARGEST_SPAN, "mV")
     return _oddities(lead_names, flat, shares)
 
 
@@ -171,13 +177,17 @@ def _check_amplitude(signal: np.ndarray, amplitudes: np.ndarray, lead_names: Seq
             f"98% of the samples of lead {lead_names[lead]} span {amplitudes[lead]:.3g} mV, at most {LARGEST_AMPLITUDE:g} mV are "
             "expected: is it in another unit than the others, or was its electrode loose?",
         )
-    spans = np.fmax.reduce(signal, axis=1) - np.fmin.reduce(signal, axis=1)
+
+
+def _check_samples(signal: np.ndarray, lead_names: Sequence[str], unit: float, most: float, named: str) -> None:
+    """No lead may span more than `most` of such units, which are `named`, any spike included."""
+    spans = (np.fmax.reduce(signal, axis=1) - np.fmin.reduce(signal, axis=1)) / unit
     lead = int(np.nanargmax(spans))
-    if spans[lead] > LARGEST_SPAN:
+    if spans[lead] > most:
         raise ImplausibleSignalError(
             "implausible sample",
-            f"lead {lead_names[lead]} spans {spans[lead]:.3g} mV because of single samples, at most {LARGEST_SPAN:g} mV are "
-            "expected: is there a code for what is missing among them? Make it NaN",
+            f"lead {lead_names[lead]} spans {spans[lead]:.3g} {named} because of single samples, at most {most:g} are expected: "
+            "is there a code for what is missing among them? Make it NaN",
         )
 
 

@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 
 from ecg_jepa.common.settings import make_settings
 from ecg_jepa.comparison.plan import ComparisonPlan, Entry
 from ecg_jepa.comparison.settings import ComparisonSettings
+from ecg_jepa.data.records import find_database
 
 SETTINGS = [
     *(
@@ -50,6 +53,7 @@ def test_what_costs_more_has_fewer_steps(make_plan):
 
 def test_what_was_counted_stays(make_plan, monkeypatch, tmp_path):
     plan = make_plan()
+    plan.keep_counts()
     steps = [plan.steps(entry, {}) for entry in plan.entries]
     folder = plan.recipe(plan.entries[1], 0, {}).output_dir
     with monkeypatch.context() as patched:
@@ -60,6 +64,33 @@ def test_what_was_counted_stays(make_plan, monkeypatch, tmp_path):
         (tmp_path / "counted.json").unlink()
         anew = make_plan()
         assert [anew.steps(entry, {}) for entry in anew.entries] != steps
+
+
+def test_records_of_another_rate_are_counted_anew(make_plan, monkeypatch):
+    plan = make_plan()
+    plan.keep_counts()
+    usual = plan.cost_per_step(plan.entries[1], {})
+    found = find_database(plan.comparison.data_dir).info
+    faster = SimpleNamespace(info=SimpleNamespace(sampling_rate=2 * found.sampling_rate, amplitude_free=False))
+    monkeypatch.setattr("ecg_jepa.comparison.plan.find_database", lambda *_: faster)
+    later = make_plan()
+    assert later.cost_per_step(later.entries[1], {}) > 1.5 * usual
+
+
+def test_a_report_keeps_no_counts(make_plan, tmp_path):
+    plan = make_plan()
+    plan.steps(plan.entries[1], {})
+    assert not (tmp_path / "counted.json").exists()
+
+
+def test_all_that_is_tried_is_counted_before_there_are_threads(make_plan, monkeypatch):
+    plan = make_plan(tuning=["learning_rate=1e-3,1e-4"])
+    plan.keep_counts()
+    monkeypatch.setattr("ecg_jepa.comparison.plan.count_flops", lambda objective: pytest.fail("counted late"))
+    for candidate in plan.tuning():
+        plan.recipe(candidate.entry, 1, candidate.tried)
+    for entry in plan.entries:
+        plan.recipe(entry, 1, {})
 
 
 def test_runs_of_other_settings_have_other_folders(make_plan):

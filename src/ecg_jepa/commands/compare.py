@@ -53,6 +53,7 @@ def run(comparison: ComparisonSettings) -> None:
     find_database(comparison.data_dir, comparison.database)
     with own_directory(plan.directory, Accelerator(cpu=True)), Commands() as commands:
         write_yaml(comparison, plan.directory / "comparison.yaml")
+        plan.keep_counts()
         runner, outcome = Runner(plan, commands), Outcome(plan)
         candidates = plan.tuning()
         scores = runner.run_all("tuning", runner.try_settings, candidates)

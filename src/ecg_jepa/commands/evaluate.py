@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..common.figures import save
-from ..common.files import read_json
+from ..common.files import read_json, replace_file
 from ..evaluation.plots import plot_label_fractions
 from ..evaluation.tables import as_markdown, compare, comparison_as_markdown, find_outdated, find_runs, gather
 from .settings import EvaluationSettings
@@ -60,9 +60,9 @@ def write(table: pd.DataFrame, paragraphs: list[str], output_dir: Path, name: st
     there = [path for suffix in (".md", ".csv", ".json") if (path := output_dir / f"{name}{suffix}").exists()]
     if there and not _is_table(output_dir / f"{name}.json"):
         raise FileExistsError(f"{there[0]} is no table of ecg-jepa evaluate: choose another --output_dir.")
-    (output_dir / f"{name}.md").write_text(markdown + "\n")
-    table.to_csv(output_dir / f"{name}.csv", index=False)
-    table.to_json(output_dir / f"{name}.json", orient="records", indent=2)
+    replace_file(output_dir / f"{name}.json", table.to_json(orient="records", indent=2))  # first: by it, the others are ours
+    replace_file(output_dir / f"{name}.md", markdown + "\n")
+    replace_file(output_dir / f"{name}.csv", table.to_csv(index=False))
     print(f"Saved as {name}.md, {name}.csv and {name}.json in {output_dir}")
 
 

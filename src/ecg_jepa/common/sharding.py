@@ -38,7 +38,7 @@ def check_wish(may_shard: bool) -> None:
         raise ValueError(
             f"fsdp_version: {version} is not supported: set 2, as the repository's training/accelerate/fsdp2.yaml does."
         )
-    if Version(torch.__version__) < _FIRST_TORCH:
+    if Version(torch.__version__).release < _FIRST_TORCH.release:  # builds before the release, as in NVIDIA's containers, too
         raise ValueError(f"FSDP needs torch {_FIRST_TORCH} or newer, but this is {torch.__version__}.")
 
 

@@ -108,21 +108,29 @@ class ComparisonPlan:
 
     def cost_per_record(self, recipe: PretrainingRecipe) -> float:
         """
-        Floating-point operations of a training step per record. Counted once and kept in the comparison's folder: what another
-        version of the package or of PyTorch counts must not change how long the runs are that are left.
+        Floating-point operations of a training step per record, as they were counted first; see [`keep_counts`].
 
         Raises:
             FileNotFoundError: if there is no such database.
         """
-        digest = digest_of({**recipe.what_trains(), "seed": 0, "max_steps": bool(recipe.max_steps), "warmup_steps": 0})
-        key = f"{recipe.objective}-{digest[:8]}"
+        info = find_database(recipe.data_dir, next(iter(recipe.database_weights()))).info
+        config = recipe.model_config(info.sampling_rate, info.amplitude_free)
+        decisive = {**recipe.what_trains(), "seed": 0, "max_steps": bool(recipe.max_steps), "warmup_steps": 0}
+        decisive["signal"] = [len(config.lead_names), config.signal_length]
+        key = f"{recipe.objective}-{digest_of(decisive)[:8]}"
         if key not in self._costs:
-            info = find_database(recipe.data_dir, next(iter(recipe.database_weights()))).info
-            config = recipe.model_config(info.sampling_rate, info.amplitude_free)
             self._costs[key] = count_flops(objective_class(recipe.objective)(config, recipe))
-            if self.directory.is_dir():  # not for a report of what is not there
-                write_json(self._counted_path, self._costs)
         return self._costs[key]
+
+    def keep_counts(self) -> None:
+        """
+        Keep what the runs cost in the comparison's folder, from where a plan takes it: what another version of the package or of
+        PyTorch counts must not change how long the runs are that are left. Call it before there are threads.
+        """
+        for entry in self.entries:
+            self.steps(entry, {})
+        self.tuning()  # whose steps are counted, too
+        write_json(self._counted_path, self._costs)
 
     def sweep(self, model: str) -> SweepSettings:
         """The runs that judge an encoder, in a folder of its own: a sweep keeps others out of its folder."""

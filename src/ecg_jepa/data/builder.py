@@ -161,7 +161,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 
     def read_record(self, info: RecordInfo) -> EcgRecord:
         """Read one record. Raises `RecordError`."""
-        return read_wfdb(self.data_dir / info.path)
+        return read_wfdb(self.data_dir / info.path, any_gain=self.config.amplitude_free)
 
     def describe(self, info: RecordInfo, record: EcgRecord) -> RecordInfo:
         """What is known of a record once its file is read; here nothing more than before."""

@@ -138,7 +138,7 @@ class OwnRecords(EcgDatabaseBuilder):
     def read_record(self, info: RecordInfo) -> EcgRecord:
         """Read a file of any format; what it does not say is taken from the table. Raises `RecordError`."""
         path = self.data_dir / info.path
-        record = read_wfdb(wfdb_record(path)) if recognize(path) == "WFDB" else None
+        record = read_wfdb(wfdb_record(path), self.config.amplitude_free) if recognize(path) == "WFDB" else None
         rate, unit, names = info.layout or (None, None, None)
         ecg = as_ecg(path if record is None else record, rate, names, unit)
         said = {"sampling_rate": ecg.sampling_rate, "lead_names": ecg.lead_names, "unit": ecg.unit}

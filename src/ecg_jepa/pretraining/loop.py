@@ -217,6 +217,7 @@ def train(run: PretrainingRun) -> None:
                 written = checkpoints.save(step + 1)
             if asked and not is_last:
                 end_early(accelerator, asked, step + 1, written)
+            del output, latents, input_values, drawn  # the next forward has use for their memory
     monitor.close()
 
 
