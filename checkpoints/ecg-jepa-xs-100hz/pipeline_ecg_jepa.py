@@ -16,6 +16,9 @@ from .signal_processing_ecg_jepa import UNKNOWN_UNIT
 _SIGNAL_KEYS = ("signal", "array", "raw")
 _DECLARATIONS = ("sampling_rate", "lead_names", "unit")
 
+# What a record must say, or whoever passes it, and of which values.
+_NEEDED = {"sampling_rate": "Hz", "unit": '"mV", "uV", "V" or "nV"'}
+
 _FUNCTIONS = {"multi_label_classification": "sigmoid", "single_label_classification": "softmax"}
 
 
@@ -138,12 +141,10 @@ class EcgClassificationPipeline(Pipeline):
             )
         if input_.ndim != 2:
             raise ValueError(f"A record must be an array (leads, samples), but its shape is {tuple(input_.shape)}.")
-        missing = [name for name in ("sampling_rate", "unit") if declared.get(name) is None]
+        missing = {name: values for name, values in _NEEDED.items() if declared.get(name) is None}
         if missing:
-            raise ValueError(
-                f"The record does not say its {' and '.join(missing)}: pass {', '.join(f'{name}=...' for name in missing)} "
-                '(Hz; "mV", "uV", "V" or "nV").'
-            )
+            how = ", ".join(f"{name}=... ({values})" for name, values in missing.items())
+            raise ValueError(f"The record does not say its {' and '.join(missing)}: pass {how}.")
         return dict(self.feature_extractor(input_, **declared, return_tensors="pt", check_plausibility=check_plausibility))
 
     def _unpack(self, record: Mapping[str, Any], declared: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -223,7 +223,9 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
                 self._check_duration(ecg.signal.shape[1] / ecg.sampling_rate)
         records = [
             self.normalize_and_crop(
-                condition(record, ecg.sampling_rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free)
+                condition(
+                    record, ecg.sampling_rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free, self.lead_names
+                )
             )
             for record, ecg in zip(selected, ecgs, strict=True)
         ]

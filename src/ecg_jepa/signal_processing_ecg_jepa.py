@@ -137,10 +137,11 @@ def _bandpass(sampling_rate: float) -> np.ndarray:
     return butter(4, AMPLITUDE_FREE_BAND, btype="bandpass", fs=sampling_rate, output="sos")
 
 
-def standardize(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
+def standardize(signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str] | None = None) -> np.ndarray:
     """
     Make a signal amplitude-free: 4th-order Butterworth band-pass from 0.5 to 40 Hz, forward and backward, then every lead divided
     by its own standard deviation. What is left are shapes and timing; amplitudes, and ratios between leads, are gone.
+    Messages call leads by `lead_names`, or count them from 0.
 
     Raises:
         ValueError: if a lead does not change but for moments, the record is too short for the filter, or the rate is too low for
@@ -148,8 +149,9 @@ def standardize(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
     """
     from scipy.signal import sosfiltfilt
 
-    if flat := flat_leads(signal, [str(number) for number in range(len(signal))], any_amplitude=True):
-        raise ValueError(f"Leads {', '.join(flat)} (counted from 0) are flat: there is no amplitude to divide them by.")
+    named = [f"number {row} (counted from 0)" for row in range(len(signal))] if lead_names is None else lead_names
+    if flat := flat_leads(signal, named, any_amplitude=True):
+        raise ValueError(f"Flat leads, of which amplitude-free input may have none: {', '.join(flat)}. Was an electrode off?")
     if sampling_rate <= 2 * AMPLITUDE_FREE_BAND[1]:
         raise ValueError(
             f"A band-pass to {AMPLITUDE_FREE_BAND[1]:g} Hz needs more than twice that rate, not {sampling_rate:g} Hz."
@@ -177,10 +179,12 @@ def condition(
     target_rate: float,
     highpass_cutoff: float | None = None,
     amplitude_free: bool = False,
+    lead_names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """
     NaNs, then the high-pass if a cutoff (Hz) is given, or what makes the signal amplitude-free ([`standardize`]), then the target
-    rate: everything before normalisation. Raises `ValueError` for what would take more than `MAX_VALUES`.
+    rate: everything before normalisation. Messages call leads by `lead_names`. Raises `ValueError` for what would take more than
+    `MAX_VALUES`.
     """
     values = signal.size * max(1.0, target_rate / sampling_rate)
     if values > MAX_VALUES:
@@ -190,7 +194,7 @@ def condition(
         )
     signal = interpolate_nans(signal)
     if amplitude_free:
-        signal = standardize(signal, sampling_rate)
+        signal = standardize(signal, sampling_rate, lead_names)
     elif highpass_cutoff is not None:
         signal = highpass(signal, sampling_rate, highpass_cutoff)
     return resample(signal, sampling_rate, target_rate)

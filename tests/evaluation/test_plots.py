@@ -40,6 +40,13 @@ def labels_of(figure):
     return [label for axis in figure.axes for label in (axis.get_xlabel(), axis.get_ylabel())]
 
 
+def test_precision_begins_where_a_threshold_is(task):
+    labels, scores = task
+    for line in plot_precision_recall(labels, scores, NAMES).axes[0].get_lines():
+        recall, precision = (np.atleast_1d(data) for data in line.get_data())
+        assert not ((recall == 0) & (precision == 1)).any()  # all right, and nothing found
+
+
 def test_ecg_in_clinical_layout(tmp_path):
     signal = ecg(6000, 1) / 1000
     attention = np.full(200, 1 / 200)
@@ -248,7 +255,9 @@ def test_label_fractions():
     figure = plot_label_fractions(table)
     assert texts(figure) == ["s (all), attentive", "s (random), attentive"]
     first = figure.axes[0].containers[0].lines[0]
-    assert first.get_xdata().tolist() == [0.01, 0.1, 1.0]
+    second = figure.axes[0].containers[1].lines[0]
+    np.testing.assert_allclose(first.get_xdata(), [0.01, 0.1, 1.0], rtol=0.02)
+    assert (first.get_xdata() < second.get_xdata()).all()  # beside each other
     assert first.get_ydata().tolist() == [0.7, 0.8, 0.9]
     assert all(labels_of(figure))
     assert "bars: one standard deviation over seeds" in figure.axes[0].get_title()

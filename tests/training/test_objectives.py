@@ -1,6 +1,7 @@
 """Every objective trains, resumes exactly, exports an encoder that probes, and draws what it learned."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -61,7 +62,8 @@ def test_trains_resumes_exports(pretrain, tmp_path, name):
     assert any(not torch.equal(tensor, both[f"context_encoder.{key}"]) for key, tensor in average.items())
     info = json.loads((tmp_path / "run" / "training_info.json").read_text())
     assert info["objective"] == name
-    assert f"(objective `{name}`)" in (tmp_path / "run" / "README.md").read_text()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert re.search(rf"12-lead ECG, pre-trained by [^\n]+, without labels \(objective `{name}`\)", card)
     pictures = {path.stem for path in (tmp_path / "run" / "plots").iterdir()}
     assert pictures == {"pretraining", *PICTURES[name]}
 
@@ -89,7 +91,7 @@ def test_random_is_exported_without_training(pretrain, prepared_dir, run_script,
     assert "eval_embedding_std" in lines[0]
     info = json.loads((tmp_path / "run" / "training_info.json").read_text())
     assert (info["records_seen"], info["gflop_per_record"]) == (0, 0)
-    assert "not trained at all" in (tmp_path / "run" / "README.md").read_text()
+    assert "12-lead ECG, not trained at all: its weights are random (objective" in (tmp_path / "run" / "README.md").read_text()
     torch.manual_seed(0)
     task = ("--config", "linear", "--task", "rhythm", "--data_dir", prepared_dir, "--max_steps", 2, "--eval_steps", 1)
     run_script("finetune", *task, "--model_name_or_path", tmp_path / "run", "--output_dir", tmp_path / "probe", "--batch_size", 8)

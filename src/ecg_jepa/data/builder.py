@@ -187,9 +187,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             if check:
                 check_rate(record.sampling_rate)
             selected = select_leads(record.signal, record.lead_names, STANDARD_LEADS)
-            conditioned = condition(
-                selected, record.sampling_rate, self.config.sampling_rate, self.highpass_cutoff, self.config.amplitude_free
-            )
+            rates = record.sampling_rate, self.config.sampling_rate
+            conditioned = condition(selected, *rates, self.highpass_cutoff, self.config.amplitude_free, STANDARD_LEADS)
             if check:
                 check_plausible(selected, STANDARD_LEADS, self.config.amplitude_free)
             signal, num_clipped = to_microvolts(conditioned)

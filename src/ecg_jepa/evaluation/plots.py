@@ -32,6 +32,8 @@ _MAX_CURVES = len(COLORS)  # in colour, the classes with most records; the other
 _MAX_PANELS = 6
 _LETTERS_OF_A_TITLE = 80
 
+_APART = 1.03  # factor between lines on an axis of shares
+
 
 def _most_frequent(labels: np.ndarray, scorable: Sequence[int], most: int) -> list[int]:
     return sorted(scorable, key=lambda column: -labels[:, column].sum())[:most]
@@ -78,7 +80,7 @@ def plot_precision_recall(
 
     def curve(column: int) -> tuple[np.ndarray, np.ndarray]:
         precision, recall, _ = precision_recall_curve(labels[:, column], scores[:, column])
-        return recall, precision
+        return recall[:-1], precision[:-1]  # without the point (0, 1), which scikit-learn adds and no threshold gives
 
     _draw_curves(axis, labels, class_names, _texts(result, figures, "average_precision"), curve)
     axis.set(xlabel="recall, or sensitivity (share of positives)", ylabel="precision, or PPV (share of predictions)")
@@ -203,12 +205,14 @@ def plot_label_fractions(table: pd.DataFrame) -> Figure:
     figure, axis = new_figure(7.0, 5.5)
     if "settings" not in table:
         table = table.assign(settings="")
-    for (model, protocol, settings), rows in table.groupby(["model", "protocol", "settings"], sort=False):
+    lines = table.groupby(["model", "protocol", "settings"], sort=False)
+    for number, ((model, protocol, settings), rows) in enumerate(lines):
+        beside = _APART ** (number - (len(lines) - 1) / 2)  # or bars would hide each other
         rows = rows.sort_values("label_fraction")
         errors = rows["auroc_std"].fillna(0.0)
         words = [shortened(str(model), 70), str(protocol), shortened(str(settings), 70)]
         label = in_legend(", ".join(filter(None, words)))
-        axis.errorbar(rows["label_fraction"], rows["auroc"], yerr=errors, marker="o", capsize=3, label=label)
+        axis.errorbar(beside * rows["label_fraction"], rows["auroc"], yerr=errors, marker="o", capsize=3, label=label)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axis.set_xticks(sorted(table["label_fraction"].unique()))

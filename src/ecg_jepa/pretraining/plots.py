@@ -51,7 +51,8 @@ def plot_pretraining(log: pd.DataFrame) -> Figure:
         if column != "probe_auroc":
             # From 0 on, or a collapse would look like noise.
             highest = max(line.get_ydata().max() for line in axis.get_lines())
-            axis.set_ylim(0, 1.02 if column == "position_share" else 1.1 * highest or 1.0)
+            highest = 1.0 if column == "position_share" else highest or 1.0
+            axis.set_ylim(-0.02 * highest, 1.1 * highest)  # a line on the axis would not be seen
         axis.grid(color="0.9")
         axis.tick_params(labelbottom=True)
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -112,7 +113,9 @@ def plot_reconstruction(
     edges = _edges(signal, reconstruction)
     figure, axis = new_figure(10, _inches(edges))
     _draw_strips(axis, signal, sampling_rate, lead_names, edges, color="0.6", label="record")
-    _draw_strips(axis, reconstruction, sampling_rate, lead_names, edges, color=COLORS[1], label="made of hidden patches")
+    _draw_strips(
+        axis, reconstruction, sampling_rate, lead_names, edges, color=COLORS[1], label="reconstruction of hidden patches"
+    )
     seconds = np.arange(signal.shape[1]) / sampling_rate
     hidden = ~np.isnan(reconstruction[0])
     axis.fill_between(seconds, 0, 1, where=hidden, color=COLORS[0], alpha=0.1, linewidth=0, transform=axis.get_xaxis_transform())
