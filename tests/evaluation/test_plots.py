@@ -256,8 +256,9 @@ def test_label_fractions():
     assert texts(figure) == ["s (all), attentive", "s (random), attentive"]
     first = figure.axes[0].containers[0].lines[0]
     second = figure.axes[0].containers[1].lines[0]
-    np.testing.assert_allclose(first.get_xdata(), [0.01, 0.1, 1.0], rtol=0.02)
-    assert (first.get_xdata() < second.get_xdata()).all()  # beside each other
+    places = [np.asarray(line.get_xdata(), dtype=float) for line in (first, second)]
+    np.testing.assert_allclose(places[0], [0.01, 0.1, 1.0], rtol=0.02)
+    assert (places[0] < places[1]).all()  # beside each other
     assert first.get_ydata().tolist() == [0.7, 0.8, 0.9]
     assert all(labels_of(figure))
     assert "bars: one standard deviation over seeds" in figure.axes[0].get_title()
