@@ -119,7 +119,7 @@ def check_directory(recipe: PretrainingRecipe) -> None:
         left = [] if goes_on else left_in(directory, WRITTEN)
         remedy = "go on with --resume_from_checkpoint latest, "
     if left:
-        names = ", ".join(path.name for path in left[:3]) + (", ..." if len(left) > 3 else "")
+        names = ", ".join(str(path.relative_to(directory)) for path in left[:3]) + (", ..." if len(left) > 3 else "")
         raise FileExistsError(
             f"{directory} holds a run ({names}): {remedy}replace it with --overwrite_output_dir, or choose another --output_dir."
         )
