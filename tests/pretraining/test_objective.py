@@ -69,7 +69,8 @@ def test_it_trains_exports_probes_and_resumes(pretrain, run_script, prepared_dir
     info = json.loads((tmp_path / "run" / "training_info.json").read_text())
     assert (info["objective"], info["settings"]["noise"]) == ("patch_means", 0.1)
     assert (
-        "pre-trained by predicting the means of patches, without labels (objective `patch_means`)" in (tmp_path / "run" / "README.md").read_text()
+        "pre-trained by predicting the means of patches, without labels (objective `patch_means`)"
+        in (tmp_path / "run" / "README.md").read_text()
     )
     assert {path.name for path in (tmp_path / "run" / "plots").iterdir()} == {"pretraining.png"}
     # The decoder is trained and resumed, but stays at home.
