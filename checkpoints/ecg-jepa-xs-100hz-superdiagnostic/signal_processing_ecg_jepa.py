@@ -15,6 +15,9 @@ from .plausibility_ecg_jepa import flat_leads
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
+# The same for comparisons with names in any spelling.
+STANDARD_LEADS_LOWER = frozenset(name.lower() for name in STANDARD_LEADS)
+
 # Millivolts per unit, by lower-case name; databases spell "mV" in every case.
 MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .signal_processing_ecg_jepa import STANDARD_LEADS, UNKNOWN_UNIT, unit_factor
+from .signal_processing_ecg_jepa import STANDARD_LEADS, STANDARD_LEADS_LOWER, UNKNOWN_UNIT, unit_factor
 from .wfdb_ecg_jepa import RecordError, voltage_factor
 
 T = TypeVar("T")
@@ -24,7 +24,6 @@ RATE_TOLERANCE = 1e-3
 
 _FURTHER_LEADS = ("V7", "V8", "V9", "V3R", "V4R", "V5R", "V6R", "V7R", "V8R", "V9R", "X", "Y", "Z")
 _SPELLINGS = {name.lower(): name for name in (*STANDARD_LEADS, *_FURTHER_LEADS)}
-_STANDARD = {name.lower() for name in STANDARD_LEADS}
 _BEFORE_NAME = re.compile(r"(?:mdc_ecg_lead|ecg|ekg|lead)[\s_:-]*", re.IGNORECASE)
 # What stands in brackets is left out, unless it says that the signal is another: inverted, or of several beats.
 _AFTER_NAME = re.compile(r"[\s_-]?(?:\((?!\s*(?:-|inv|neg|rev|av|mean|med))[^()]*\)|ref)$", re.IGNORECASE)
@@ -107,7 +106,7 @@ def whole_rate(rate: float, tolerance: float = 1e-4) -> float:
 
 def count_standard(names: Iterable[str]) -> int:
     """How many of the 12 standard leads there are among these."""
-    return len({name.lower() for name in names} & _STANDARD)
+    return len({name.lower() for name in names} & STANDARD_LEADS_LOWER)
 
 
 def to_millivolts(path: str | Path, values: np.ndarray, units: Sequence[str | None]) -> tuple[np.ndarray, list[str] | None]:

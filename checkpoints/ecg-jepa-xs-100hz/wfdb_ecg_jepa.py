@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .signal_processing_ecg_jepa import MAX_VALUES, STANDARD_LEADS, unit_factor
+from .signal_processing_ecg_jepa import MAX_VALUES, STANDARD_LEADS_LOWER, unit_factor
 
 _RECORD_LINE = re.compile(
     r"[-\w]+ [ \t]+ (?P<leads>\d{1,9}) [ \t]+ (?P<rate>\d+(?:\.\d+)?) [ \t]+ (?P<samples>\d{1,12})"
@@ -36,8 +36,6 @@ _SIGNAL_LINE = re.compile(
 _SIGNAL_WITHOUT_GAIN = re.compile(r"\S+[ \t]+\d\S*(?:[ \t]+(?=\S)[-+]?0*\.?0*(?:[eE]\S*)?(?:[(/]\S*)?(?:[ \t].*)?)?")
 
 _FIELDS_BEFORE_NAME = 8  # of a line with all of them
-
-_STANDARD = {name.lower() for name in STANDARD_LEADS}
 
 # Bytes per sample of the formats in which every sample takes a whole number of bytes.
 _SAMPLE_BYTES = {"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4}
@@ -204,7 +202,7 @@ def _without_gain(path: Path, lines: list[str], any_gain: bool) -> list[int]:
     rows = [row for row, line in enumerate(of_signals) if _SIGNAL_WITHOUT_GAIN.fullmatch(line)]
     for row in rows if not any_gain else ():
         fields = of_signals[row].split(maxsplit=_FIELDS_BEFORE_NAME)
-        if len(fields) <= _FIELDS_BEFORE_NAME or fields[-1].strip().lower() in _STANDARD:
+        if len(fields) <= _FIELDS_BEFORE_NAME or fields[-1].strip().lower() in STANDARD_LEADS_LOWER:
             detail = (
                 f"{of_signals[row]!r} has no gain: write the units per mV there, as in 1000/mV; amplitude-free use does without "
                 'one (unit="unknown", prepare --amplitude_free)'

@@ -20,10 +20,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from ..common.hardware import keep_memory
+from ..common.hardware import speed_up_cpu
 from ..common.optimization import gradient_norm, set_schedules
 from ..common.processes import share_of_batch
-from ..common.products import use_faster_products
 from ..data.corpus import Corpus, CorpusBatch
 from ..data.records import MICROVOLTS_PER_MILLIVOLT
 from ..pretraining.checkpointing import Checkpoints
@@ -155,9 +154,7 @@ class MeasuredStep:
         self.recipe = recipe
         self.accelerator = Accelerator(mixed_precision=recipe.mixed_precision)
         take_threads(self.accelerator, case.num_threads)
-        keep_memory(self.accelerator)
-        if self.accelerator.device.type == "cpu":
-            use_faster_products()
+        speed_up_cpu(self.accelerator)
         set_seed(recipe.seed)
         self.corpus = case.corpus()
         info = self.corpus.databases[0].info if self.corpus.databases else None

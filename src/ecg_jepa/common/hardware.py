@@ -23,14 +23,18 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 def set_up_cpu(accelerator: Accelerator) -> None:
     """
-    What a command that computes on the CPU does first: [`set_threads`], [`keep_memory`], [`use_faster_products`],
-    [`warn_of_slow_precision`].
+    What a command that computes on the CPU does first: [`set_threads`], [`speed_up_cpu`], [`warn_of_slow_precision`].
     """
     set_threads(accelerator)
+    speed_up_cpu(accelerator)
+    warn_of_slow_precision(accelerator.device, accelerator.mixed_precision)
+
+
+def speed_up_cpu(accelerator: Accelerator) -> None:
+    """[`keep_memory`] and [`use_faster_products`], where the accelerator is the CPU."""
     keep_memory(accelerator)
     if accelerator.device.type == "cpu":
         use_faster_products()
-    warn_of_slow_precision(accelerator.device, accelerator.mixed_precision)
 
 
 def set_threads(accelerator: Accelerator) -> None:

@@ -37,8 +37,8 @@ def onednn_is_faster() -> bool:
     """Whether this is a CPU of AMD with AVX-512 and without AMX, and PyTorch has both libraries."""
     cpu = torch.cpu.get_capabilities()
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    avx512, amx = (any(cpu.get(name) for name in names) for names in (["avx512_f"], ["amx_tile", "amx_bf16"]))
-    return both and avx512 and not amx and "AMD" in cpu.get("cpu_name", "")
+    amx = cpu.get("amx_tile") or cpu.get("amx_bf16")
+    return both and bool(cpu.get("avx512_f")) and not amx and "AMD" in cpu.get("cpu_name", "")
 
 
 def products_are_exact() -> bool:

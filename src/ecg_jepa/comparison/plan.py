@@ -2,12 +2,13 @@
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..common.files import digest_of, read_json, write_json
 from ..common.settings import field_names, make_settings
-from ..data.records import find_database
+from ..data.records import DatabaseInfo, find_database
 from ..finetuning.sweep import SweepSettings
 from ..pretraining.flops import count_flops
 from ..pretraining.objectives import objective_class, recipe_class
@@ -113,14 +114,19 @@ class ComparisonPlan:
         Raises:
             FileNotFoundError: if there is no such database.
         """
-        info = find_database(recipe.data_dir, next(iter(recipe.database_weights()))).info
-        config = recipe.model_config(info.sampling_rate, info.amplitude_free)
+        config = recipe.model_config(self._records.sampling_rate, self._records.amplitude_free)
         decisive = {**recipe.what_trains(), "seed": 0, "max_steps": bool(recipe.max_steps), "warmup_steps": 0}
         decisive["signal"] = [len(config.lead_names), config.signal_length]
         key = f"{recipe.objective}-{digest_of(decisive)[:8]}"
         if key not in self._costs:
             self._costs[key] = count_flops(objective_class(recipe.objective)(config, recipe))
         return self._costs[key]
+
+    @cached_property
+    def _records(self) -> DatabaseInfo:
+        """What is known of the records, which are the same for all entries."""
+        recipe = self.first_recipe()
+        return find_database(recipe.data_dir, next(iter(recipe.database_weights()))).info
 
     def keep_counts(self) -> None:
         """
