@@ -8,7 +8,7 @@ import sys
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
-from ecg_jepa.commands import run_command
+from ecg_jepa.cli import run_command
 
 prepare_state = AcceleratorState.__init__
 

@@ -13,7 +13,7 @@ import yaml
 from raw_databases import STANDARD, ecg, write_record
 
 import ecg_jepa
-from ecg_jepa.data.own_records import OwnRecords
+from ecg_jepa.data.builders.own_records import OwnRecords
 from ecg_jepa.data.records import find_database
 from ecg_jepa.pretraining.objective import BatchKey
 

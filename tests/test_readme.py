@@ -15,7 +15,7 @@ import pytest
 from accelerate.state import AcceleratorState, PartialState
 from raw_databases import ecg, write_challenge, write_record
 
-from ecg_jepa import commands
+from ecg_jepa import cli
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
@@ -90,7 +90,7 @@ def run(command: str) -> str | None:
         words += shlex.split(flags)
     AcceleratorState._reset_state(True)
     PartialState._reset_state()
-    commands.main(words)
+    cli.main(words)
     return None
 
 

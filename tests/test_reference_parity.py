@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from ecg_jepa import EcgJepaForPreTraining, EcgJepaForSequenceClassification
-from ecg_jepa.common.optimization import (
+from ecg_jepa._utils.optimization import (
     cosine_schedule,
     linear_schedule,
     parameter_groups,
@@ -23,8 +23,8 @@ from ecg_jepa.common.optimization import (
     warmup_cosine_schedule,
 )
 from ecg_jepa.conversion import convert_reference_checkpoint
+from ecg_jepa.model.signal_processing_ecg_jepa import highpass, interpolate_nans, normalize, resample
 from ecg_jepa.pretraining.masking import sample_block_masks
-from ecg_jepa.signal_processing_ecg_jepa import highpass, interpolate_nans, normalize, resample
 
 DEFAULT_DIR = Path(__file__).parents[2] / "shared" / "reference"
 REFERENCE_DIR = Path(os.environ.get("ECG_JEPA_REFERENCE_DIR", DEFAULT_DIR))

@@ -24,11 +24,11 @@ def directory(tmp_path_factory):
         "import torch, transformers, ecg_jepa",
         "from transformers import AutoModel, pipeline; import ecg_jepa",
         "import ecg_jepa, transformers",
-        "from ecg_jepa.modeling_ecg_jepa import EcgJepaModel",
-        "from ecg_jepa.configuration_ecg_jepa import EcgJepaConfig",
-        "from ecg_jepa.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor",
-        "from ecg_jepa.pipeline_ecg_jepa import EcgClassificationPipeline",
-        "from ecg_jepa.signal_processing_ecg_jepa import normalize; import transformers.pipelines",
+        "from ecg_jepa.model.modeling_ecg_jepa import EcgJepaModel",
+        "from ecg_jepa.model.configuration_ecg_jepa import EcgJepaConfig",
+        "from ecg_jepa.model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor",
+        "from ecg_jepa.model.pipeline_ecg_jepa import EcgClassificationPipeline",
+        "from ecg_jepa.model.signal_processing_ecg_jepa import normalize; import transformers.pipelines",
         "from ecg_jepa import *",
     ],
 )
@@ -46,10 +46,10 @@ print(*(type(thing).__module__ + ":" + type(thing).__name__ for thing in found))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == [
-        "ecg_jepa.feature_extraction_ecg_jepa:EcgJepaFeatureExtractor",
-        "ecg_jepa.modeling_ecg_jepa:EcgJepaModel",
-        "ecg_jepa.modeling_ecg_jepa:EcgJepaForSequenceClassification",
-        "ecg_jepa.pipeline_ecg_jepa:EcgClassificationPipeline",
+        "ecg_jepa.model.feature_extraction_ecg_jepa:EcgJepaFeatureExtractor",
+        "ecg_jepa.model.modeling_ecg_jepa:EcgJepaModel",
+        "ecg_jepa.model.modeling_ecg_jepa:EcgJepaForSequenceClassification",
+        "ecg_jepa.model.pipeline_ecg_jepa:EcgClassificationPipeline",
     ]
 
 

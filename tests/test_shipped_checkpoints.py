@@ -8,9 +8,9 @@ import torch
 import wfdb
 from transformers import AutoFeatureExtractor, AutoModel, pipeline
 
-from ecg_jepa.common.files import read_json
-from ecg_jepa.common.models import weights_digest
-from ecg_jepa.common.settings import parse_settings
+from ecg_jepa._utils.files import read_json
+from ecg_jepa._utils.model_directory import weights_digest
+from ecg_jepa._utils.settings import parse_settings
 from ecg_jepa.pretraining.recipe import JepaRecipe
 from ecg_jepa.publishing.hub import publishable_files
 

@@ -1,6 +1,6 @@
 """`ecg-jepa embed` as a script, for `accelerate launch training/embed.py` and `python training/embed.py`."""
 
-from ecg_jepa.commands import run_script
+from ecg_jepa.cli import run_script
 
 
 def main() -> None:

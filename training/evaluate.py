@@ -1,6 +1,6 @@
 """`ecg-jepa evaluate` as a script, for `accelerate launch training/evaluate.py` and `python training/evaluate.py`."""
 
-from ecg_jepa.commands import run_script
+from ecg_jepa.cli import run_script
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`ecg-jepa finetune` as a script, for `accelerate launch training/finetune.py` and `python training/finetune.py`."""
 
-from ecg_jepa.commands import run_script
+from ecg_jepa.cli import run_script
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`ecg-jepa predict` as a script, for `accelerate launch training/predict.py` and `python training/predict.py`."""
 
-from ecg_jepa.commands import run_script
+from ecg_jepa.cli import run_script
 
 
 def main() -> None:

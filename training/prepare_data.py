@@ -1,6 +1,6 @@
 """`ecg-jepa prepare` as a script, for `accelerate launch training/prepare_data.py` and `python training/prepare_data.py`."""
 
-from ecg_jepa.commands import run_script
+from ecg_jepa.cli import run_script
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`ecg-jepa pretrain` as a script, for `accelerate launch training/pretrain.py` and `python training/pretrain.py`."""
 
-from ecg_jepa.commands import run_script
+from ecg_jepa.cli import run_script
 
 
 def main() -> None:

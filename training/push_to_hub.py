@@ -1,6 +1,6 @@
 """`ecg-jepa push` as a script, for `accelerate launch training/push_to_hub.py` and `python training/push_to_hub.py`."""
 
-from ecg_jepa.commands import run_script
+from ecg_jepa.cli import run_script
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`ecg-jepa sweep` as a script, for `accelerate launch training/sweep.py` and `python training/sweep.py`."""
 
-from ecg_jepa.commands import run_script
+from ecg_jepa.cli import run_script
 
 
 def main() -> None:

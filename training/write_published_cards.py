@@ -10,8 +10,8 @@ from pathlib import Path
 from huggingface_hub import EvalResult
 
 from ecg_jepa import EcgJepaModel
-from ecg_jepa.common.files import shipped
-from ecg_jepa.common.settings import parse_settings
+from ecg_jepa._utils.files import shipped
+from ecg_jepa._utils.settings import parse_settings
 from ecg_jepa.data.databases import builder_class
 from ecg_jepa.evaluation.published import paper_run, published_rows
 from ecg_jepa.pretraining.recipe import JepaRecipe

@@ -1,24 +1,28 @@
-"""ECG-JEPA (Weimann & Conrad 2024) for Hugging Face transformers. Importing it makes its classes known to the Auto classes."""
+"""ECG-JEPA (Weimann & Conrad 2024) for Hugging Face transformers. Importing it registers its classes with the Auto classes."""
 
-import importlib
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
 
-from ._registration import register_with_transformers
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+)
+from transformers.pipelines import PIPELINE_REGISTRY
 
-if TYPE_CHECKING:
-    from .configuration_ecg_jepa import EcgJepaConfig
-    from .feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
-    from .formats_ecg_jepa import read_ecg
-    from .modeling_ecg_jepa import (
-        EcgJepaEncoderPair,
-        EcgJepaForPreTraining,
-        EcgJepaForPreTrainingOutput,
-        EcgJepaForSequenceClassification,
-        EcgJepaModel,
-    )
-    from .pipeline_ecg_jepa import EcgClassificationPipeline
-    from .record_ecg_jepa import Ecg
+from .formats.ecg import Ecg
+from .formats.read import read_ecg
+from .model.configuration_ecg_jepa import EcgJepaConfig
+from .model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from .model.modeling_ecg_jepa import (
+    EcgJepaEncoderPair,
+    EcgJepaForPreTraining,
+    EcgJepaForPreTrainingOutput,
+    EcgJepaForSequenceClassification,
+    EcgJepaModel,
+)
+from .model.pipeline_ecg_jepa import EcgClassificationPipeline
 
 __all__ = [
     "Ecg",
@@ -35,24 +39,20 @@ __all__ = [
 
 __version__ = version("ecg_jepa")
 
-_MODULES = {
-    "Ecg": "record_ecg_jepa",
-    "EcgClassificationPipeline": "pipeline_ecg_jepa",
-    "EcgJepaConfig": "configuration_ecg_jepa",
-    "EcgJepaFeatureExtractor": "feature_extraction_ecg_jepa",
-    "read_ecg": "formats_ecg_jepa",
-}
+AutoConfig.register(EcgJepaConfig.model_type, EcgJepaConfig, exist_ok=True)
+AutoFeatureExtractor.register(EcgJepaConfig, EcgJepaFeatureExtractor, exist_ok=True)
+AutoModel.register(EcgJepaConfig, EcgJepaModel, exist_ok=True)
+AutoModelForPreTraining.register(EcgJepaConfig, EcgJepaForPreTraining, exist_ok=True)
+AutoModelForSequenceClassification.register(EcgJepaConfig, EcgJepaForSequenceClassification, exist_ok=True)
+PIPELINE_REGISTRY.register_pipeline(
+    "ecg-classification",
+    EcgClassificationPipeline,
+    pt_model=AutoModelForSequenceClassification,  # type: ignore[arg-type]
+)
 
-
-def __getattr__(name: str) -> Any:
-    """Classes are imported when they are asked for: `ecg-jepa --help` needs none of them."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES.get(name, 'modeling_ecg_jepa')}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-register_with_transformers()
+# So that save_pretrained writes the code beside the weights.
+EcgJepaConfig.register_for_auto_class()
+EcgJepaFeatureExtractor.register_for_auto_class()
+EcgJepaModel.register_for_auto_class("AutoModel")
+EcgJepaForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+EcgJepaForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")

@@ -1,6 +1,6 @@
 """`python -m ecg_jepa COMMAND ...`"""
 
-from .commands import main
+from .cli import main
 
 if __name__ == "__main__":
     main()

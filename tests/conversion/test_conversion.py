@@ -14,10 +14,10 @@ from ecg_jepa import (
     EcgJepaForSequenceClassification,
     EcgJepaModel,
 )
-from ecg_jepa.configuration_ecg_jepa import STANDARD_LEADS
 from ecg_jepa.conversion import convert_reference_checkpoint, weights
 from ecg_jepa.conversion.export import export_conversion, normalization
-from ecg_jepa.modeling_ecg_jepa import sinusoidal_positions
+from ecg_jepa.model.configuration_ecg_jepa import STANDARD_LEADS
+from ecg_jepa.model.modeling_ecg_jepa import sinusoidal_positions
 
 WIDTH, PRED_WIDTH, CLASSES = 16, 8, 3
 CONFIG = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from ecg_jepa.data.builders.ptb_xl import PtbXl
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus, CorpusBatch
-from ecg_jepa.data.ptb_xl import PtbXl
 from ecg_jepa.data.records import find_database
 
 

@@ -10,12 +10,12 @@ import pytest
 import wfdb
 from raw_databases import STANDARD, ecg, read_rejections, write_code_15, write_mimic, write_record
 
-from ecg_jepa.data.code_15 import Code15
-from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
-from ecg_jepa.data.readers import read_code_15
+from ecg_jepa.data.builders.code_15 import Code15
+from ecg_jepa.data.builders.mimic_iv_ecg import MimicIvEcg
+from ecg_jepa.data.raw_files import read_code_15
 from ecg_jepa.data.records import find_database
-from ecg_jepa.signal_processing_ecg_jepa import unit_factor
-from ecg_jepa.wfdb_ecg_jepa import RecordError, read_wfdb
+from ecg_jepa.formats.wfdb_record import RecordError, read_wfdb
+from ecg_jepa.model.signal_processing_ecg_jepa import unit_factor
 
 NUM_WFDB, NUM_HDF5, NUM_TABLES = 800, 150, 50
 

@@ -13,10 +13,10 @@ import tenacity
 from raw_databases import ecg, write_challenge, write_code_15, write_mimic
 
 from ecg_jepa.data import download
-from ecg_jepa.data.challenge_2021 import Georgia
-from ecg_jepa.data.code_15 import Code15
-from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
-from ecg_jepa.data.ptb_xl import PtbXl
+from ecg_jepa.data.builders.challenge_2021 import Georgia
+from ecg_jepa.data.builders.code_15 import Code15
+from ecg_jepa.data.builders.mimic_iv_ecg import MimicIvEcg
+from ecg_jepa.data.builders.ptb_xl import PtbXl
 from ecg_jepa.data.synthetic import Synthetic
 
 

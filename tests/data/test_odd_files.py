@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from raw_databases import ecg
 
-from ecg_jepa.data.own_records import OwnRecords
+from ecg_jepa.data.builders.own_records import OwnRecords
 from ecg_jepa.data.records import find_database
 
 NAMES = "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from raw_databases import STANDARD, ecg
 
-from ecg_jepa.data.own_records import KNOWN_COLUMNS, OwnRecords
+from ecg_jepa.data.builders.own_records import KNOWN_COLUMNS, OwnRecords
 from ecg_jepa.data.own_table import CellError, choose_labels, parse_age, parse_label, parse_sex, parse_split, refuse_columns
 from ecg_jepa.data.records import find_database, read_database_info
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ecg_jepa.data.builders.ptb_xl import PtbXl
 from ecg_jepa.data.folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
-from ecg_jepa.data.ptb_xl import PtbXl
 from ecg_jepa.data.ptb_xl_tasks import describe_classes, make_task
 from ecg_jepa.data.task_names import TASKS
 

@@ -6,12 +6,12 @@ import pytest
 import yaml
 from raw_databases import ecg, write_challenge, write_mimic
 
-from ecg_jepa.configuration_ecg_jepa import STANDARD_LEADS
-from ecg_jepa.data import challenge_2021
-from ecg_jepa.data.code_15 import Code15
-from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
-from ecg_jepa.data.ptb_xl import PtbXl
+from ecg_jepa.data.builders import challenge_2021
+from ecg_jepa.data.builders.code_15 import Code15
+from ecg_jepa.data.builders.mimic_iv_ecg import MimicIvEcg
+from ecg_jepa.data.builders.ptb_xl import PtbXl
 from ecg_jepa.data.records import find_database
+from ecg_jepa.model.configuration_ecg_jepa import STANDARD_LEADS
 
 REPOSITORY = Path(__file__).parents[2]
 BUILDERS = [MimicIvEcg, Code15, PtbXl, *(b for b in challenge_2021.Challenge2021.__subclasses__() if b.for_pretraining)]

@@ -13,7 +13,7 @@ from raw_databases import STANDARD, ecg
 from transformers import AutoFeatureExtractor, Trainer, TrainingArguments
 
 from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaForSequenceClassification
-from ecg_jepa.data.own_records import OwnRecords
+from ecg_jepa.data.builders.own_records import OwnRecords
 from ecg_jepa.data.record_dataset import ShapedShard
 from ecg_jepa.data.records import find_database
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from raw_databases import STANDARD, ecg, write_mimic
 
-from ecg_jepa.data.mimic_iv_ecg import MimicIvEcg
+from ecg_jepa.data.builders.mimic_iv_ecg import MimicIvEcg
+from ecg_jepa.data.lead_statistics import outlying
 from ecg_jepa.data.records import find_database
-from ecg_jepa.data.statistics import outlying
 
 
 def test_no_single_record_moves_the_statistics_of_a_database(tmp_path):

@@ -14,8 +14,8 @@ import pytest
 from raw_databases import ecg, write_challenge
 from tqdm.auto import tqdm
 
-from ecg_jepa.data.builder import EcgDatabaseBuilder
-from ecg_jepa.data.challenge_2021 import Georgia
+from ecg_jepa.data.builders.base import EcgDatabaseBuilder
+from ecg_jepa.data.builders.challenge_2021 import Georgia
 from ecg_jepa.data.records import find_database, read_database_info
 from ecg_jepa.data.shards import preparation_lock, process_map, records_per_shard, shard_path
 

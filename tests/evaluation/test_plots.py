@@ -8,7 +8,7 @@ import pytest
 from raw_databases import STANDARD, ecg
 from scipy.stats import binomtest
 
-from ecg_jepa.common.figures import save, shortened
+from ecg_jepa._utils.plot_style import save, shortened
 from ecg_jepa.evaluation.calibration import reliability
 from ecg_jepa.evaluation.plots import (
     CLINICAL_LAYOUT,

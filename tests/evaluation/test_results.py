@@ -6,7 +6,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 
 from ecg_jepa.data.ptb_xl_tasks import Task
 from ecg_jepa.evaluation.bootstrap import macro_auroc_interval
-from ecg_jepa.evaluation.figures import Thresholds
+from ecg_jepa.evaluation.class_metrics import Thresholds
 from ecg_jepa.evaluation.results import Predictions, probabilities, summarize
 from ecg_jepa.evaluation.subgroups import groups_of
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
-from ecg_jepa.common.models import weights_digest
+from ecg_jepa._utils.model_directory import weights_digest
 from ecg_jepa.data.databases import DATABASES, builder_class
 from ecg_jepa.evaluation.bootstrap import paired_test
 from ecg_jepa.evaluation.published import paper_run, published_result

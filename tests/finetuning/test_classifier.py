@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaForSequenceClassification
+from ecg_jepa.data.task_data import TaskData
 from ecg_jepa.finetuning.classifier import Scorer, build_classifier
 from ecg_jepa.finetuning.encoders import find_start
 from ecg_jepa.finetuning.protocols import ProtocolSettings
-from ecg_jepa.finetuning.task_data import TaskData
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 

@@ -7,7 +7,7 @@ import torch
 from raw_databases import ecg, write_challenge
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
-from ecg_jepa.data.challenge_2021 import Georgia
+from ecg_jepa.data.builders.challenge_2021 import Georgia
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from ecg_jepa import EcgJepaModel
-from ecg_jepa.common.settings import option, settings
+from ecg_jepa._utils.settings import option, settings
 from ecg_jepa.pretraining.objective import Objective, StepOutput
 from ecg_jepa.pretraining.objectives import OBJECTIVES
 from ecg_jepa.pretraining.recipe import PretrainingRecipe

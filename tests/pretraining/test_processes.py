@@ -9,7 +9,7 @@ from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
-from ecg_jepa.common.processes import send_no_constants
+from ecg_jepa._utils.processes import send_no_constants
 from ecg_jepa.pretraining.flops import count_flops
 from ecg_jepa.pretraining.objective import BatchKey
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ecg_jepa.common.settings import parse_settings
+from ecg_jepa._utils.settings import parse_settings
 from ecg_jepa.pretraining.objectives import recipe_class
 from ecg_jepa.pretraining.recipe import JepaRecipe
 

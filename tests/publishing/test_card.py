@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from ecg_jepa import EcgJepaConfig
-from ecg_jepa.common.files import shipped
+from ecg_jepa._utils.files import shipped
 from ecg_jepa.evaluation.published import paper_run, published_rows
 from ecg_jepa.publishing.card import CardResult, as_eval_results, classifier_results, write_model_card
 

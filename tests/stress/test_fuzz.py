@@ -13,7 +13,7 @@ from raw_databases import STANDARD, ecg, write_challenge
 from safetensors.torch import load_file
 
 from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaForSequenceClassification, EcgJepaModel
-from ecg_jepa.data.challenge_2021 import Georgia
+from ecg_jepa.data.builders.challenge_2021 import Georgia
 from ecg_jepa.data.records import find_database
 
 pytestmark = pytest.mark.stress

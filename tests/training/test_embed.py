@@ -10,7 +10,7 @@ from raw_databases import ecg, write_challenge
 
 from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaModel
 from ecg_jepa.data.records import find_database
-from ecg_jepa.wfdb_ecg_jepa import read_wfdb
+from ecg_jepa.formats.wfdb_record import read_wfdb
 
 
 @pytest.fixture

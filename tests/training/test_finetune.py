@@ -12,18 +12,18 @@ from raw_databases import ecg, write_challenge, write_code_15
 from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
-from ecg_jepa.common.models import weights_digest
-from ecg_jepa.common.settings import parse_settings
-from ecg_jepa.data.challenge_2021 import Georgia
-from ecg_jepa.data.code_15 import Code15
+from ecg_jepa._utils.model_directory import weights_digest
+from ecg_jepa._utils.settings import parse_settings
+from ecg_jepa.data.builders.challenge_2021 import Georgia
+from ecg_jepa.data.builders.code_15 import Code15
 from ecg_jepa.data.records import PreparedDatabase, find_database
+from ecg_jepa.data.task_data import TaskData
 from ecg_jepa.data.task_names import TASKS
 from ecg_jepa.evaluation.metrics import auroc, macro_auroc
 from ecg_jepa.finetuning.classifier import Scorer
-from ecg_jepa.finetuning.loop import FinetuningRun
+from ecg_jepa.finetuning.finetuning_loop import FinetuningRun
 from ecg_jepa.finetuning.protocols import ProtocolSettings
 from ecg_jepa.finetuning.run import load_task
-from ecg_jepa.finetuning.task_data import TaskData
 
 CONFIGS = "training/configs"
 
@@ -371,7 +371,7 @@ def test_unknown_sizes_are_not_looked_for_on_the_hub(finetune, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(finetune, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("ecg_jepa.commands.finetune.run_protocol", lambda run: pytest.fail("trained"))
+    monkeypatch.setattr("ecg_jepa.cli.finetune.run_protocol", lambda run: pytest.fail("trained"))
     with pytest.raises(SystemExit, match="Not a directory"):
         finetune("linear", tmp_path / "file" / "run", "--task", "rhythm")
 

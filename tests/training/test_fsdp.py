@@ -12,7 +12,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
-from ecg_jepa import modeling_ecg_jepa as modeling
+from ecg_jepa.model import modeling_ecg_jepa as modeling
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "training" / "accelerate" / "fsdp2.yaml"

@@ -11,7 +11,7 @@ from raw_databases import STANDARD, ecg, write_record
 from tiny_classifier import LABELS, save_classifier
 from transformers import pipeline
 
-from ecg_jepa import prediction
+from ecg_jepa.apps import prediction
 
 
 @pytest.fixture(scope="module")

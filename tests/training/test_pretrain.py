@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
 from ecg_jepa import EcgJepaForPreTraining, EcgJepaModel
-from ecg_jepa.commands import run_command
-from ecg_jepa.common.models import weights_digest
-from ecg_jepa.common.run_directory import own_directory
-from ecg_jepa.common.settings import read_yaml
-from ecg_jepa.data.challenge_2021 import Georgia
+from ecg_jepa._utils.model_directory import weights_digest
+from ecg_jepa._utils.run_directory import own_directory
+from ecg_jepa._utils.settings import read_yaml
+from ecg_jepa.cli import run_command
+from ecg_jepa.data.builders.challenge_2021 import Georgia
 from ecg_jepa.data.corpus import BatchNormalizer, Corpus
 from ecg_jepa.data.records import find_database
 from ecg_jepa.data.synthetic import Synthetic, generate_database
@@ -93,7 +93,7 @@ def test_resume_is_exact(pretrain, tmp_path, flags):
 
 def test_a_run_that_is_gone_on_with_keeps_its_precision(pretrain, tmp_path, monkeypatch):
     faster = iter(("bf16", "no"))
-    monkeypatch.setattr("ecg_jepa.commands.pretrain.fastest_precision", lambda device: next(faster))
+    monkeypatch.setattr("ecg_jepa.cli.pretrain.fastest_precision", lambda device: next(faster))
     pretrain(tmp_path / "whole", "--mixed_precision", "auto")
     assert read_yaml(str(tmp_path / "whole/training_config.yaml"))["mixed_precision"] == "bf16"
     leave_as_if_killed(tmp_path / "whole", tmp_path / "resumed", 2)

@@ -1,10 +1,10 @@
 """`python -m ecg_jepa.conversion IN.pt OUT_DIR [--task superdiagnostic] [--scp_statements FILE] [--normalization ptb-xl]`"""
 
-from ..common.logs import start_logging
-from ..common.settings import fail, parse_settings
-from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
+from .._utils.logs import start_logging
+from .._utils.settings import fail, parse_settings
+from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification
+from .conversion_settings import ConversionSettings
 from .export import export_conversion
-from .settings import ConversionSettings
 
 PROGRAM = "python -m ecg_jepa.conversion"
 

@@ -10,11 +10,11 @@ import pandas as pd
 from ..data.corpus import common_cutoff, mix_statistics
 from ..data.databases import DATABASES, builder_class
 from ..data.ptb_xl_tasks import class_names
-from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
-from ..modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaPreTrainedModel
+from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaPreTrainedModel
+from ..model.signal_processing_ecg_jepa import STANDARD_LEADS
 from ..publishing.card import write_model_card
 from ..publishing.checkpoint import save_checkpoint
-from ..signal_processing_ecg_jepa import STANDARD_LEADS
 from .weights import convert_reference_checkpoint, load_reference_checkpoint
 
 # The reference normalises CPSC-Extra with the statistics of CPSC.

@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForSequenceClassification, EcgJepaModel, EcgJepaPreTrainedModel
+from ..model.modeling_ecg_jepa import (
+    EcgJepaForPreTraining,
+    EcgJepaForSequenceClassification,
+    EcgJepaModel,
+    EcgJepaPreTrainedModel,
+)
 
 Weights = Mapping[str, torch.Tensor]
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from ..configuration_ecg_jepa import EcgJepaConfig
-from ..modeling_ecg_jepa import (
+from ..model.configuration_ecg_jepa import EcgJepaConfig
+from ..model.modeling_ecg_jepa import (
     EcgJepaForPreTraining,
     EcgJepaForSequenceClassification,
     EcgJepaModel,
     EcgJepaPreTrainedModel,
     sinusoidal_positions,
 )
-from ..signal_processing_ecg_jepa import STANDARD_LEADS
+from ..model.signal_processing_ecg_jepa import STANDARD_LEADS
 from .reference import check_conversion
 
 # Parts of names, replaced in this order within one network.

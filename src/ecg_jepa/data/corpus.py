@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..common.processes import share_of_batch
-from ..signal_processing_ecg_jepa import CLIP, normalize
+from .._utils.processes import share_of_batch
+from ..model.signal_processing_ecg_jepa import CLIP, normalize
 from .folds import in_training_folds, in_validation_fold
 from .records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
 

@@ -4,22 +4,22 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .builder import EcgDatabaseBuilder
+    from .builders.base import EcgDatabaseBuilder
 
 # Name -> module and class.
 DATABASES = {
-    "mimic-iv-ecg": ("mimic_iv_ecg", "MimicIvEcg"),
-    "code-15": ("code_15", "Code15"),
-    "ptb-xl": ("ptb_xl", "PtbXl"),
-    "chapman-shaoxing": ("challenge_2021", "ChapmanShaoxing"),
-    "cpsc": ("challenge_2021", "Cpsc"),
-    "cpsc-extra": ("challenge_2021", "CpscExtra"),
-    "georgia": ("challenge_2021", "Georgia"),
-    "ningbo": ("challenge_2021", "Ningbo"),
-    "ptb": ("challenge_2021", "Ptb"),
-    "st-petersburg": ("challenge_2021", "StPetersburg"),
-    "ptb-xl-challenge": ("challenge_2021", "PtbXlChallenge"),
-    "own": ("own_records", "OwnRecords"),
+    "mimic-iv-ecg": ("builders.mimic_iv_ecg", "MimicIvEcg"),
+    "code-15": ("builders.code_15", "Code15"),
+    "ptb-xl": ("builders.ptb_xl", "PtbXl"),
+    "chapman-shaoxing": ("builders.challenge_2021", "ChapmanShaoxing"),
+    "cpsc": ("builders.challenge_2021", "Cpsc"),
+    "cpsc-extra": ("builders.challenge_2021", "CpscExtra"),
+    "georgia": ("builders.challenge_2021", "Georgia"),
+    "ningbo": ("builders.challenge_2021", "Ningbo"),
+    "ptb": ("builders.challenge_2021", "Ptb"),
+    "st-petersburg": ("builders.challenge_2021", "StPetersburg"),
+    "ptb-xl-challenge": ("builders.challenge_2021", "PtbXlChallenge"),
+    "own": ("builders.own_records", "OwnRecords"),
     "synthetic": ("synthetic", "Synthetic"),
 }
 

@@ -17,7 +17,7 @@ import aiohttp
 import fsspec
 import tenacity
 
-from ..common.logs import progress_bar
+from .._utils.logs import progress_bar
 
 # Few at a time: the hosts are shared by everybody.
 _TRANSFERS_AT_A_TIME = 4

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..signal_processing_ecg_jepa import STANDARD_LEADS, select_leads, unit_factor
+from ..model.signal_processing_ecg_jepa import STANDARD_LEADS, select_leads, unit_factor
 from .folds import FOLDS_OF_SPLIT
 
 # A column that makes more of the rows unusable is an error, not a rejection of each; one row alone never is.

@@ -8,8 +8,8 @@ import datasets
 import numpy as np
 
 from .folds import FOLDS_OF_SPLIT, in_training_folds
+from .lead_statistics import as_matrix, lead_statistics
 from .records import DatabaseInfo
-from .statistics import as_matrix, lead_statistics
 
 
 @dataclass(frozen=True)

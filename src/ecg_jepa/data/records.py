@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..common.files import digest_files, digest_of, replace_file, write_json
-from ..signal_processing_ecg_jepa import UNKNOWN_UNIT
+from .._utils.files import digest_files, digest_of, replace_file, write_json
+from ..model.signal_processing_ecg_jepa import UNKNOWN_UNIT
 from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
+from .lead_statistics import lead_statistics
 from .record_dataset import multi_hot, record_dataset
 from .shards import SHARDS, check_content, open_shards, summary_of
-from .statistics import lead_statistics
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from ..common.files import digest_files, digest_of, write_json
+from .._utils.files import digest_files, digest_of, write_json
 
 SHARDS = "records-*.arrow"
 
@@ -230,7 +230,7 @@ def process_map(num_proc: int) -> Iterator[Callable[..., Iterator[Any]]]:
     if threading.active_count() > 1:
         # Of a page or a tracker: forks would wait for ever for a lock that one of these threads held.
         context = get_context("forkserver")
-        context.set_forkserver_preload(["ecg_jepa.data.builder"])
+        context.set_forkserver_preload(["ecg_jepa.data.builders.base"])
     pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_end_with_parent)
     try:
         yield pool.map

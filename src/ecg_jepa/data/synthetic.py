@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..signal_processing_ecg_jepa import resample
-from .ptb_xl import DATABASE_CSV, PtbXl
+from ..model.signal_processing_ecg_jepa import resample
+from .builders.ptb_xl import DATABASE_CSV, PtbXl
 from .records import STATEMENTS_FILE
 from .shards import process_map
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..modeling_ecg_jepa import EcgJepaForSequenceClassification
-from ..signal_processing_ecg_jepa import crop_starts, cut_crops
+from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification
+from ..model.signal_processing_ecg_jepa import crop_starts, cut_crops
 
 
 def attention_over_time(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from ..common.figures import COLORS, new_figure
+from .._utils.plot_style import COLORS, new_figure
 
 # The usual paper: 25 mm/s, 10 mm/mV, lines every 1 and 5 mm.
 MM_PER_SECOND, MM_PER_MILLIVOLT = 25.0, 10.0

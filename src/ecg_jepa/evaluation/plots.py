@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from ..common.figures import COLORS, in_legend, new_figure, shortened
+from .._utils.plot_style import COLORS, in_legend, new_figure, shortened
 from .calibration import FEWEST_PER_BIN, expected_calibration_error, reliability
 from .ecg_plot import CLINICAL_DURATION, CLINICAL_LAYOUT, has_clinical_leads, plot_ecg
 from .metrics import PerClass, auroc, average_precision

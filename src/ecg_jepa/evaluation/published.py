@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from ..common.files import RANDOM_PREFIX
+from .._utils.files import RANDOM_PREFIX
 from ..data.databases import builder_class
 
 

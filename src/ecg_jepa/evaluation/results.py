@@ -10,8 +10,8 @@ import torch
 from ..data.tasks import Task
 from .bootstrap import Interval, bootstrap, macro_auroc_interval, resample_counts
 from .calibration import FEWEST_PER_BIN, MOST_BINS, Temperature, fit_temperature
+from .class_metrics import FEWEST, FIXED_SENSITIVITIES, FigureTable, Thresholds, macro_entries, measure_calibration
 from .decisions import sensitivity_thresholds
-from .figures import FEWEST, FIXED_SENSITIVITIES, FigureTable, Thresholds, macro_entries, measure_calibration
 from .metrics import ExclusiveAccuracy, MacroAuroc, MacroAveragePrecision, MacroF1, f1_thresholds, measure
 from .subgroups import score_groups
 

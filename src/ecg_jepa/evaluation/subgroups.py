@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .bootstrap import interval, macro, resample_counts, resampled_auroc
-from .figures import FEWEST
+from .class_metrics import FEWEST
 from .metrics import auroc
 
 UNKNOWN = "unknown"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.files import RANDOM_PREFIX, TRAINING_INFO_FILE, read_json
-from ..common.models import weights_digest
+from .._utils.files import RANDOM_PREFIX, TRAINING_INFO_FILE, read_json
+from .._utils.model_directory import weights_digest
 from .bootstrap import paired_test
 from .published import published_result
 from .results import METRICS_FILE, PREDICTIONS_FILE

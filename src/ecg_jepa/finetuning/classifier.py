@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..common.hardware import crops_at_once
-from ..configuration_ecg_jepa import EcgJepaConfig
-from ..modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
+from .._utils.hardware import crops_at_once
+from ..data.task_data import TaskData
+from ..model.configuration_ecg_jepa import EcgJepaConfig
+from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
 from .encoders import StartingPoint
 from .protocols import ProtocolSettings
-from .task_data import TaskData
 
 
 def build_classifier(settings: ProtocolSettings, start: StartingPoint, data: TaskData) -> EcgJepaForSequenceClassification:

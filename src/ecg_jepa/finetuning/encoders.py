@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.files import RANDOM_PREFIX, TRAINING_INFO_FILE, digest_of, read_json
-from ..common.models import model_directory, weights_digest
-from ..configuration_ecg_jepa import SIZES, EcgJepaConfig
+from .._utils.files import RANDOM_PREFIX, TRAINING_INFO_FILE, digest_of, read_json
+from .._utils.model_directory import model_directory, weights_digest
+from ..model.configuration_ecg_jepa import SIZES, EcgJepaConfig
 
 # What the published sizes share (Weimann & Conrad 2024, section 3).
 _PUBLISHED_INPUT = {"sampling_rate": 500, "signal_length": 5000, "patch_size": 25}

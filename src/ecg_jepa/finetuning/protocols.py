@@ -3,8 +3,8 @@
 from dataclasses import fields
 from typing import Any, Literal
 
-from ..common.schedules import warmup_cosine_schedule
-from ..common.settings import check_at_least, check_seed, check_share, option, settings, shipped_configuration
+from .._utils.schedules import warmup_cosine_schedule
+from .._utils.settings import check_at_least, check_seed, check_share, option, settings, shipped_configuration
 from ..data.task_names import TASKS, parts_of
 
 PROTOCOLS = ("linear", "attentive", "finetune", "finetune_after_probe")

@@ -9,16 +9,16 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from ..common.processes import share_of_batch
-from ..common.run_directory import MODEL_FILES, check_own, left_in
+from .._utils.processes import share_of_batch
+from .._utils.run_directory import MODEL_FILES, check_own, left_in
+from ..data.task_data import LabelBudget, TaskData
 from ..evaluation.metrics import macro_auroc
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Predictions, summarize
 from ..evaluation.subgroups import groups_of
 from .classifier import build_classifier
 from .encoders import find_start
-from .loop import FinetuningRun, train
+from .finetuning_loop import FinetuningRun, train
 from .protocols import ProtocolSettings
-from .task_data import LabelBudget, TaskData
 
 PLOTS_DIR = "plots"
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.files import TRAINING_INFO_FILE, read_json, write_json
-from ..common.settings import field_names, make_settings
+from .._utils.files import TRAINING_INFO_FILE, read_json, write_json
+from .._utils.settings import field_names, make_settings
 from ..data.records import find_database
+from ..data.task_data import TaskData
 from ..evaluation.results import METRICS_FILE
 from .encoders import find_start
 from .protocols import ADDED_SINCE, ProtocolSettings
 from .run import FAILURE_FILE, load_task
-from .sweep import SweepSettings
-from .task_data import TaskData
+from .sweep_settings import SweepSettings
 
 
 @dataclass(frozen=True)

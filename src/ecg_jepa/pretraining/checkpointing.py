@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch.distributed.checkpoint import CheckpointException
 
-from ..common.files import digest_files, digest_of, read_json, write_json
-from ..common.processes import on_main_process
+from .._utils.files import digest_files, digest_of, read_json, write_json
+from .._utils.processes import on_main_process
 
 logger = logging.getLogger(__name__)
 

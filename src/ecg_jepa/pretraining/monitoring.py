@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..common.json_lines import JsonLines, read_lines
-from ..common.logs import duration, progress_bar
-from ..common.optimization import MOST_SKIPPED_IN_A_ROW
-from ..common.processes import on_main_process
+from .._utils.json_lines import JsonLines, read_lines
+from .._utils.logs import duration, progress_bar
+from .._utils.optimization import MOST_SKIPPED_IN_A_ROW
+from .._utils.processes import on_main_process
 
 logger = logging.getLogger(__name__)
 

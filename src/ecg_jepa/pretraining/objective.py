@@ -9,9 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from ..configuration_ecg_jepa import EcgJepaConfig
 from ..data.corpus import CorpusBatch
-from ..modeling_ecg_jepa import EcgJepaEncoderPair, EcgJepaModel
+from ..model.configuration_ecg_jepa import EcgJepaConfig
+from ..model.modeling_ecg_jepa import EcgJepaEncoderPair, EcgJepaModel
 from .recipe import PretrainingRecipe
 
 Recipe = TypeVar("Recipe", bound=PretrainingRecipe)

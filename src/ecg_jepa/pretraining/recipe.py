@@ -10,12 +10,12 @@ import logging
 import typing
 from typing import Any, ClassVar, Literal
 
-from ..common.schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
-from ..common.settings import check_at_least, check_seed, check_share, make_settings, option, settings, shipped_configuration
+from .._utils.schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
+from .._utils.settings import check_at_least, check_seed, check_share, make_settings, option, settings, shipped_configuration
 from ..data.task_names import TaskName
 
 if typing.TYPE_CHECKING:
-    from ..configuration_ecg_jepa import EcgJepaConfig
+    from ..model.configuration_ecg_jepa import EcgJepaConfig
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class PretrainingRecipe:
         Configuration of the model for records of `sampling_rate` Hz, in mV or amplitude-free. Raises `ValueError` if it is
         inconsistent.
         """
-        from ..configuration_ecg_jepa import EcgJepaConfig
+        from ..model.configuration_ecg_jepa import EcgJepaConfig
 
         overrides = ("hidden_size", "num_hidden_layers", "num_attention_heads")
         names = [*overrides, *(f"pred_{name}" for name in overrides)]

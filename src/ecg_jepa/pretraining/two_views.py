@@ -6,11 +6,11 @@ from typing import TypeVar
 import torch
 from matplotlib.figure import Figure
 
-from ..configuration_ecg_jepa import EcgJepaConfig
 from ..data.corpus import CorpusBatch
-from ..modeling_ecg_jepa import EcgJepaModel
+from ..model.configuration_ecg_jepa import EcgJepaConfig
+from ..model.modeling_ecg_jepa import EcgJepaModel
 from .objective import BatchKey, Objective, StepOutput
-from .plots import plot_views
+from .progress_plots import plot_views
 from .views import ViewRecipe, draw_pair, view_of
 
 Recipe = TypeVar("Recipe", bound=ViewRecipe)

@@ -12,9 +12,9 @@ from typing import Literal, Protocol
 
 import torch
 
-from ..common.settings import check_at_least, option, settings
-from ..configuration_ecg_jepa import EcgJepaConfig
-from ..signal_processing_ecg_jepa import CLIP
+from .._utils.settings import check_at_least, option, settings
+from ..model.configuration_ecg_jepa import EcgJepaConfig
+from ..model.signal_processing_ecg_jepa import CLIP
 from .objective import BatchKey
 from .recipe import PretrainingRecipe, whole_patches
 

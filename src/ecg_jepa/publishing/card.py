@@ -11,7 +11,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from markupsafe import Markup
 
-from ..common.files import shipped
+from .._utils.files import shipped
 
 TAGS = ("ecg_jepa", "ecg", "electrocardiogram", "self-supervised", "biosignals")
 

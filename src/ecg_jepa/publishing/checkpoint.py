@@ -7,8 +7,8 @@ torch, numpy and scipy only. With `import ecg_jepa`, the installed classes are u
 
 from pathlib import Path
 
-from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
-from ..modeling_ecg_jepa import EcgJepaPreTrainedModel
+from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from ..model.modeling_ecg_jepa import EcgJepaPreTrainedModel
 
 
 def save_checkpoint(

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..common.figures import save
-from ..common.files import write_json
-from ..common.settings import write_yaml
+from .._utils.files import write_json
+from .._utils.plot_style import save
+from .._utils.settings import write_yaml
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, probabilities
-from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
-from ..finetuning.loop import FinetuningRun
-from ..finetuning.pictures import draw
+from ..finetuning.finetuning_loop import FinetuningRun
+from ..finetuning.result_plots import draw
 from ..finetuning.run import PLOTS_DIR, FinetuningResult
+from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from .card import as_eval_results, classifier_results, write_model_card
 from .checkpoint import save_checkpoint
 from .provenance import finetuning_info, write_training_info

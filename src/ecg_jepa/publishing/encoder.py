@@ -2,10 +2,10 @@
 
 from markupsafe import Markup
 
-from ..common.files import TRAINING_INFO_FILE
-from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
-from ..pretraining.loop import PretrainingRun
+from .._utils.files import TRAINING_INFO_FILE
+from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..pretraining.monitoring import last_metrics, training_seconds, untrained_metrics
+from ..pretraining.pretraining_loop import PretrainingRun
 from .card import write_model_card
 from .checkpoint import save_checkpoint
 from .provenance import pretraining_info, write_training_info

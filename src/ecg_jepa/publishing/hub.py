@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
 
-from ..feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 
 # Of httpx or httpx2, depending on the version of huggingface_hub: the base of its own errors and of those of connections.
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]

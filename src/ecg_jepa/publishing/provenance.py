@@ -20,12 +20,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..common.files import TRAINING_INFO_FILE, write_json
-from ..common.models import weights_digest
-from ..finetuning.loop import FinetuningRun
+from .._utils.files import TRAINING_INFO_FILE, write_json
+from .._utils.model_directory import weights_digest
+from ..finetuning.finetuning_loop import FinetuningRun
 from ..finetuning.run import FinetuningResult
-from ..pretraining.loop import PretrainingRun
 from ..pretraining.monitoring import skipped_steps
+from ..pretraining.pretraining_loop import PretrainingRun
 
 _PACKAGES = ("ecg_jepa", "torch", "transformers", "accelerate", "datasets", "safetensors", "numpy", "scipy", "wfdb")
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import yaml
 from markupsafe import Markup
 
-from ..common.run_directory import clear
+from .._utils.run_directory import clear
 from .card import render
 from .hub import CONFIG, PushedFile, publishable_files
 
@@ -18,7 +18,7 @@ PYTHON = "3.11"
 _WRITTEN = (APP, REQUIREMENTS, README, MODEL, EXAMPLES)
 
 # By which a folder is known to be one that was written here.
-_MARK = "from ecg_jepa.page import serve"
+_MARK = "from ecg_jepa.apps.page import serve"
 
 _APP = '''"""What the Space runs."""
 

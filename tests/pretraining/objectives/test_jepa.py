@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaForPreTrainingOutput
-from ecg_jepa.modeling_ecg_jepa import gather_patches
+from ecg_jepa.model.modeling_ecg_jepa import gather_patches
 from ecg_jepa.pretraining.monitoring import collapse_measures
 from ecg_jepa.pretraining.objective import BatchKey
 from ecg_jepa.pretraining.objectives.jepa import Jepa, patch_errors, spread_losses

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ecg_jepa.data.corpus import CorpusBatch
-from ecg_jepa.modeling_ecg_jepa import gather_patches
+from ecg_jepa.model.modeling_ecg_jepa import gather_patches
 from ecg_jepa.pretraining.objective import BatchKey
 
 SIGNAL = torch.randn(8, 12, 500, generator=torch.Generator().manual_seed(0))

@@ -7,8 +7,8 @@ from copy import deepcopy
 import torch
 from torch.nn.functional import cosine_similarity
 
-from ...common.settings import option, settings
-from ...configuration_ecg_jepa import EcgJepaConfig
+from ..._utils.settings import option, settings
+from ...model.configuration_ecg_jepa import EcgJepaConfig
 from ..objective import StepOutput
 from ..projection import projection
 from ..two_views import TwoViews

@@ -3,7 +3,7 @@ Predict the average of several layers of the moving average of the encoder (data
 and predictor: what differs is the target.
 """
 
-from ...common.settings import option, settings
+from ..._utils.settings import option, settings
 from ..recipe import JepaRecipe
 from .jepa import Jepa
 

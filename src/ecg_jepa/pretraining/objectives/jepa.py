@@ -9,13 +9,13 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn.functional import l1_loss, layer_norm, mse_loss
 
-from ...configuration_ecg_jepa import EcgJepaConfig
 from ...data.corpus import CorpusBatch
 from ...data.records import MICROVOLTS_PER_MILLIVOLT
-from ...modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForPreTrainingOutput, gather_patches
+from ...model.configuration_ecg_jepa import EcgJepaConfig
+from ...model.modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForPreTrainingOutput, gather_patches
 from ..masking import draw_block_masks
 from ..objective import BatchKey, Objective, StepOutput, mean_over_processes
-from ..plots import plot_masked_prediction
+from ..progress_plots import plot_masked_prediction
 from ..recipe import JepaRecipe
 from ..spread import spread_losses
 

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from ...common.settings import check_share, option, settings
-from ...configuration_ecg_jepa import EcgJepaConfig
+from ..._utils.settings import check_share, option, settings
 from ...data.corpus import CorpusBatch
-from ...modeling_ecg_jepa import EcgJepaForPreTraining, gather_patches
+from ...model.configuration_ecg_jepa import EcgJepaConfig
+from ...model.modeling_ecg_jepa import EcgJepaForPreTraining, gather_patches
 from ..masking import draw_block_masks
 from ..objective import BatchKey, Objective, StepOutput
-from ..plots import plot_reconstruction
+from ..progress_plots import plot_reconstruction
 from ..recipe import BlockMaskRecipe
 
 _EPSILON = 1e-6  # of variances of patches, as in the original

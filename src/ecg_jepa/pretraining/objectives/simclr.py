@@ -5,8 +5,8 @@ Tell the other view of a record from those of all other records of the batch (Si
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from ...common.settings import option, settings
-from ...configuration_ecg_jepa import EcgJepaConfig
+from ..._utils.settings import option, settings
+from ...model.configuration_ecg_jepa import EcgJepaConfig
 from ..objective import StepOutput, gather_over_processes, in_full_precision
 from ..projection import projection
 from ..two_views import TwoViews

@@ -5,8 +5,8 @@ Bring two views of a record together, and keep the channels of all records varie
 import torch
 from torch.nn.functional import mse_loss
 
-from ...common.settings import check_at_least, option, settings
-from ...configuration_ecg_jepa import EcgJepaConfig
+from ..._utils.settings import check_at_least, option, settings
+from ...model.configuration_ecg_jepa import EcgJepaConfig
 from ..objective import StepOutput
 from ..projection import projection
 from ..spread import spread_losses

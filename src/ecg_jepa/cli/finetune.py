@@ -1,0 +1,70 @@
+"""`ecg-jepa finetune`: an encoder and labelled records -> a classifier and its results."""
+
+from functools import partial
+from typing import Any
+
+from accelerate import Accelerator
+
+from .._utils.hardware import describe_hardware, set_up_cpu
+from .._utils.interruption import end_with_launcher
+from .._utils.processes import on_main_process, start_accelerator
+from .._utils.run_directory import clear, own_directory
+from ..finetuning.protocols import ProtocolSettings
+from ..finetuning.run import WRITTEN, check_directory, open_run, run_protocol
+from ..publishing.classifier import export_classifier
+
+
+def run(settings: ProtocolSettings) -> None:
+    """Run the protocol and say what came out."""
+    end_with_launcher()
+    accelerator = start_accelerator(
+        mixed_precision=settings.mixed_precision,
+        log_with=settings.report_to or None,
+        project_dir=settings.output_dir,
+    )
+    set_up_cpu(accelerator)
+    accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(settings).items()})
+    metrics = train_and_export(settings, accelerator)
+    if metrics is not None:
+        report(settings, metrics)
+    accelerator.end_training()
+
+
+def train_and_export(settings: ProtocolSettings, accelerator: Accelerator) -> dict[str, Any] | None:
+    """One run, from its data to its folder; the content of `metrics.json` on the main process, `None` on others."""
+    with own_directory(settings.output_dir, accelerator):
+        on_main_process(accelerator, partial(check_directory, settings))
+        opened = open_run(settings, accelerator)
+        if accelerator.is_main_process and settings.overwrite_output_dir:
+            clear(settings.output_dir, WRITTEN)  # only now: records, labels and weights are known to fit
+        result = run_protocol(opened)
+        if result is None:
+            return None
+        export_classifier(opened, result, describe_hardware(accelerator))
+        return result.metrics
+
+
+def report(settings: ProtocolSettings, metrics: dict[str, Any]) -> None:
+    """Print what came out."""
+    bounds = metrics["test_macro_auroc_interval"]
+    interval = "too few records for an interval" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+    print(
+        f"{settings.task}, {settings.protocol}: test macro AUROC {metrics['test_macro_auroc']:.4f} ({interval}) on "
+        f"{metrics['records']['test']} records and {len(metrics['test_auroc'])} classes (validation "
+        f"{metrics['validation_macro_auroc']:.4f} at step {metrics['best_step']}); saved in {settings.output_dir}"
+    )
+    print(f"  macro average precision {metrics['test_macro_average_precision']:.4f}, macro F1 {metrics['test_macro_f1']:.4f}")
+    means = {name: metrics["test_figures"]["macro"][name]["value"] for name in ("sensitivity", "specificity", "ppv")}
+    if None not in means.values():
+        print("  at thresholds chosen on validation: " + ", ".join(f"macro {name} {value:.4f}" for name, value in means.items()))
+    if metrics["calibration"]["temperature"] is not None:
+        print(f"  temperature {metrics['calibration']['temperature']:.4f}")
+    if "test_accuracy" in metrics:
+        exclusive = metrics["test_exclusive_macro_f1"]
+        print(f"  accuracy {metrics['test_accuracy']:.4f}, macro F1 of the likeliest class {exclusive:.4f}")
+    if metrics["classes_left_out"]:
+        left_out = ", ".join(metrics["classes_left_out"])
+        print(f"  left out of the mean, for want of positives or negatives in the test fold: {left_out}")
+    undecided = [name for name in metrics["test_auroc"] if name not in metrics["decision_thresholds"]]
+    if undecided:
+        print(f"  without a threshold, for want of validation records: {', '.join(undecided)}")

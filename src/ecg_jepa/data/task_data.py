@@ -1,0 +1,193 @@
+"""A prepared database as a classification task: splits, normalisation, crops."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .._utils.files import digest_of
+from ..model.signal_processing_ecg_jepa import cut_crops, normalize
+from .crops import batch_crops
+from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
+from .ptb_xl_tasks import describe_classes, make_task
+from .records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
+from .splits import draw_per_class, draw_share, patient_numbers, split_by_patient
+from .tasks import Task, make_statement_task
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 10  # statements in a message
+
+
+@dataclass(frozen=True)
+class LabelBudget:
+    """
+    How many of the training labels may be used; drawn by patient and class. Validation and test stay whole.
+
+    Args:
+        fraction: of the training records of each class, at least one of each; 1 for all.
+        per_class: or so many records per class; `None` for no such limit.
+        seed: of the draw.
+    """
+
+    fraction: float = 1.0
+    per_class: int | None = None
+    seed: int = 0
+
+    def choose(self, labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
+        """Which training records to use, (records,) bool."""
+        rng = np.random.default_rng(self.seed)
+        if self.per_class is not None:
+            return draw_per_class(labels, patients, self.per_class, rng)
+        return draw_share(labels, patients, self.fraction, rng, at_least=1)
+
+
+@dataclass
+class TaskData:
+    """
+    Records of a task in their splits.
+
+    Args:
+        database: prepared.
+        task: labels of all its records.
+        splits: `train` (folds 1 to 8), `validation` (9) and `test` (10) -> record indices; where a database has no folds, a
+            split by patient.
+        mean, std: per lead in mV, of the training records alone.
+    """
+
+    database: PreparedDatabase
+    task: Task
+    splits: dict[str, np.ndarray]
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def load(
+        cls,
+        data_dir: str | Path,
+        task_name: str,
+        database: str | None = None,
+        labels: LabelBudget | None = None,
+        min_class_records: int = 10,
+        split_seed: int = 0,
+    ) -> "TaskData":
+        """
+        Open a prepared database for a task: one of PTB-XL's seven, or, for any other database, `all` of its own statements.
+
+        Args:
+            data_dir, database: as for [`find_database`].
+            task_name: of the task.
+            labels: how many of the training labels to use; default: all.
+            min_class_records: statements with fewer records are no classes. Not for PTB-XL, whose tasks are given.
+            split_seed: of the split by patient, for databases without folds.
+
+        Raises:
+            FileNotFoundError: if there is no such prepared database.
+            ValueError: if the database does not have the task, a split of it is empty, or a patient is in two splits.
+        """
+        prepared = find_database(data_dir, database)
+        table = prepared.statement_table()
+        if table is not None:
+            task = make_task(task_name, prepared.statements(), table)
+        elif task_name == "all":
+            task = make_statement_task(prepared.statements(), prepared.info.label_names, min_class_records)
+            _say_what_is_too_rare(prepared.name, task.too_rare, min_class_records)
+        else:
+            raise ValueError(f"{prepared.name} has no SCP statements, which task {task_name} needs: choose task 'all'.")
+        patients = patient_numbers(prepared.column("patient_id"))
+        splits = _splits(prepared, task, patients, split_seed)
+        if labels is not None:
+            splits["train"] = splits["train"][labels.choose(task.labels[splits["train"]], patients[splits["train"]])]
+        empty = [name for name, indices in splits.items() if not len(indices)]
+        if empty:
+            raise ValueError(f"Task {task_name} has no record for {' and '.join(empty)} in {prepared.directory}.")
+        _check_patients(prepared, splits)
+        return cls(prepared, task, splits, *prepared.lead_statistics(splits["train"]))
+
+    def describe_classes(self) -> dict[str, str]:
+        """Class -> what it means, as far as the database says it."""
+        table = self.database.statement_table()
+        known = {} if table is None else describe_classes(self.task.name, table)
+        return {name: known[name] for name in self.task.class_names if name in known}
+
+    def samples(self, seconds: float) -> int:
+        """A duration in whole samples of the database."""
+        return round(seconds * self.database.info.sampling_rate)
+
+    def labels_digest(self) -> str:
+        """Of classes, and of the records of each split with their labels: equal for runs that can be compared."""
+        ids = self.database.column("record_id")
+        splits = {name: [ids[rows].tolist(), self.task.labels[rows].tolist()] for name, rows in self.splits.items()}
+        return digest_of([self.task.class_names, splits])
+
+    def labels(self, indices: np.ndarray) -> torch.Tensor:
+        """Class indices (records,) for a single-label task, zeros and ones (records, classes) otherwise."""
+        labels = torch.from_numpy(self.task.labels[indices])
+        return labels.argmax(dim=1) if self.task.single_label else labels
+
+    def normalized(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """A record or crop as the model takes it, float32 (leads, samples)."""
+        signal = self.database.signal(index, start, length).astype(np.float32) / np.float32(MICROVOLTS_PER_MILLIVOLT)
+        return normalize(signal, self.mean.astype(np.float32), self.std.astype(np.float32))
+
+    def training_batches(self, batch_size: int, crop_length: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of random crops (batch, leads, crop_length) and labels without end, every record once per epoch."""
+        rng = np.random.default_rng(seed)
+        train = self._long_enough(self.splits["train"], crop_length)
+        queue = np.empty(0, dtype=np.int64)
+        while True:
+            while len(queue) < batch_size:
+                queue = np.concatenate([queue, rng.permutation(train)])
+            chosen, queue = queue[:batch_size], queue[batch_size:]
+            starts = rng.integers(0, self.database.num_samples[chosen] - crop_length + 1)
+            crops = [self.normalized(r, s, crop_length) for r, s in zip(chosen, starts, strict=True)]
+            yield torch.from_numpy(np.stack(crops)), self.labels(chosen)
+
+    def strided_crops(
+        self, indices: np.ndarray, crop_length: int, crop_stride: int, max_crops: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Crops that cover the records, in batches of whole records: (crops, leads, crop_length) and each crop's record."""
+        signals = (self.normalized(index) for index in self._long_enough(indices, crop_length))
+        return batch_crops((cut_crops(signal, crop_length, crop_stride) for signal in signals), max_crops)
+
+    def _long_enough(self, indices: np.ndarray, crop_length: int) -> np.ndarray:
+        short = indices[self.database.num_samples[indices] < crop_length]
+        if len(short):
+            rate = self.database.info.sampling_rate
+            raise ValueError(
+                f"{len(short)} records of {self.database.name} are shorter than the crop of {crop_length / rate:g} s, the "
+                f"first is {self.database.column('record_id')[short[0]]}: shorten it with --crop_duration."
+            )
+        return indices
+
+
+def _say_what_is_too_rare(database: str, statements: list[str], min_class_records: int) -> None:
+    if statements:
+        more = f" and {len(statements) - _NAMED} more" if len(statements) > _NAMED else ""
+        names = ", ".join(statements[:_NAMED]) + more
+        logger.warning(
+            f"{database}: fewer than {min_class_records} records have {names}, which are no classes then (--min_class_records)."
+        )
+
+
+def _splits(database: PreparedDatabase, task: Task, patients: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    fold = database.column("fold")
+    if np.isnan(fold.astype(float)).all():
+        included = np.flatnonzero(task.included)
+        parts = split_by_patient(task.labels[included], patients[included], seed)
+        return {name: included[rows] for name, rows in parts.items()}
+    folds = {"train": TRAIN_FOLDS, "validation": (VALIDATION_FOLD,), "test": (TEST_FOLD,)}
+    return {name: np.flatnonzero(task.included & np.isin(fold, numbers)) for name, numbers in folds.items()}
+
+
+def _check_patients(database: PreparedDatabase, splits: dict[str, np.ndarray]) -> None:
+    """Raise `ValueError` if a patient is in two splits: the score would be of patients that training has seen."""
+    patient_ids = database.column("patient_id")
+    seen: dict[str, str] = {}
+    for name, indices in splits.items():
+        for patient in {patient for patient in patient_ids[indices] if patient is not None}:
+            if seen.setdefault(patient, name) != name:
+                raise ValueError(f"Patient {patient} of {database.name} has records in {seen[patient]} and in {name}.")

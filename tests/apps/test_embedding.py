@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+import torch
+
+from ecg_jepa import EcgJepaConfig, EcgJepaModel
+from ecg_jepa.apps.embedding import RecordSource, batch_crops, embed, read_ahead
+from ecg_jepa.formats.wfdb_record import RecordError
+
+
+@pytest.fixture
+def encoder():
+    return EcgJepaModel(EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4)).eval()
+
+
+def records(*shapes):
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(crops, 12, samples)).astype(np.float32) for crops, samples in shapes]
+
+
+def test_batches_hold_whole_records_of_one_length():
+    parts = records((2, 500), (3, 500), (1, 500), (1, 250), (7, 500))
+    batches = list(batch_crops(parts, 5))
+    assert [owners.tolist() for _, owners in batches] == [[0, 0, 1, 1, 1], [2], [3], [4] * 7]
+    assert torch.equal(batches[0][0], torch.from_numpy(np.concatenate(parts[:2])))
+    assert list(batch_crops([], 5)) == []
+
+
+@pytest.mark.parametrize("pooling", ["mean", "register"])
+def test_vectors_are_means_over_crops(encoder, pooling):
+    parts = records((2, 500), (3, 500), (1, 250), (4, 500))
+    vectors = np.concatenate(list(embed(encoder.train(), batch_crops(parts, 5), pooling)))
+    assert vectors.dtype == np.float32
+    for crops, vector in zip(parts, vectors, strict=True):
+        with torch.no_grad():
+            outputs = encoder(torch.from_numpy(crops))
+        pooled = outputs.last_hidden_state[:, 1:].mean(1) if pooling == "mean" else outputs.last_hidden_state[:, 0]
+        np.testing.assert_allclose(vector, pooled.mean(0), atol=1e-5)
+
+
+def test_reading_ahead_keeps_the_order_and_goes_on_after_bad_records():
+    def read(number):
+        if number % 7 == 3:
+            raise RecordError(str(number), "bad")
+        return np.full((1, 1, 1), number)
+
+    source = RecordSource([f"r{number}" for number in range(100)], read)
+    for numbers in (range(100), range(40, 90)):
+        results = list(read_ahead(source, numbers))
+        assert [number for number, _ in results] == list(numbers)
+        assert [isinstance(result, RecordError) for _, result in results] == [number % 7 == 3 for number in numbers]
+        assert all(result.item() == number for number, result in results if number % 7 != 3)
