@@ -1,9 +1,9 @@
 """
-How fast a large corpus opens and is read, and what memory that takes.
+Measure how fast a large corpus opens and is read, and its memory.
 
-    python tests/benchmarks/corpus.py --source PREPARED/ptb-xl --directory BIG --num_records 200000
+    python benchmarks/corpus.py --source PREPARED/ptb-xl --directory BIG --num_records 200000
 
-Makes a database of `num_records` in `directory` by repeating the records of a small one on disk, unless it is there.
+Writes a database of `num_records` to `directory` by repeating the records of a small one, unless it is there.
 """
 
 import dataclasses
@@ -11,15 +11,15 @@ import shutil
 import statistics
 import threading
 import time
-from dataclasses import field
 from pathlib import Path
 
 import pyarrow as pa
 
+from ecg_jepa._utils.files import digest_of
 from ecg_jepa._utils.settings import option, parse_settings, settings
 from ecg_jepa.data.corpus import Corpus
 from ecg_jepa.data.records import PreparedDatabase, write_database_info
-from ecg_jepa.data.shards import shard_path
+from ecg_jepa.data.shards import shard_path, write_shard
 
 RECORDS_PER_SHARD = 2000
 RECORDS_PER_TABLE = 250
@@ -29,34 +29,36 @@ RECORDS_PER_TABLE = 250
 class Arguments:
     """Arguments of this script."""
 
-    source: str = field(metadata={"help": "folder of a small prepared database"})
-    directory: str = field(metadata={"help": "where to make, or find, the large one"})
+    source: str = option(text="folder of a small prepared database")
+    directory: str = option(text="where to make, or find, the large one")
     num_records: int = option(200_000, "records of the large one; rounded to shards of 2,000")
-    sampled_records: int = option(0, "draw from this many of its first records only, so that they fit into memory; 0: all")
+    sampled_records: int = option(0, "sample from this many of its first records only, so that they fit into memory; 0: all")
     batch_size: int = option(2048, "records per batch")
     num_batches: int = option(40, "batches per measurement")
     repeats: int = option(5, "measurements")
 
 
 def make_large(arguments: Arguments) -> None:
-    """Write one shard of the source's records, repeated, and copy it."""
+    """Write a shard with the repeated records of the source, and copy it."""
     directory = Path(arguments.directory)
     if (directory / "database.json").is_file():
         return
     directory.mkdir(parents=True)
     source = PreparedDatabase(arguments.source)
     table = pa.concat_tables([source.dataset.data.table] * -(-RECORDS_PER_SHARD // len(source))).slice(0, RECORDS_PER_SHARD)
-    with pa.OSFile(str(shard_path(directory, 0)), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-        for begin in range(0, RECORDS_PER_SHARD, RECORDS_PER_TABLE):
-            writer.write_table(table.slice(begin, RECORDS_PER_TABLE).combine_chunks())
-    num_shards = arguments.num_records // RECORDS_PER_SHARD
-    for number in range(1, num_shards):
-        shutil.copyfile(shard_path(directory, 0), shard_path(directory, number))
-    write_database_info(directory, dataclasses.replace(source.info, records=num_shards * RECORDS_PER_SHARD))
+    parts = range(0, RECORDS_PER_SHARD, RECORDS_PER_TABLE)
+    tables = (table.slice(begin, RECORDS_PER_TABLE).combine_chunks() for begin in parts)
+    first = write_shard(shard_path(directory, 0), tables)
+    shards = [{**first, "file": shard_path(directory, n).name} for n in range(max(1, arguments.num_records // RECORDS_PER_SHARD))]
+    for shard in shards[1:]:
+        shutil.copyfile(directory / first["file"], directory / shard["file"])
+    contents = digest_of([shard["content"] for shard in shards])
+    info = dataclasses.replace(source.info, records=len(shards) * RECORDS_PER_SHARD, shards=shards, content_digest=contents)
+    write_database_info(directory, info)
 
 
 class PeakMemory:
-    """Largest anonymous (not file-backed) resident memory of this process in MB, looked up every 10 ms."""
+    """Track the largest anonymous (not file-backed) resident memory of this process in MB, every 10 ms."""
 
     def __init__(self) -> None:
         self.megabytes = 0.0
@@ -71,6 +73,7 @@ class PeakMemory:
 
 
 def main() -> None:
+    """Measure and print."""
     arguments = parse_settings(Arguments, description=__doc__)
     make_large(arguments)
     peak = PeakMemory()
@@ -82,7 +85,7 @@ def main() -> None:
     print(f"{len(database)} records ({database.info.name}), opened in {opened:.2f} s with their statistics")
     if arguments.sampled_records:
         corpus.records[0] = corpus.records[0][corpus.records[0] < arguments.sampled_records]
-        print(f"drawing from {len(corpus.records[0])} of them")
+        print(f"sampling from {len(corpus.records[0])} of them")
     rates = []
     for repeat in range(arguments.repeats):
         batches = corpus.batches(start=repeat * arguments.num_batches)

@@ -1,8 +1,7 @@
 """
-What reading, cutting and writing cost beside the forward of the encoder: records/s of `write_embeddings` and of the encoder alone
-on the same batches, in turn, by the number of crops that are encoded together.
+Measure embeddings end to end against the encoder alone on the same batches: records/s by the number of crops encoded together.
 
-    python tests/benchmarks/embedding.py --model_name_or_path RUN --data_dir PREPARED [--batch_sizes 8 16 32 64]
+    python benchmarks/embedding.py --model_name_or_path RUN --data_dir PREPARED [--batch_sizes 8 16 32 64]
 """
 
 import statistics
@@ -15,9 +14,11 @@ from accelerate import Accelerator
 
 from ecg_jepa._utils.hardware import set_up_cpu
 from ecg_jepa._utils.settings import option, parse_settings, settings
-from ecg_jepa.apps.embedding import RecordSource, embed, find_extractor, folder_records, prepared_records, write_embeddings
+from ecg_jepa.apps.embedding import find_extractor, write_embeddings
+from ecg_jepa.apps.record_source import RecordSource, file_source, files_in_folder, prepared_source
 from ecg_jepa.data.crops import batch_crops
 from ecg_jepa.data.records import find_database
+from ecg_jepa.evaluation.linear_probe import embed_records
 from ecg_jepa.model.modeling_ecg_jepa import EcgJepaModel
 
 
@@ -42,15 +43,15 @@ def main() -> None:
     encoder = EcgJepaModel.from_pretrained(arguments.model_name_or_path).to(accelerator.device)
     extractor = find_extractor(arguments.model_name_or_path, encoder.config)
     if arguments.records_dir is not None:
-        source = folder_records(arguments.records_dir, extractor)
+        source = file_source(files_in_folder(arguments.records_dir), extractor)
     else:
-        source = prepared_records(find_database(arguments.data_dir, arguments.database), extractor)
-    source = RecordSource(source.record_ids[: arguments.num_records], source.read)
-    crops = [source.read(number) for number in range(len(source.record_ids))]
+        source = prepared_source(find_database(arguments.data_dir, arguments.database), extractor)
+    source = RecordSource(source.names[: arguments.num_records], source.read)
+    crops = [source.read(number) for number in range(len(source.names))]
     batches = {size: list(batch_crops(crops, size)) for size in arguments.batch_sizes}
 
     def alone(size: int) -> None:
-        for _ in embed(encoder, batches[size]):
+        for _ in embed_records(encoder, batches[size]):
             pass
 
     rates: dict[tuple[int, str], list[float]] = {}

@@ -1,7 +1,7 @@
 """
-Records in every format, read by `read_ecg` and by libraries that claim to: largest deviation, median time (docs/formats.md).
+Read records in every format with `read_ecg` and with other libraries: largest deviation and median time (docs/formats.md).
 
-    python tests/benchmarks/formats.py --records_dir PTB-XL/records500/00000
+    python benchmarks/formats.py --records_dir PTB-XL/records500/00000
 """
 
 import sys
@@ -18,7 +18,7 @@ import sierraecg
 from ecgdatakit.parsing.parser import FileParser
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from clinical_formats import WRITERS, write_philips, write_scp
 
 from ecg_jepa import read_ecg
@@ -42,19 +42,19 @@ class Arguments:
 
 
 @dataclass
-class Figures:
-    """Of one reader on one kind of file."""
+class Deviations:
+    """Deviations and times of one reader on one kind of file."""
 
     deviations: list[float] = field(default_factory=list)  # uV
     seconds: list[float] = field(default_factory=list)
     errors: set[str] = field(default_factory=set)
 
     def measure(self, read: Callable[[Path], dict[str, np.ndarray]], path: Path, written: dict[str, np.ndarray]) -> None:
-        """`read` gives leads in uV, which are held against those that were `written`."""
+        """Read a file, and compare its leads in uV with the `written` ones."""
         started = time.perf_counter()
         try:
             leads = read(path)
-        except Exception as error:  # what a library raises is what is looked at
+        except Exception as error:  # whatever a library raises is reported
             self.errors.add(f"{type(error).__name__}: {error}"[:60])
             return
         self.seconds.append(time.perf_counter() - started)
@@ -65,12 +65,14 @@ class Figures:
         return "; ".join([found, *sorted(self.errors)]).strip("; ")
 
 
-def by_us(path: Path) -> dict[str, np.ndarray]:
+def by_read_ecg(path: Path) -> dict[str, np.ndarray]:
+    """Return the leads in uV as this package reads them."""
     ecg = read_ecg(path, check_plausibility=False)
     return dict(zip(ecg.lead_names, 1000.0 * ecg.signal.astype(np.float64), strict=True))
 
 
 def by_ecgdatakit(path: Path) -> dict[str, np.ndarray]:
+    """Return the leads in uV as ecgdatakit reads them."""
     leads = {}
     for lead in FileParser().parse(str(path)).leads:
         values = lead.samples * lead.resolution + lead.offset if lead.is_raw else lead.samples
@@ -79,6 +81,7 @@ def by_ecgdatakit(path: Path) -> dict[str, np.ndarray]:
 
 
 def by_sierraecg(path: Path) -> dict[str, np.ndarray]:
+    """Return the leads in uV as sierraecg reads them."""
     return {lead.label: lead.samples for lead in sierraecg.read_file(str(path)).leads}
 
 
@@ -86,8 +89,8 @@ def main() -> None:
     """Write, read and print."""
     arguments = parse_settings(Arguments, sys.argv[1:], Path(__file__).name)
     warnings.simplefilter("ignore")
-    readers = {"read_ecg": by_us, "ecgdatakit": by_ecgdatakit, "sierraecg": by_sierraecg}
-    found = {(file, reader): Figures() for file in FILES for reader in readers}
+    readers = {"read_ecg": by_read_ecg, "ecgdatakit": by_ecgdatakit, "sierraecg": by_sierraecg}
+    found = {(file, reader): Deviations() for file in FILES for reader in readers}
     records = sorted(Path(arguments.records_dir).glob("*.hea"))[: arguments.num_records]
     with tempfile.TemporaryDirectory() as folder:
         for record in records:

@@ -1,7 +1,7 @@
 """
-Microseconds per block mask: a batch at once, as training draws them, and one record after the other in plain Python, in turn.
+Measure the time per block mask: a batch at once, as in training, against one record after the other in plain Python.
 
-    python tests/benchmarks/masks.py [--batch_size 2048] [--num_threads 1]
+    python benchmarks/masks.py [--batch_size 2048] [--num_threads 1]
 """
 
 import random
@@ -9,13 +9,12 @@ import statistics
 import time
 
 import torch
-from accelerate import Accelerator
 
 from ecg_jepa._utils.hardware import keep_memory
 from ecg_jepa._utils.settings import option, parse_settings, settings
 from ecg_jepa.pretraining.masking import draw_block_masks, draw_num_context
 from ecg_jepa.pretraining.objective import BatchKey
-from ecg_jepa.pretraining.recipe import JepaRecipe
+from ecg_jepa.pretraining.objectives.jepa import JepaRecipe
 
 
 @settings
@@ -29,7 +28,7 @@ class Arguments:
 
 
 def mask_of_one(num_patches: int, num_context: int, min_block_size: int, rng: random.Random) -> tuple[list[int], list[int]]:
-    """The same distribution (see `sample_block_masks`), a record at a time."""
+    """Return a mask of the same distribution as `sample_block_masks`, in plain Python."""
     visible = [(0, num_patches)]
     to_hide = num_patches - num_context
     while to_hide:
@@ -50,7 +49,7 @@ def mask_of_one(num_patches: int, num_context: int, min_block_size: int, rng: ra
 
 
 def one_after_the_other(index: int, recipe: JepaRecipe, arguments: Arguments) -> tuple[torch.Tensor, torch.Tensor]:
-    """Masks of a batch as [`draw_block_masks`] returns them."""
+    """Return the masks of a batch, one record after the other."""
     rng = random.Random(index)
     kept = draw_num_context(arguments.num_patches, recipe.min_keep_ratio, recipe.max_keep_ratio, BatchKey(0, index).generator())
     masks = [mask_of_one(arguments.num_patches, kept, recipe.min_block_size, rng) for _ in range(arguments.batch_size)]
@@ -62,7 +61,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parse_settings(Arguments)
     torch.set_num_threads(arguments.num_threads)
-    keep_memory(Accelerator(cpu=True))  # as in training
+    keep_memory()  # as in training
     recipe = JepaRecipe()
     kinds = {
         "at once": lambda i: draw_block_masks(BatchKey(0, i), recipe, arguments.num_patches, arguments.batch_size),

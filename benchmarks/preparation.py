@@ -1,22 +1,21 @@
 """
-How long a WFDB record takes: read by wfdb, read directly, and prepared from file to row; one process, files in memory.
+Measure the time per WFDB record: read by wfdb, read by this package, and prepared from file to row; one process, files in memory.
 
-    python tests/benchmarks/preparation.py --database ptb-xl --data_dir RAW
+    python benchmarks/preparation.py --database ptb-xl --data_dir RAW
 """
 
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import field
 from pathlib import Path
 
 import wfdb
 
 from ecg_jepa._utils.settings import option, parse_settings, settings
+from ecg_jepa.data.builders.base import ShardReport
 from ecg_jepa.data.builders.challenge_2021 import Georgia, Ningbo
 from ecg_jepa.data.builders.mimic_iv_ecg import MimicIvEcg
 from ecg_jepa.data.builders.ptb_xl import PtbXl
-from ecg_jepa.data.shards import ShardSummary
 from ecg_jepa.formats.wfdb_record import read_wfdb
 
 BUILDERS = {builder.database: builder for builder in (PtbXl, MimicIvEcg, Georgia, Ningbo)}
@@ -26,13 +25,14 @@ BUILDERS = {builder.database: builder for builder in (PtbXl, MimicIvEcg, Georgia
 class Arguments:
     """Arguments of this script."""
 
-    data_dir: str = field(metadata={"help": "folder of the database as downloaded"})
+    data_dir: str = option(text="folder of the database as downloaded")
     database: str = option("ptb-xl", f"one of {', '.join(BUILDERS)}")
     num_records: int = option(200, "of the first records")
-    repeats: int = option(7, "measurements of each, one after the other in turn")
+    repeats: int = option(7, "measurements of each, in turn")
 
 
 def milliseconds(action: Callable[[], Iterable[object]], count: int) -> float:
+    """Return the time of an action per record."""
     begin = time.perf_counter()
     for _ in action():
         pass
@@ -40,14 +40,15 @@ def milliseconds(action: Callable[[], Iterable[object]], count: int) -> float:
 
 
 def main() -> None:
+    """Measure and print."""
     arguments = parse_settings(Arguments, description=__doc__)
     builder = BUILDERS[arguments.database](data_dir=arguments.data_dir)
     records = builder.list_records()[: arguments.num_records]
     paths = [str(Path(arguments.data_dir, record.path)) for record in records]
     actions = {
         "wfdb.rdrecord": lambda: map(wfdb.rdrecord, paths),
-        "read_wfdb": lambda: map(read_wfdb, paths),
-        "file to row": lambda: builder.prepare_records(records, ShardSummary(digest="")),
+        "read_wfdb": lambda: map(read_wfdb, map(Path, paths)),
+        "file to row": lambda: builder.prepare_records(records, ShardReport()),
     }
     times: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(arguments.repeats):

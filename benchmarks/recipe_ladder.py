@@ -1,23 +1,23 @@
 """
-What each change of the pre-training recipe is worth: one at a time, at equal floating-point operations, judged on validation.
+Measure what each change of the pre-training recipe is worth: one at a time, at equal cost, scored on validation records.
 
     ecg-jepa prepare --database ptb-xl --sampling_rate 100 --amplitude_free --data_dir RAW --output_dir PREPARED
-    python tests/benchmarks/recipe_ladder.py run --data_dir PREPARED --output_dir LADDER [--rungs ...] [--seeds 0 1 2]
-    python tests/benchmarks/recipe_ladder.py table --data_dir PREPARED --output_dir LADDER
+    python benchmarks/recipe_ladder.py run --data_dir PREPARED --output_dir LADDER [--rungs ...] [--seeds 0 1 2]
+    python benchmarks/recipe_ladder.py table --data_dir PREPARED --output_dir LADDER
 
 The same at a larger scale, where the paper's recipe collapses, and the course of these runs side by side:
 
-    python tests/benchmarks/recipe_ladder.py run --scale long --rungs paper plus --data_dir PREPARED --output_dir LONG
-    python tests/benchmarks/recipe_ladder.py curves --rungs paper plus --output_dir LONG
+    python benchmarks/recipe_ladder.py run --scale long --rungs paper plus --data_dir PREPARED --output_dir LONG
+    python benchmarks/recipe_ladder.py curves --rungs paper plus --output_dir LONG
 
-Runs that are finished are not run again; several processes may share a folder, each takes the runs that no other has begun. Every
-encoder is scored by logistic regression on mean tokens and by an attentive probe, on three tasks; nothing is chosen on what is
-scored, and test records are read by `--split test` alone.
+Finished runs are not run again; several processes may share a folder, and each takes runs that no other has begun. Every encoder
+is scored by logistic regression on mean tokens and by an attentive probe, on three tasks. Test records are read by `--split test`
+only.
 
-What tables and curves are made of is kept in docs/recipe/ladder and docs/recipe/long, without weights: ranks of scores, and logs.
-Both work on these folders without any training; this is how runs are added to them:
+Tables and curves can be made of ranks of scores and logs alone, as they are kept in the folders `ladder` and `long` of
+benchmarks/results/2026-11-25-recipe. `keep` adds runs to such a folder:
 
-    python tests/benchmarks/recipe_ladder.py keep --output_dir LONG --keep_dir docs/recipe/long
+    python benchmarks/recipe_ladder.py keep --output_dir LONG --keep_dir benchmarks/results/2026-11-25-recipe/long
 """
 
 import functools
@@ -40,22 +40,22 @@ from ecg_jepa._utils.settings import make_settings, option, parse_settings, sett
 from ecg_jepa.cli import run_command
 from ecg_jepa.data.records import find_database
 from ecg_jepa.data.task_data import TaskData
-from ecg_jepa.evaluation.bootstrap import Interval, interval, macro, resample_counts, resampled_auroc
+from ecg_jepa.evaluation.bootstrap import Interval, interval, resample_counts
 from ecg_jepa.evaluation.linear_probe import probe_scores
-from ecg_jepa.evaluation.metrics import macro_auroc
+from ecg_jepa.evaluation.metrics import auroc, macro
 from ecg_jepa.model.configuration_ecg_jepa import EcgJepaConfig
 from ecg_jepa.model.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
+from ecg_jepa.pretraining.objectives.jepa import JepaRecipe
 from ecg_jepa.pretraining.progress_plots import PANELS
-from ecg_jepa.pretraining.recipe import JepaRecipe
 
 TASKS = ("superdiagnostic", "form", "rhythm")
 PROBES = ("logistic", "attentive")
 MEASURES = tuple(f"{probe}/{task}" for probe in PROBES for task in TASKS)
 DATABASE = "ptb-xl"
 
-# The budgets, declared before the first run: so many records in the paper's recipe. Of the ladder: half of ViT-XS's width and
-# three quarters of its depth, patches of 100 ms, crops of 5 s: 2 minutes on one core. Of the long runs: ViT-XS, patches of 50 ms,
-# crops of 10 s: an hour.
+# Budgets, declared before the first run: this many records in the paper's recipe. The ladder has half of ViT-XS's width and three
+# quarters of its depth, patches of 100 ms and crops of 5 s (2 minutes on one core); the long runs have ViT-XS, patches of 50 ms
+# and crops of 10 s (an hour).
 BUDGET_RECORDS = {"ladder": 25_600, "long": 76_800}
 COMMON: dict[str, Any] = {
     **{"size": "xs", "databases": f"{DATABASE}=1.0", "mixed_precision": "bf16"},
@@ -88,7 +88,7 @@ MIDDLE: dict[str, Any] = {**ROTARY, **SPREAD, **FAST}
 
 RUNGS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # What PAPER of the ladder was chosen among (seed 0), so that its recipe is beaten at its best.
+    # Candidates for PAPER of the ladder (seed 0): the best of them is what others must beat.
     "ema.99-.999": FAST,
     "ema.9995": SLOW,
     "lr3e-4": {"learning_rate": 3e-4, **SLOW},
@@ -127,13 +127,13 @@ RUNGS: dict[str, dict[str, Any]] = {
     "middle+lr5e-4": {**MIDDLE, "learning_rate": 5e-4},
     "middle+constant": {**MIDDLE, "final_learning_rate": "constant"},
     "middle+readout4": {**MIDDLE, "readout_layers": 4},
-    # What helped, together.
+    # All that helped, together.
     "plus": {**MIDDLE, **INVARIANT, "min_keep_ratio": 0.3, "max_keep_ratio": 0.4, "context_loss_weight": 0.5},
 }
-# Untrained encoders are rungs, too: what of a gain is the architecture's, and what was learnt.
+# Untrained encoders are rungs, too: they show which part of a gain is the architecture's.
 UNTRAINED: dict[str, dict[str, Any]] = {"random": {}, "random-rotary": ROTARY}
 
-# Backward takes the products of forward twice: for inputs and for weights.
+# The backward computes each product of the forward twice: for inputs and for weights.
 _FORWARD_AND_BACKWARD = 3
 
 HEAD_STEPS, HEAD_BATCH, HEAD_LEARNING_RATE, HEAD_WEIGHT_DECAY = 300, 128, 1e-3, 0.1
@@ -145,17 +145,17 @@ class Arguments:
 
     action: Literal["run", "table", "curves", "keep"] = option(text="run, table, curves or keep", positional=True)
     scale: Literal["ladder", "long"] = option("ladder", "of the runs")
-    data_dir: str = option("data/prepared", "with the prepared database")
+    data_dir: str = option("data/prepared", "folder of the prepared database")
     output_dir: str = option("runs/ladder", "of all runs")
     rungs: list[str] = option([], "names of RUNGS; default: all")
     seeds: list[int] = option([0, 1, 2], "of pre-training")
-    split: Literal["validation", "test"] = option("validation", "that is scored")
+    split: Literal["validation", "test"] = option("validation", "which is scored")
     base: str = option("paper", "rung that others are compared with")
-    keep_dir: str = option("docs/recipe/ladder", "where to keep what tables and curves are made of")
+    keep_dir: str = option("benchmarks/results/2026-11-25-recipe/ladder", "where `keep` writes")
 
 
 def recipe_of(rung: str, seed: int, arguments: Arguments) -> JepaRecipe:
-    """The recipe of a rung, with as many steps as its operations allow."""
+    """Return the recipe of a rung, with as many steps as its budget allows."""
     base = {**COMMON, **PAPER[arguments.scale], "data_dir": arguments.data_dir, "seed": seed}
     base |= {"output_dir": f"{arguments.output_dir}/{rung}-{seed}", "resume_from_checkpoint": "latest"}
     base["min_block_size"] = BLOCK_MS // (10 * base["patch_size"])  # of 10 ms each
@@ -173,7 +173,8 @@ def recipe_of(rung: str, seed: int, arguments: Arguments) -> JepaRecipe:
 
 def flops(recipe: JepaRecipe) -> float:
     """
-    Floating-point operations per record and step: matrix products and attention, a multiplication and an addition counted as two.
+    Return the floating-point operations per record and step in matrix products and attention; a multiplication and an addition
+    count as two.
     """
     config = recipe.model_config(100, True)
     patches = config.num_patches
@@ -190,14 +191,14 @@ def flops(recipe: JepaRecipe) -> float:
 
 
 def _layers(tokens: float, width: int, depth: int, mlp_ratio: float) -> float:
-    """Forward through transformer layers."""
+    """Return the operations of a forward through transformer layers."""
     projections = 2.0 * tokens * width**2 * (4 + 2 * mlp_ratio)
     attention = 4.0 * tokens**2 * width
     return depth * (projections + attention)
 
 
 def flags(recipe: JepaRecipe) -> list[str]:
-    """Settings as words of a command line."""
+    """Return settings as words of a command line."""
     words = []
     for name, value in vars(recipe).items():
         if value is not None and value != []:
@@ -207,7 +208,7 @@ def flags(recipe: JepaRecipe) -> list[str]:
 
 @torch.no_grad()
 def encode(encoder: EcgJepaModel, data: TaskData, rows: np.ndarray, num_layers: int) -> torch.Tensor:
-    """Tokens of records, crop by crop without overlap, (records, crops, layers, tokens, width) bfloat16."""
+    """Return tokens of records in crops without overlap, (records, crops, layers, tokens, width) bfloat16."""
     encoder.eval()
     length = encoder.config.signal_length
     parts = []
@@ -220,7 +221,7 @@ def encode(encoder: EcgJepaModel, data: TaskData, rows: np.ndarray, num_layers: 
 
 
 def attentive_probe(config: EcgJepaConfig, tokens: list[torch.Tensor], labels: np.ndarray, seed: int) -> np.ndarray:
-    """Scores of the second records by a head on tokens of the first; the head of the last step."""
+    """Train a head on the tokens of the first records and return its scores of the second."""
     torch.manual_seed(seed)
     layers = tokens[0].shape[2]
     options = {"num_labels": labels.shape[1], "problem_type": "multi_label_classification", "readout_layers": layers}
@@ -248,7 +249,7 @@ def attentive_probe(config: EcgJepaConfig, tokens: list[torch.Tensor], labels: n
 
 
 def score(encoder: EcgJepaModel, arguments: Arguments, num_layers: int, seed: int) -> dict[str, np.ndarray]:
-    """Scores of both probes on all tasks: `<probe>/<task>` -> (records, classes)."""
+    """Return the scores of both probes on all tasks: `<probe>/<task>` -> (records, classes)."""
     found = {}
     tasks = {task: TaskData.load(arguments.data_dir, task, DATABASE) for task in TASKS}
     rows = {
@@ -268,11 +269,11 @@ def score(encoder: EcgJepaModel, arguments: Arguments, num_layers: int, seed: in
 
 
 def run_one(rung: str, seed: int, arguments: Arguments) -> None:
-    """Pre-train and score, unless that is done or another process does it."""
+    """Pre-train and score, unless that is done or another process is at it."""
     directory = Path(arguments.output_dir, f"{rung}-{seed}")
     scores_file = directory / f"{arguments.split}.npz"
     directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory / f".{arguments.split}.lock")  # let go of by the system when its process dies
+    lock = FileLock(directory / f".{arguments.split}.lock")  # the system releases it when its process dies
     try:
         with lock.acquire(blocking=False):
             if not scores_file.is_file():
@@ -282,7 +283,7 @@ def run_one(rung: str, seed: int, arguments: Arguments) -> None:
 
 
 def encoder_of(rung: str) -> str:
-    """The rung whose encoder is scored: a change of the head alone is no other training."""
+    """Return the rung whose encoder is scored: a change of the head needs no training of its own."""
     training = {name: value for name, value in RUNGS[rung].items() if name != "readout_layers"}
     return next(name for name, changed in RUNGS.items() if changed == training)
 
@@ -304,22 +305,21 @@ def train_and_score(rung: str, seed: int, arguments: Arguments, directory: Path,
     scores = score(encoder, arguments, num_layers, seed)
     np.savez_compressed(scores_file, **scores)
     labels = labels_of(arguments.data_dir, arguments.split)
-    figures = {}
+    found = {}
     for name, values in scores.items():
-        classes = [str(number) for number in range(values.shape[1])]
-        figures[name] = round(macro_auroc(labels[name.split("/")[1]], values, classes), 4)
-    print(rung, seed, figures, flush=True)
+        found[name] = round(float(macro(auroc(labels[name.split("/")[1]], values))), 4)
+    print(rung, seed, found, flush=True)
 
 
 @functools.cache
 def labels_of(data_dir: str, split: str) -> dict[str, np.ndarray]:
-    """Labels of the records of a split: task -> (records, classes)."""
+    """Return the labels of the records of a split: task -> (records, classes)."""
     tasks = {task: TaskData.load(data_dir, task, DATABASE) for task in TASKS}
     return {task: data.task.labels[data.splits[split]] for task, data in tasks.items()}
 
 
 def finished(arguments: Arguments, rung: str) -> dict[int, dict[str, np.ndarray]]:
-    """Scores, or their ranks, of the seeds of a rung that are there."""
+    """Return the scores (or their ranks) of the finished seeds of a rung."""
     found = {}
     for seed in arguments.seeds:
         path = Path(arguments.output_dir, f"{rung}-{seed}", f"{arguments.split}.npz")
@@ -331,8 +331,7 @@ def finished(arguments: Arguments, rung: str) -> dict[int, dict[str, np.ndarray]
 
 def keep(arguments: Arguments) -> None:
     """
-    Copy what tables and curves need of finished runs: the log, and instead of scores their ranks, which are smaller and give the
-    same AUROC.
+    Copy the log of finished runs, and the ranks of their scores, which are smaller than the scores and give the same AUROC.
     """
     for scores_file in sorted(Path(arguments.output_dir).glob("*/*.npz")):
         kept = Path(arguments.keep_dir, scores_file.parent.name)
@@ -345,14 +344,14 @@ def keep(arguments: Arguments) -> None:
 
 
 def aurocs(runs: list[dict[str, np.ndarray]], measure: str, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Macro AUROC of every seed in every resample, (seeds, resamples)."""
-    return np.stack([macro(resampled_auroc(labels, run[measure], counts)) for run in runs])
+    """Return the macro AUROC of every seed in every resample, (seeds, resamples)."""
+    return np.stack([macro(auroc(labels, run[measure], counts)) for run in runs])
 
 
 def gains_over(
     base: list[dict[str, np.ndarray]], runs: list[dict[str, np.ndarray]], task: str, labels: np.ndarray
 ) -> tuple[Interval, np.ndarray]:
-    """What runs gain over others of the same seeds in a task, mean of both probes: paired over records, and of each seed."""
+    """Return what runs gain over others of the same seeds in a task, mean of both probes: paired over records, and by seed."""
 
     def difference(counts: np.ndarray) -> np.ndarray:
         pairs = [[aurocs(side, f"{probe}/{task}", labels, counts) for side in (runs, base)] for probe in PROBES]
@@ -365,10 +364,9 @@ def gains_over(
 
 def table(arguments: Arguments) -> pd.DataFrame:
     """
-    A row per rung: what it costs, its figures (mean over seeds), and what it gains over the base with the same seeds.
-
-    A change is kept if the paired interval of its gain is above zero in two tasks, or its mean gain over tasks exceeds the spread
-    (standard deviation) of that over seeds.
+    Return a row per rung: cost, AUROC (mean over seeds), and gain over the base with the same seeds. A change is kept
+    if the paired interval of its gain is above zero in two tasks, or its mean gain over tasks exceeds the spread (standard
+    deviation) of that over seeds.
     """
     base, labels = finished(arguments, arguments.base), labels_of(arguments.data_dir, arguments.split)
     rows = []
@@ -398,7 +396,7 @@ def table(arguments: Arguments) -> pd.DataFrame:
 
 
 def plot_courses(arguments: Arguments) -> Figure:
-    """What was measured during runs: a colour per rung, a line per seed, dashes for what it was before training."""
+    """Plot metrics over the course of runs: a colour per rung, a line per seed, dashes for the value before training."""
     logs = {
         rung: [
             pd.DataFrame(read_lines(path))
@@ -435,7 +433,7 @@ def plot_courses(arguments: Arguments) -> Figure:
 
 
 def main() -> None:
-    """Run what is asked for, or print the table."""
+    """Run the action."""
     arguments = parse_settings(Arguments)
     if arguments.action == "table":
         found = table(arguments)

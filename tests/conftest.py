@@ -105,29 +105,23 @@ def run_script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
 
 @pytest.fixture(scope="session")
 def foreign_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run code in an environment with everything that is installed here but this package and wfdb."""
-    packages = tmp_path_factory.mktemp("packages")
+    """Run code in an environment with everything that is installed here but this package and, unless `with_wfdb`, wfdb."""
+    packages, wfdb = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("wfdb")
     for folder in site.getsitepackages():
         for path in Path(folder).iterdir():
-            if not path.name.lstrip("_").startswith(("ecg_jepa", "wfdb")) and path.suffix != ".pth":
-                (packages / path.name).symlink_to(path)
+            name = path.name.lstrip("_")
+            if not name.startswith("ecg_jepa") and path.suffix != ".pth":
+                ((wfdb if name.startswith("wfdb") else packages) / path.name).symlink_to(path)
     environment = os.environ | {
-        "PYTHONPATH": str(packages),
         "HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules")),
         "HF_HUB_CACHE": str(tmp_path_factory.mktemp("cache")),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
-    check = """
-import sys
-for name in ("ecg_jepa", "wfdb"):
-    try:
-        __import__(name)
-    except ImportError:
-        continue
-    sys.exit(f"{name} is there")
-"""
 
-    def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(code: str, with_wfdb: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
+        folders, hidden = ([packages, wfdb], ["ecg_jepa"]) if with_wfdb else ([packages], ["ecg_jepa", "wfdb"])
+        check = f"from importlib.util import find_spec\nassert not any(map(find_spec, {hidden}))\n"
+        variables["PYTHONPATH"] = os.pathsep.join(map(str, folders))
         # -S: the site module would read .pth files, which lead to the package.
         command = [sys.executable, "-S", "-c", check + code]
         return subprocess.run(command, capture_output=True, text=True, env=environment | variables, stdin=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""What the pages of `docs/` say can be done is done here; `mkdocs build --strict` holds their links."""
+"""Do what the pages of `docs/` describe; `mkdocs build --strict` checks their links."""
 
 import importlib
 import io

@@ -1,7 +1,6 @@
 """
-The README's blocks, one after the other as a newcomer runs them, in a folder that looks like a fresh clone with the databases
-that they name. Commands run in this process; trainings are cut short by the flags that are listed here, everything else is as
-written.
+Run the README's blocks one after the other, in a folder that looks like a fresh clone with the databases that they name. Commands
+run in this process; trainings are cut short by the flags that are listed here, everything else is as written.
 """
 
 import csv
@@ -10,6 +9,7 @@ import re
 import shlex
 from pathlib import Path
 
+import compare
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState, PartialState
@@ -42,7 +42,7 @@ NOT_RUN = ("pip install -e .", 'pip install -e ".[test]"', "python -m pytest -n 
 @pytest.fixture
 def clone(tmp_path, raw_database, monkeypatch):
     """A folder as the README expects it."""
-    for name in ("checkpoints", "examples", "training", "src"):
+    for name in ("benchmarks", "checkpoints", "examples", "training", "src"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "ptb-xl-1.0.3").symlink_to(raw_database)
     for number in range(12):
@@ -75,8 +75,13 @@ def write_own_records(folder: Path, table: str) -> None:
 
 
 def run(command: str) -> str | None:
-    """Run a command of ours, cut short; any other is returned, for somebody to know of."""
+    """Run a command of ours, cut short; return any other, which is not run."""
     words = shlex.split(command, comments=True)
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
+    if words[:2] == ["python", "benchmarks/compare.py"]:
+        compare.main([*words[2:], *shlex.split(SHORTER["compare"])])
+        return None
     for start in (["ecg-jepa"], ["accelerate", "launch", "-m", "ecg_jepa"]):
         if words[: len(start)] == start:
             words = words[len(start) :]
@@ -88,12 +93,11 @@ def run(command: str) -> str | None:
     more = [flags for mark, flags in OF_ONE.items() if any(mark in word for word in words)]
     for flags in (SHORTER.get(words[0], ""), *more):
         words += shlex.split(flags)
-    AcceleratorState._reset_state(True)
-    PartialState._reset_state()
     cli.main(words)
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:Warning")
 def test_every_block_runs_in_the_order_in_which_it_is_read(clone, monkeypatch):
     gradio = pytest.importorskip("gradio")

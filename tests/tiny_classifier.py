@@ -5,9 +5,13 @@ from pathlib import Path
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaForSequenceClassification
-from ecg_jepa.publishing.checkpoint import save_checkpoint
 
 LABELS = ("AF", "NORM", "<b>odd</b>")
+
+
+CODE = {
+    f"{name}_ecg_jepa.py" for name in ("configuration", "feature_extraction", "modeling", "pipeline", "signal_processing")
+}  # beside the weights of a classifier
 
 
 def save_classifier(directory: Path, **changes: object) -> Path:
@@ -20,6 +24,7 @@ def save_classifier(directory: Path, **changes: object) -> Path:
     }
     config = EcgJepaConfig(**{**values, **changes})
     extractor = EcgJepaFeatureExtractor.for_model(config, 0.0, 0.2, crop_duration=2.5, crop_stride=1.25)
-    save_checkpoint(directory, EcgJepaForSequenceClassification(config), extractor)
+    EcgJepaForSequenceClassification(config).save_pretrained(directory)
+    extractor.save_pretrained(directory)
     (directory / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A classifier\n")
     return directory

@@ -1,5 +1,5 @@
 """
-Write the cards of the published configurations, `model_cards/vit_*.md`, from `configs/vit_*.yaml` and the paper's figures.
+Write the cards of the published configurations, `model_cards/vit_*.md`, from `configs/vit_*.yaml` and the paper's results.
 
     python training/write_published_cards.py [--output_dir DIR]
 """
@@ -14,7 +14,7 @@ from ecg_jepa._utils.files import shipped
 from ecg_jepa._utils.settings import parse_settings
 from ecg_jepa.data.databases import builder_class
 from ecg_jepa.evaluation.published import paper_run, published_rows
-from ecg_jepa.pretraining.recipe import JepaRecipe
+from ecg_jepa.pretraining.objectives.jepa import JepaRecipe
 from ecg_jepa.publishing.card import write_model_card
 
 
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def write_card(config_path: Path, card_path: Path) -> None:
-    """The card of one configuration."""
+    """Write the card of one configuration."""
     recipe = parse_settings(JepaRecipe, ["--config", str(config_path)])
     config = recipe.model_config(sampling_rate=500)
     weights = recipe.database_weights()
@@ -49,7 +49,7 @@ def write_card(config_path: Path, card_path: Path) -> None:
                 dataset_config=row["task"],
                 dataset_split="test",
                 metric_type="roc_auc",
-                metric_name=f"macro AUROC, {row['protocol']} (the paper's figure, mean of ten runs)",
+                metric_name=f"macro AUROC, {row['protocol']} (the paper's result, mean of ten runs)",
                 metric_value=row["auroc"],
                 source_name="Weimann & Conrad 2024",
                 source_url="https://arxiv.org/abs/2410.13867",
@@ -66,7 +66,7 @@ def write_card(config_path: Path, card_path: Path) -> None:
 
 
 def describe(name: str, weight: float) -> dict[str, object]:
-    """A database as the card lists it."""
+    """Return a database as the card lists it."""
     builder = builder_class(name)
     assert builder.source is not None
     assert builder.published is not None

@@ -1,1 +1,1 @@
-"""Objectives of pre-training side by side: what is run, and what is said of it. The command is `ecg-jepa compare`."""
+"""Comparison of pre-training objectives: the plan of its runs, what is kept of them, and the report."""

@@ -1,4 +1,4 @@
-"""What a comparison found: tables, tests and curves, from what was kept of its runs."""
+"""Report of a comparison: tables, tests and plots, from what is kept of its runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from ecg_jepa._utils.plot_style import save
-from ecg_jepa.evaluation.bootstrap import holm, paired_test
-from ecg_jepa.evaluation.plots import plot_label_fractions, plot_over_cost
+from ecg_jepa._utils.plot_style import COLORS, in_legend, new_figure, save, shortened
+from ecg_jepa.evaluation.bootstrap import paired_test
+from ecg_jepa.evaluation.plots import plot_label_fractions
 from ecg_jepa.evaluation.tables import one_cell
 
-from .judged import CONDITION
-from .outcome import Outcome
+from .kept import CONDITION, Outcome
 from .plan import ComparisonPlan
 
 _CONDITION = list(CONDITION)
@@ -28,28 +28,28 @@ _MEASURES = {
 
 
 def write_report(outcome: Outcome) -> Path:
-    """Write `report.md`, tables as `.csv` and pictures into the folder of a comparison; returns the path of the first."""
+    """Write `report.md`, tables as `.csv` and plots into the folder of a comparison; return the path of the report."""
     plan, directory = outcome.plan, outcome.plan.directory
     results, logs = gather_results(outcome), gather_logs(outcome)
     tests = compare_pairs(plan, results)
     for name, table in {"results": results.drop(columns=["labels", "ranks"]), "tests": tests}.items():
         table.to_csv(directory / f"{name}.csv", index=False)
     plots = directory / "plots"
-    courses, judged = [describe_courses(logs)], [describe_results(plan, results)]
+    courses, tables = [describe_courses(logs)], [describe_results(plan, results)]
     for column in ("TFLOP", "step") if not logs.empty else ():
         path = save(plot_over_cost(logs, column, plan.comparison.probe_task), plots / f"over_{column}.png")
         courses.append(f"![probe over {column}](plots/{path.name})")
     for (protocol, task), rows in results.groupby(["protocol", "task"], sort=False):
         if rows["label_fraction"].nunique() > 1:
-            table = spread_over_seeds(rows).rename(columns={"label": "model"})
+            table = spread_over_seeds(rows).rename(columns={"label": "model"}).assign(settings="")
             path = save(plot_label_fractions(table), plots / f"labels_{protocol}_{task}.png")
-            judged.append(f"![{task}, {protocol}](plots/{path.name})")
+            tables.append(f"![{task}, {protocol}](plots/{path.name})")
     parts = [f"# Comparison of {len(plan.entries)} objectives", describe(outcome)]
     if outcome.failures:
         parts.append(f"**Failed, and missing from what follows**: {', '.join(outcome.failures)}.")
     if outcome.missing:
         parts.append(f"**Not finished, and missing from what follows, or in part**: {', '.join(outcome.missing)}.")
-    parts += ["## Tuning", describe_tuning(outcome), "## Course", *courses, "## Results", *judged]
+    parts += ["## Tuning", describe_tuning(outcome), "## Course", *courses, "## Results", *tables]
     parts += ["## Tests", describe_tests(tests)]
     (directory / "report.md").write_text("\n\n".join(parts) + "\n")
     return directory / "report.md"
@@ -57,30 +57,30 @@ def write_report(outcome: Outcome) -> Path:
 
 def gather_results(outcome: Outcome) -> pd.DataFrame:
     """
-    A row per judging run: `label`, `seed` (of pre-training), `finetune_seed`, condition, `auroc`, and of its test records
-    `labels` and `ranks` of scores, (records, classes) each.
+    Return a row per evaluating run: `label`, `seed` (of pre-training), `finetune_seed`, condition, `auroc`, and `labels` and
+    `ranks` of the scores of its test records, (records, classes) each.
     """
     rows = []
-    for (label, seed), judged in outcome.judged.items():
-        for run, ranks in judged.asked_for(outcome.plan):
+    for (label, seed), encoder in outcome.encoders.items():
+        for run, ranks in encoder.wanted_runs(outcome.plan):
             row = {"label": label, "seed": seed, "finetune_seed": run["seed"], "auroc": run["auroc"]}
             row |= {name: run[name] for name in _CONDITION}
-            rows.append({**row, "labels": judged.records[run["task"]][1], "ranks": ranks})
+            rows.append({**row, "labels": encoder.records[run["task"]][1], "ranks": ranks})
     return pd.DataFrame(rows, columns=["label", "seed", "finetune_seed", *_CONDITION, "auroc", "labels", "ranks"])
 
 
 def gather_logs(outcome: Outcome) -> pd.DataFrame:
-    """What was measured on held-out records during pre-training: a row per `label`, `seed`, `step`, with `TFLOP` until then."""
+    """Return what was measured on held-out records: a row per `label`, `seed` and `step`, with the `TFLOP` until then."""
     rows = [
-        {"label": label, "seed": seed, "TFLOP": line["step"] * judged.teraflops, **line}
-        for (label, seed), judged in outcome.judged.items()
-        for line in judged.course
+        {"label": label, "seed": seed, "TFLOP": line["step"] * encoder.teraflops, **line}
+        for (label, seed), encoder in outcome.encoders.items()
+        for line in encoder.course
     ]
     return pd.DataFrame(rows)
 
 
 def spread_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
-    """Per label and condition: `auroc`, the mean over pre-training seeds, and `auroc_std`, its standard deviation over them."""
+    """Return `auroc` (mean over pre-training seeds), `auroc_std` and `seeds` per label and condition."""
     of_seeds = results.groupby(["label", "seed", *_CONDITION], sort=False)["auroc"].mean()
     groups = of_seeds.groupby(["label", *_CONDITION], sort=False)
     return pd.DataFrame({"auroc": groups.mean(), "auroc_std": groups.std(), "seeds": groups.size()}).reset_index()
@@ -88,12 +88,14 @@ def spread_over_seeds(results: pd.DataFrame) -> pd.DataFrame:
 
 def compare_pairs(plan: ComparisonPlan, results: pd.DataFrame) -> pd.DataFrame:
     """
-    The baselines against each other objective in every condition, with the seeds that both have: difference of their mean macro
-    AUROC with its paired 95% interval over test records, and p values; `p_holm` are corrected for all tests of the same protocol
-    and share of the labels.
+    Test the baselines against each other objective in every condition, with the seeds that both have.
+
+    Returns:
+        A row per test: difference of the mean macro AUROC with its paired 95% interval over test records, `p`, and `p_holm`,
+        corrected for all tests of the same protocol and share of the labels.
 
     Raises:
-        ValueError: if two runs that are compared were not judged on the same records.
+        ValueError: if two runs that are compared were evaluated on different records.
     """
     rows: list[dict[str, Any]] = []
     for condition, group in results.groupby(_CONDITION, sort=False):
@@ -105,7 +107,7 @@ def compare_pairs(plan: ComparisonPlan, results: pd.DataFrame) -> pd.DataFrame:
             pair = [runs[name].loc[shared] for name in (first, second)]
             labels = [*pair[0]["labels"], *pair[1]["labels"]]
             if not all(np.array_equal(labels[0], others) for others in labels[1:]):
-                raise ValueError(f"{first} and {second} were not judged on the same records: {condition}.")
+                raise ValueError(f"{first} and {second} were not evaluated on the same records: {condition}.")
             ours, theirs = (np.stack(list(rows["ranks"])) for rows in pair)
             test = paired_test(labels[0], ours, theirs, num_resamples=_RESAMPLES)
             row = {**dict(zip(_CONDITION, condition, strict=True)), "first": first, "second": second, "seeds": len(shared)}
@@ -116,8 +118,20 @@ def compare_pairs(plan: ComparisonPlan, results: pd.DataFrame) -> pd.DataFrame:
     return table.assign(p_holm=pd.concat(corrected) if corrected else [])
 
 
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """
+    Return p values corrected for the number of tests by Holm's step-down procedure (1979), which needs no assumption about how
+    the tests depend on each other.
+    """
+    order = np.argsort(p_values, kind="stable")
+    raised = p_values[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(raised)) if len(p_values) else raised
+    return corrected
+
+
 def _pairs(plan: ComparisonPlan, labels: pd.Series) -> list[tuple[str, str]]:
-    """A baseline and another objective each of those that were judged, no two of them twice."""
+    """Return all pairs of a baseline and another evaluated objective, each pair once."""
     known, pairs = set(labels), []
     for first in plan.baselines:
         for second in (entry.label for entry in plan.entries):
@@ -126,14 +140,42 @@ def _pairs(plan: ComparisonPlan, labels: pd.Series) -> list[tuple[str, str]]:
     return pairs
 
 
+def plot_over_cost(logs: pd.DataFrame, column: str, task: str) -> Figure:
+    """
+    Plot the linear probe on validation records over the cost of training: thick lines for the mean over seeds of each objective,
+    thin ones for its seeds, and a horizontal line for one that does not train.
+
+    Args:
+        logs: a row per `label`, `seed` and measurement, with `eval_probe_auroc` and `column`.
+        column: `TFLOP` or `step`.
+        task: of the probe.
+    """
+    figure, axis = new_figure(8.0, 4.8)
+    for number, (label, rows) in enumerate(logs.groupby("label", sort=False)):
+        color, name = COLORS[number % len(COLORS)], in_legend(shortened(str(label), 40))
+        if rows[column].max() == 0:
+            axis.axhline(rows["eval_probe_auroc"].mean(), color=color, linestyle="--", label=name)
+            continue
+        for _, run in rows.groupby("seed"):
+            axis.plot(run[column], run["eval_probe_auroc"], color=color, linewidth=0.5, alpha=0.5, linestyle="-")
+        mean = rows.groupby(column)["eval_probe_auroc"].mean()
+        axis.plot(mean.index, mean, color=color, linewidth=1.8, linestyle="-", label=name)
+    axis.set(xlabel="TFLOP of training" if column == "TFLOP" else "optimiser steps", ylabel="macro AUROC of the linear probe")
+    lines = "thick: mean over seeds; thin: each seed; dashed: without training"
+    axis.set_title(f"{task} on validation records\n{lines}", fontsize=10)
+    axis.grid(color="0.9")
+    figure.legend(fontsize=8, loc="outside right upper")
+    return figure
+
+
 def describe(outcome: Outcome) -> str:
-    """What was compared, and what each cost."""
+    """Describe what was compared, and what each cost."""
     plan, rows, hardware = outcome.plan, [], ""
     for entry in plan.entries:
         recipe = plan.recipe(entry, plan.comparison.seeds[0], outcome.chosen.get(entry.label, {}))
         steps = recipe.max_steps * recipe.batch_size * recipe.gradient_accumulation_steps
         cost = plan.cost_per_record(recipe)
-        done = [judged.training for (label, _), judged in outcome.judged.items() if label == entry.label]
+        done = [encoder.training for (label, _), encoder in outcome.encoders.items() if label == entry.label]
         hardware = hardware or (f" Machine: {done[0]['hardware']}." if done else "")
         rows.append(
             {
@@ -152,13 +194,14 @@ def describe(outcome: Outcome) -> str:
     return (
         f"One encoder, corpus, optimiser and schedule for all; the same number of {matched}. Settings: "
         f"{', '.join(plan.comparison.settings) or 'defaults'}.{hardware} Operations are those of forward and backward as PyTorch "
-        "counts them. Weights that were judged: the exponential moving average, the last ones, or random ones. Each run is one "
-        f"of `ecg-jepa pretrain` or `ecg-jepa sweep` with `--config` and a file of `plans/`.\n\n{_markdown(pd.DataFrame(rows))}"
+        "counts them. Weights that were evaluated: the exponential moving average, the last ones, or random ones. Each run is "
+        "one of `ecg-jepa pretrain` or `ecg-jepa sweep` with `--config` and a file of `plans/`.\n\n"
+        f"{_markdown(pd.DataFrame(rows))}"
     )
 
 
 def describe_tuning(outcome: Outcome) -> str:
-    """All that was tried, also what lost."""
+    """Describe all tuning runs."""
     if not outcome.tuned:
         return "Nothing was tuned."
     comparison, chosen = outcome.plan.comparison, outcome.chosen
@@ -167,7 +210,7 @@ def describe_tuning(outcome: Outcome) -> str:
             "name": candidate.entry.label,
             "tried": ", ".join(f"{key} {value}" for key, value in candidate.tried.items()),
             "steps": candidate.recipe.max_steps,
-            "probe on validation": "none yet" if outcome.is_missing(candidate) else _score(score),
+            "probe on validation": "none yet" if candidate.name in outcome.missing else _score(score),
             "chosen": "yes" if chosen.get(candidate.entry.label) == candidate.tried else "",
         }
         for candidate, score in outcome.tuned
@@ -179,7 +222,7 @@ def describe_tuning(outcome: Outcome) -> str:
 
 
 def describe_courses(logs: pd.DataFrame) -> str:
-    """Before and after: held-out loss, probe, and the measures by which a collapse shows, mean over seeds."""
+    """Describe held-out loss, probe and collapse measures before and after training, mean over seeds."""
     rows = []
     for label, of_label in logs.groupby("label", sort=False) if not logs.empty else ():
         begin, end = (of_label.loc[getattr(of_label.groupby("seed")["step"], which)()] for which in ("idxmin", "idxmax"))
@@ -193,12 +236,12 @@ def describe_courses(logs: pd.DataFrame) -> str:
 
 
 def describe_results(plan: ComparisonPlan, results: pd.DataFrame) -> str:
-    """Means over tasks, and a table per protocol and share of the labels, an objective per row."""
+    """Describe the test results: means over tasks, and a table per protocol and share of the labels."""
     if results.empty:
-        return "No run was judged."
+        return "No run was evaluated."
     records = ", ".join(f"{len(rows['labels'].iloc[0])} of {task}" for task, rows in results.groupby("task", sort=False))
     of_all = mean_over_tasks(results, len(plan.comparison.tasks))
-    means = "No encoder was judged by all of them yet."
+    means = "No encoder was evaluated on all of them yet."
     if not of_all.empty:
         means = _table(of_all, lambda row: f"{row['protocol']}, {_percent(row['label_fraction'])}")
     parts = [
@@ -212,14 +255,14 @@ def describe_results(plan: ComparisonPlan, results: pd.DataFrame) -> str:
 
 
 def mean_over_tasks(results: pd.DataFrame, num_tasks: int) -> pd.DataFrame:
-    """Rows as those of [`gather_results`], but of all tasks together, of encoders that were judged by all of them."""
+    """Return the rows of [`gather_results`] averaged over tasks, for encoders that were evaluated on all of them."""
     runs = results.groupby(["label", "seed", "finetune_seed", "protocol", "label_fraction"], sort=False)["auroc"]
     means = pd.DataFrame({"auroc": runs.mean(), "tasks": runs.size()}).reset_index()
     return means[means["tasks"] == num_tasks].assign(task="all")
 
 
 def _table(results: pd.DataFrame, column: Callable[[dict[Any, Any]], str]) -> str:
-    """An objective per row, mean over seeds, with several of them their spread; `column` names a row's column."""
+    """Return a Markdown table with an objective per row, mean (and spread) over seeds; `column` names the column of a row."""
     rows = [
         {
             "name": row["label"],
@@ -233,7 +276,7 @@ def _table(results: pd.DataFrame, column: Callable[[dict[Any, Any]], str]) -> st
 
 
 def describe_tests(tests: pd.DataFrame) -> str:
-    """How many tests of a pair found a difference, and a row per test."""
+    """Describe how many tests of a pair found a difference, and all tests."""
     if tests.empty:
         return "Nothing could be tested."
     rows = tests.assign(
@@ -252,7 +295,7 @@ def describe_tests(tests: pd.DataFrame) -> str:
 
 
 def count_tests(tests: pd.DataFrame) -> pd.DataFrame:
-    """A row per pair, of how many tests of each protocol its first is above or below its second after the correction."""
+    """Return a row per pair: in how many tests of each protocol the first is above or below the second after correction."""
     is_found = tests["p_holm"] < _LEVEL
     marked = tests.assign(above=is_found & (tests["difference"] > 0), below=is_found & (tests["difference"] < 0))
     groups = marked.groupby(["first", "second", "protocol"], sort=False)

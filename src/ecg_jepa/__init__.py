@@ -47,7 +47,7 @@ AutoModelForSequenceClassification.register(EcgJepaConfig, EcgJepaForSequenceCla
 PIPELINE_REGISTRY.register_pipeline(
     "ecg-classification",
     EcgClassificationPipeline,
-    pt_model=AutoModelForSequenceClassification,  # type: ignore[arg-type]
+    pt_model=AutoModelForSequenceClassification,
 )
 
 # So that save_pretrained writes the code beside the weights.

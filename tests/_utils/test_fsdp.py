@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from ecg_jepa._utils.fsdp import share_out
+from ecg_jepa._utils.fsdp import shard
 from ecg_jepa._utils.processes import start_accelerator
 
 
@@ -57,7 +57,7 @@ def test_precision_is_autocasts_and_no_gathered_weight_outlives_its_use():
         autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16),
         prepare=lambda *prepared: prepared,
     )
-    network, _ = share_out(accelerator, Network(), None, [])
+    network, _ = shard(accelerator, Network(), None, [])
     assert plugin.mixed_precision_policy is None
     assert network() is True
     assert network.told == (True, False)

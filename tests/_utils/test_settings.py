@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecg_jepa._utils.settings import make_settings, option, parse_settings, settings, write_yaml
+from ecg_jepa._utils.settings import (
+    deciding_values,
+    make_settings,
+    option,
+    parse_settings,
+    read_yaml,
+    settings,
+    shipped_configuration,
+    write_yaml,
+)
 
 
 @settings
@@ -55,20 +64,23 @@ def test_round_trip(config, tmp_path):
         ("zzz: 5", [], "--help lists the"),
         ("", ["--max_step", "5"], "unknown flag: 'max_step'; did you mean 'max_steps'"),
         ("max_steps: many", [], "invalid max_steps='many': should be a valid integer"),
-        ("max_steps: 2.5", [], "invalid max_steps=2.5: should be a valid integer"),
+        ("max_steps: 2.5", [], "invalid max_steps='2.5': should be a valid integer"),
         ("precision: fp8", [], "invalid precision='fp8': should be 'no' or 'bf16'"),
-        ("learning_rate: .nan", [], "learning_rate=nan is no finite number"),
+        ("learning_rate: .nan", [], "invalid learning_rate='.nan': should be a valid number"),
+        ("learning_rate: nan", [], "invalid learning_rate='nan': should be a finite number"),
         ("", ["--learning_rate", "inf"], "should be a finite number"),
         ("", ["--learning_rate"], "expected one argument"),
-        ("max_steps: on", [], "invalid max_steps=True: expected another value than true or false"),
-        ("learning_rate: no", [], "invalid learning_rate=False: expected another value"),
-        ("precision: yes", [], "invalid precision=True: expected another value"),
+        ("max_steps: on", [], "invalid max_steps='on': should be a valid integer"),
+        ("learning_rate: no", [], "invalid learning_rate='no': should be a valid number"),
+        ("precision: yes", [], "invalid precision='yes': should be 'no' or 'bf16'"),
         ("max_steps: 0", [], "max_steps must be at least 1"),
-        ("max_steps: {a: 1}", [], "must be flat"),
+        ("max_steps: {a: 1}", [], "invalid max_steps={'a': '1'}: should be a valid integer"),
         ("- a\n- b", [], "key: value"),
         ("a: [", [], "no YAML"),
         ("a: 1\nb: 2\na: 3", [], "a stands there twice"),
         ("", ["stray"], "unexpected 'stray'"),
+        ("", ["--compile", "false", "stray"], "unexpected 'stray'"),
+        ("", ["-x", "3"], "unexpected '-x 3'"),
     ],
 )
 def test_mistakes_are_named(config, capsys, text, flags, message):
@@ -101,7 +113,7 @@ def test_shipped_configurations_have_names(capsys):
     assert "unknown key in vit_s_all: 'data_dir'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         parse_settings(Arguments, ["--config", "vit_m_all"])
-    shipped = "attentive, compare_100hz, compare_demo, data2vec_demo, demo, finetune"
+    shipped = "attentive, data2vec_demo, demo, finetune"
     assert f"nor is it one of those that ship with the package: {shipped}" in capsys.readouterr().err
 
 
@@ -138,7 +150,77 @@ def test_required_and_positional_settings(capsys):
         name: str = option(text="name")
 
     assert parse_settings(Positional, ["a", "b", "--name", "7"]) == Positional(["a", "b"], "7")
-    for words, message in ((["a"], "name is missing"), (["--name", "x"], "required: FOLDERS")):
+    for words, message in ((["a"], "name is missing"), (["--name", "x"], "folders is missing")):
         with pytest.raises(SystemExit):
             parse_settings(Positional, words)
         assert message in capsys.readouterr().err
+
+
+def test_positional_settings_may_stand_anywhere():
+    @settings
+    class Positional:
+        source: str = option(text="source", positional=True)
+        target: str = option("out", "target", positional=True)
+        public: bool = option(False, "public")
+        name: str = option("n", "name")
+
+    expected = Positional("a", "b", True, "7")
+    assert parse_settings(Positional, ["a", "--name", "7", "b", "--public"]) == expected
+    assert parse_settings(Positional, ["--name=7", "a", "b", "--public", "true"]) == expected
+    assert parse_settings(Positional, ["--source", "a", "--name", "7", "--target", "b", "--public"]) == expected
+    assert parse_settings(Positional, ["a"]).target == "out"
+
+
+def test_values_choose_the_class(config):
+    @settings
+    class Other:
+        kind: str = option("other", "kind")
+        ratio: float = option(0.5, "ratio")
+
+    def choose(values):
+        return Other if values.get("kind") == "other" else Arguments
+
+    assert parse_settings(choose, ["--kind", "other", "--ratio", "0.25"]) == Other(ratio=0.25)
+    assert parse_settings(choose, ["--config", config("kind: other\nratio: 0.25")]) == Other(ratio=0.25)
+    assert parse_settings(choose, ["--max_steps", "3"]) == Arguments(3)
+
+
+def test_values_of_yaml_are_text_and_null_is_left_out(config):
+    path = config("a: 1e-3\nb: no\nc: [1, x]\nd: null\ne: ''\nf: ~\n")
+    assert read_yaml(path) == {"a": "1e-3", "b": "no", "c": ["1", "x"], "e": ""}
+
+
+def test_help_lists_every_setting(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse_settings(Arguments, ["--max_steps", "3", "--help"], prog="program", description="What it does.")
+    assert end.value.code == 0
+    page = capsys.readouterr().out
+    assert page.startswith("usage: program [settings]\n\nWhat it does.\n")
+    for part in (
+        "--max_steps MAX_STEPS",
+        "steps (default: 10)",
+        "--precision no|bf16",
+        "--compile [true|false]",
+        "--config FILE",
+    ):
+        assert part in page
+
+
+@settings
+class Wrapped:
+    protocol: str = option("linear", "protocol")
+    rate: float = option(1.0, "rate")
+    output_dir: str = option("out", "where it is written", run_only=True)
+
+
+def test_settings_of_one_run_do_not_decide_the_result(tmp_path, monkeypatch):
+    chosen = Wrapped("attentive", 0.5, "elsewhere")
+    assert deciding_values(chosen) == {"protocol": "attentive", "rate": 0.5}
+    monkeypatch.setattr("ecg_jepa._utils.settings.shipped", lambda kind: tmp_path)
+    (tmp_path / "a.yaml").write_text("max_steps: 3\n")
+    assert shipped_configuration(chosen) is None
+    (tmp_path / "b.yaml").write_text("protocol: attentive\nrate: 0.50\noutput_dir: of the file\n")
+    assert shipped_configuration(chosen) == "b"
+    (tmp_path / "b.yaml").write_text("protocol: attentive\nrate: 0.25\n")
+    assert shipped_configuration(chosen) is None
+    assert shipped_configuration(chosen, {"rate"}) == "b"

@@ -3,8 +3,10 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
-from ecg_jepa.apps.embedding import RecordSource, batch_crops, embed, read_ahead
-from ecg_jepa.formats.wfdb_record import RecordError
+from ecg_jepa.apps.record_source import RecordSource
+from ecg_jepa.data.crops import batch_crops
+from ecg_jepa.evaluation.linear_probe import embed_records
+from ecg_jepa.formats.ecg import RecordError
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def test_batches_hold_whole_records_of_one_length():
 @pytest.mark.parametrize("pooling", ["mean", "register"])
 def test_vectors_are_means_over_crops(encoder, pooling):
     parts = records((2, 500), (3, 500), (1, 250), (4, 500))
-    vectors = np.concatenate(list(embed(encoder.train(), batch_crops(parts, 5), pooling)))
+    vectors = np.concatenate(list(embed_records(encoder.train(), batch_crops(parts, 5), pooling)))
     assert vectors.dtype == np.float32
     for crops, vector in zip(parts, vectors, strict=True):
         with torch.no_grad():
@@ -45,7 +47,9 @@ def test_reading_ahead_keeps_the_order_and_goes_on_after_bad_records():
 
     source = RecordSource([f"r{number}" for number in range(100)], read)
     for numbers in (range(100), range(40, 90)):
-        results = list(read_ahead(source, numbers))
-        assert [number for number, _ in results] == list(numbers)
-        assert [isinstance(result, RecordError) for _, result in results] == [number % 7 == 3 for number in numbers]
-        assert all(result.item() == number for number, result in results if number % 7 != 3)
+        usable, rejections = [], []
+        results = [crops.item() for crops in source.read_usable(numbers, usable, rejections)]
+        assert results == [number for number in numbers if number % 7 != 3]
+        assert usable == [f"r{number}" for number in results]
+        expected = [{"record": f"r{number}", "reason": "bad", "detail": ""} for number in numbers if number % 7 == 3]
+        assert rejections == expected

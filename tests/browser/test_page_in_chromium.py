@@ -25,7 +25,7 @@ PATIENCE = 60_000  # ms; the first analysis loads what it needs
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     pytest.importorskip("gradio")
-    from ecg_jepa.apps.page.server import served
+    from ecg_jepa.apps.page import served
 
     with served(CHECKPOINT, CHECKPOINT.name, EXAMPLES) as page:
         yield page.local_url

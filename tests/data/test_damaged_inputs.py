@@ -14,7 +14,8 @@ from ecg_jepa.data.builders.code_15 import Code15
 from ecg_jepa.data.builders.mimic_iv_ecg import MimicIvEcg
 from ecg_jepa.data.raw_files import read_code_15
 from ecg_jepa.data.records import find_database
-from ecg_jepa.formats.wfdb_record import RecordError, read_wfdb
+from ecg_jepa.formats.ecg import RecordError
+from ecg_jepa.formats.wfdb_record import read_wfdb
 from ecg_jepa.model.signal_processing_ecg_jepa import unit_factor
 
 NUM_WFDB, NUM_HDF5, NUM_TABLES = 800, 150, 50
@@ -100,8 +101,8 @@ def test_damaged_wfdb_records(tmp_path, number):
         else:
             expected = wfdb.rdrecord(str(folder / "record"))
             factors = np.array([[unit_factor(unit)] for unit in expected.units])
-            np.testing.assert_array_equal(record.signal, (expected.p_signal.T * factors).astype(np.float32), str(case))
-            assert (record.lead_names, record.sampling_rate) == (expected.sig_name, expected.fs), case
+            np.testing.assert_array_equal(record.ecg.signal, (expected.p_signal.T * factors).astype(np.float32), str(case))
+            assert (record.ecg.lead_names, record.ecg.sampling_rate) == (expected.sig_name, expected.fs), case
             outcomes["read"] += 1
         shutil.rmtree(folder)
     assert sum(outcomes.values()) == number
@@ -129,7 +130,7 @@ def test_damaged_hdf5_files(tmp_path):
             outcomes["rejected"] += error.reason == "unreadable signal"
         else:
             with h5py.File(path) as file:
-                np.testing.assert_array_equal(record.signal, file["tracings"][1].T.astype(np.float32), str(case))
+                np.testing.assert_array_equal(record.ecg.signal, file["tracings"][1].T.astype(np.float32), str(case))
             outcomes["read"] += 1
         path.unlink()
     assert sum(outcomes.values()) == NUM_HDF5

@@ -6,7 +6,8 @@ from raw_databases import ecg
 
 from ecg_jepa.data.raw_files import files_digest, find_ecg_files, parse_scp_codes, read_csv, record_files, whole_number
 from ecg_jepa.data.synthetic import FILE_LEADS, write_wfdb_record
-from ecg_jepa.formats.wfdb_record import RecordError, read_wfdb
+from ecg_jepa.formats.ecg import RecordError
+from ecg_jepa.formats.wfdb_record import read_wfdb
 
 
 @pytest.fixture
@@ -25,10 +26,10 @@ def test_signal_rate_and_leads(record):
     path, signal = record
     for name in (path, header_of(path)):
         read = read_wfdb(name)
-        np.testing.assert_allclose(read.signal, signal / 1000, atol=1e-6)
-        assert read.signal.dtype == np.float32
-        assert read.sampling_rate == 500
-        assert read.lead_names == list(FILE_LEADS)
+        np.testing.assert_allclose(read.ecg.signal, signal / 1000, atol=1e-6)
+        assert read.ecg.signal.dtype == np.float32
+        assert read.ecg.sampling_rate == 500
+        assert read.ecg.lead_names == list(FILE_LEADS)
 
 
 def test_written_records_are_valid_wfdb(record):
@@ -42,7 +43,7 @@ def test_written_records_are_valid_wfdb(record):
 def test_units_of_the_header(record, unit, factor):
     path, signal = record
     header_of(path).write_text(header_of(path).read_text().replace("/mV", f"/{unit}"))
-    np.testing.assert_allclose(read_wfdb(path).signal, signal / 1000 * factor, rtol=1e-5)
+    np.testing.assert_allclose(read_wfdb(path).ecg.signal, signal / 1000 * factor, rtol=1e-5)
 
 
 def test_gain_baseline_and_missing_samples(record):
@@ -50,7 +51,7 @@ def test_gain_baseline_and_missing_samples(record):
     header_of(path).write_text(header_of(path).read_text().replace("1000.0(0)/mV", "200.0(50)/mV"))
     signal[3, 7] = -32768
     signal.T.tofile(f"{path}.dat")
-    read = read_wfdb(path).signal
+    read = read_wfdb(path).ecg.signal
     assert np.isnan(read[3, 7])
     assert np.isnan(read).sum() == 1
     np.testing.assert_allclose(read[0], (signal[0] - 50.0) / 200, atol=1e-5)
@@ -128,8 +129,8 @@ def test_other_formats_are_read_through_wfdb(tmp_path, fmt):
     write_with_wfdb(tmp_path, fmt)
     expected = wfdb.rdrecord(str(tmp_path / "w"))
     read = read_wfdb(tmp_path / "w")
-    np.testing.assert_array_equal(read.signal, (expected.p_signal.T * [[1.0], [1e-3], [1.0]]).astype(np.float32))
-    assert (read.lead_names, read.sampling_rate, read.num_bad_checksums) == (["I", "II", "V1"], 360, 0)
+    np.testing.assert_array_equal(read.ecg.signal, (expected.p_signal.T * [[1.0], [1e-3], [1.0]]).astype(np.float32))
+    assert (read.ecg.lead_names, read.ecg.sampling_rate, read.num_bad_checksums) == (["I", "II", "V1"], 360, 0)
     assert read.comments == ["Age: 61"]
 
 
@@ -139,7 +140,7 @@ def test_checksums_are_counted_not_judged(record):
     signal.T.tofile(f"{path}.dat")
     read = read_wfdb(path)
     assert read.num_bad_checksums == 2
-    np.testing.assert_allclose(read.signal, signal / 1000, atol=1e-6)
+    np.testing.assert_allclose(read.ecg.signal, signal / 1000, atol=1e-6)
 
 
 def test_an_extra_field_in_the_first_row_is_no_index(tmp_path):
@@ -237,9 +238,9 @@ def test_every_real_record_equals_wfdb(real_data, monkeypatch):
         monkeypatch.setattr(wfdb, "rdrecord", lambda *_, **__: pytest.fail("not read directly"))
         read = read_wfdb(header)
         monkeypatch.undo()
-        np.testing.assert_array_equal(read.signal, expected.p_signal.T.astype(np.float32))
-        assert read.lead_names == expected.sig_name
-        assert read.sampling_rate == expected.fs
+        np.testing.assert_array_equal(read.ecg.signal, expected.p_signal.T.astype(np.float32))
+        assert read.ecg.lead_names == expected.sig_name
+        assert read.ecg.sampling_rate == expected.fs
         assert read.comments == [comment.strip() for comment in expected.comments]
         assert read.num_bad_checksums == 0
 

@@ -3,7 +3,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from ecg_jepa.evaluation.bootstrap import (
-    holm,
     interval,
     macro,
     macro_auroc_interval,
@@ -104,13 +103,6 @@ def test_pairing_is_sharper_than_two_intervals():
     paired = paired_test(labels, first, second).difference
     alone = macro_auroc_interval(labels, first)
     assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
-
-
-def test_holm_is_the_step_down_procedure():
-    """Worked through by hand: 0.01 * 4, then 0.02 * 3, then 0.03 * 2 (held up by the one before), then 0.5."""
-    np.testing.assert_allclose(holm(np.array([0.03, 0.01, 0.5, 0.02])), [0.06, 0.04, 0.5, 0.06])
-    assert holm(np.array([])).size == 0
-    assert holm(np.array([0.9, 0.8])).max() == 1.0
 
 
 def test_a_side_of_several_runs_is_their_mean():

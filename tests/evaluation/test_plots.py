@@ -15,7 +15,6 @@ from ecg_jepa.evaluation.plots import (
     plot_calibration,
     plot_ecg,
     plot_label_fractions,
-    plot_over_cost,
     plot_precision_recall,
     plot_roc,
 )
@@ -266,22 +265,6 @@ def test_label_fractions():
     assert "no bars" in single.axes[0].get_title()
     figure.draw_without_rendering()
     assert not figure.legends[0].get_window_extent().overlaps(figure.axes[0].get_window_extent())
-
-
-def test_course_over_cost():
-    rows = [
-        {"label": label, "seed": seed, "TFLOP": cost * (label == "_jepa"), "eval_probe_auroc": 0.6 + seed / 10 + cost / 100}
-        for label in ("_jepa", "random")
-        for seed in (0, 1)
-        for cost in (0, 10)
-    ]
-    figure = plot_over_cost(pd.DataFrame(rows), "TFLOP", "rhythm")
-    assert [text.strip() for text in texts(figure)] == ["_jepa", "random"]
-    *seeds, mean, untrained = figure.axes[0].get_lines()
-    np.testing.assert_allclose([line.get_ydata() for line in seeds], [[0.6, 0.7], [0.7, 0.8]])
-    np.testing.assert_allclose(mean.get_ydata(), [0.65, 0.75])
-    assert untrained.get_linestyle() == "--"
-    assert "thick: mean over seeds; thin: each seed" in figure.axes[0].get_title()
 
 
 def test_long_names_are_cut():

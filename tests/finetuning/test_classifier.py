@@ -6,7 +6,7 @@ from ecg_jepa import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaForSequenceCla
 from ecg_jepa.data.task_data import TaskData
 from ecg_jepa.finetuning.classifier import Scorer, build_classifier
 from ecg_jepa.finetuning.encoders import find_start
-from ecg_jepa.finetuning.protocols import ProtocolSettings
+from ecg_jepa.finetuning.protocols import FinetuneSettings
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -27,7 +27,7 @@ def pretrained(tmp_path):
 
 
 def build(data, name, protocol="attentive", **settings):
-    return build_classifier(ProtocolSettings(str(name), protocol, **settings), find_start(str(name)), data)
+    return build_classifier(FinetuneSettings(str(name), protocol, **settings), find_start(str(name)), data)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_does_not_fit_raises(pretrained, data, prepared_dir, tmp_path):
     with pytest.raises(ValueError, match=r"whole patches of 0\.05 s"):
         build(data, pretrained[0], crop_duration=2.51)
     with pytest.raises(ValueError, match="model_name_or_path is missing"):
-        ProtocolSettings()
+        FinetuneSettings()
 
 
 def test_random_baseline(data):

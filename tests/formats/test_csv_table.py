@@ -4,7 +4,7 @@ from clinical_formats import write_csv
 from raw_databases import STANDARD, ecg
 
 from ecg_jepa import read_ecg
-from ecg_jepa.formats.wfdb_record import RecordError
+from ecg_jepa.formats.ecg import RecordError
 
 DIGITAL = ecg(1000, 1)
 

@@ -8,8 +8,8 @@ from clinical_formats import WRITERS, write_philips, write_scp
 from raw_databases import ecg
 
 from ecg_jepa import read_ecg
-from ecg_jepa.formats.wfdb_record import RecordError
-from ecg_jepa.model.plausibility_ecg_jepa import ImplausibleSignalError
+from ecg_jepa.formats.ecg import RecordError
+from ecg_jepa.model.signal_processing_ecg_jepa import ImplausibleSignalError
 
 CASES = 50
 

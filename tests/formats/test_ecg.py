@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ecg_jepa.formats.ecg import Contents, declare, lead_name, to_millivolts, whole_rate
-from ecg_jepa.formats.wfdb_record import RecordError
+from ecg_jepa.formats.ecg import Ecg, RecordError, as_read, whole_rate
+from ecg_jepa.model.signal_processing_ecg_jepa import declare, lead_name, to_millivolts
 
 
 @pytest.mark.parametrize(
@@ -43,20 +43,20 @@ def test_units_are_of_all_leads_or_of_none():
 
 
 def test_rates_that_are_written_in_two_ways_do_not_contradict():
-    assert declare("r", Contents(np.zeros((1, 9)), 1e6 / 3333), sampling_rate=300).sampling_rate == 1e6 / 3333
+    assert declare("r", Ecg(np.zeros((1, 9)), 1e6 / 3333, None, None), sampling_rate=300).sampling_rate == 1e6 / 3333
     with pytest.raises(RecordError, match="contradicted sampling_rate"):
-        declare("r", Contents(np.zeros((1, 9)), 300.0), sampling_rate=301)
+        declare("r", Ecg(np.zeros((1, 9)), 300.0, None, None), sampling_rate=301)
     assert (whole_rate(499.99999), whole_rate(499.5)) == (500.0, 499.5)
 
 
 def test_units_of_one_size_do_not_contradict():
-    contents = Contents(np.ones((2, 3)), units=["uV", "µV"])
-    assert declare("r", contents, unit="UV").unit == "mV"
+    ecg, units = as_read("r", np.ones((2, 3)), units=["uV", "µV"])
+    assert declare("r", ecg, unit="UV", file_units=units).unit == "mV"
     with pytest.raises(RecordError, match="says mV, uV"):
-        declare("r", Contents(np.ones((2, 3)), units=["uV", "mV"]), unit="mV")
+        declare("r", ecg, unit="mV", file_units=["uV", "mV"])
 
 
 def test_leads_without_a_name():
-    assert declare("r", Contents(np.ones((2, 3)), lead_names=[None, None])).lead_names is None
+    assert declare("r", Ecg(np.ones((2, 3)), None, [None, None], None)).lead_names is None
     with pytest.raises(RecordError, match=r"unnamed leads \(1 of 2 leads have no name"):
-        declare("r", Contents(np.ones((2, 3)), lead_names=["I", None]))
+        declare("r", Ecg(np.ones((2, 3)), None, ["I", None], None))

@@ -23,9 +23,10 @@ from transformers import pipeline
 
 import ecg_jepa
 from ecg_jepa import Ecg, read_ecg
-from ecg_jepa.formats.read import as_ecg, files_of, is_ecg_file, recognize
-from ecg_jepa.formats.wfdb_record import EcgRecord, RecordError, read_wfdb
-from ecg_jepa.model.plausibility_ecg_jepa import ImplausibleSignalError
+from ecg_jepa.formats.ecg import RecordError
+from ecg_jepa.formats.read import files_of, is_ecg_file, recognize
+from ecg_jepa.formats.wfdb_record import read_wfdb
+from ecg_jepa.model.signal_processing_ecg_jepa import ImplausibleSignalError
 
 REPOSITORY = Path(__file__).parents[2]
 EVERY_FORMAT = pytest.mark.parametrize("name", WRITERS)
@@ -83,7 +84,7 @@ def test_the_same_labels_from_every_format(tmp_path):
 
     for example in ("00003_lr", "00286_lr", "00703_lr"):
         source = REPOSITORY / "examples" / example
-        signal = read_wfdb(source).signal
+        signal = read_wfdb(source).ecg.signal
         digital = np.rint(signal * 1000).astype(np.int16)
         expected = dict.fromkeys(WRITERS, scores(source))
         eight = signal[[STANDARD.index(name) for name in MUSE_LEADS]]
@@ -258,20 +259,6 @@ def test_other_formats_need_no_library(tmp_path, monkeypatch, write):
     for library in ("pydicom", "pyedflib", "sierraecg", "ecgdatakit", "defusedxml", "pandas"):
         monkeypatch.setitem(sys.modules, library, None)
     assert read_ecg(path).sampling_rate == 500
-
-
-def test_records_of_other_libraries():
-    signal = ecg(1000, 1).astype(np.float32) / 1000
-    record = wfdb.Record(p_signal=signal.T * 1000, fs=500, sig_name=list(STANDARD), units=["uV"] * 12, record_name="r")
-    expected = Ecg(signal, 500, list(STANDARD), "mV")
-    for form in (record, expected, EcgRecord(signal, 500, list(STANDARD)), Ecg(signal * 1000, 500, list(STANDARD), "uV")):
-        read = as_ecg(form)
-        np.testing.assert_allclose(read.signal, signal, atol=1e-6)
-        assert read[1:] == expected[1:]
-    with pytest.raises(RecordError, match=r"Ecg: unreadable signal \(float32 \(12,\)"):
-        as_ecg(Ecg(signal[:, 0], 500, None, "mV"))
-    with pytest.raises(RecordError, match=r"p_signal of shape \(12,\)"):
-        as_ecg(wfdb.Record(p_signal=signal[:, 0], fs=500, sig_name=["I"], units=["mV"], record_name="r"))
 
 
 def test_what_is_listed_and_read(tmp_path):

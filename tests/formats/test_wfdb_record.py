@@ -9,8 +9,9 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecg_jepa.formats.ecg import RecordError
 from ecg_jepa.formats.read import read_ecg
-from ecg_jepa.formats.wfdb_record import RecordError, parse_header, read_wfdb
+from ecg_jepa.formats.wfdb_record import parse_header, read_wfdb
 from ecg_jepa.model.signal_processing_ecg_jepa import unit_factor
 
 NAMES = ["I", "II", "aVR", "avf", "V1", "v 2", "Lead (III)", "MLII#"]
@@ -68,9 +69,9 @@ def test_equal_to_wfdb(record):
         read = read_wfdb(path)
     assert parse_header(text) is not None
     factors = [[unit_factor(unit)] for unit in expected.units]
-    np.testing.assert_array_equal(read.signal, (expected.p_signal.T * factors).astype(np.float32))
-    assert read.lead_names == expected.sig_name
-    assert read.sampling_rate == expected.fs
+    np.testing.assert_array_equal(read.ecg.signal, (expected.p_signal.T * factors).astype(np.float32))
+    assert read.ecg.lead_names == expected.sig_name
+    assert read.ecg.sampling_rate == expected.fs
     assert [c.encode("ascii", "ignore").decode().strip() for c in read.comments] == [c.strip() for c in expected.comments]
     wrong = np.array(digital.checksum) % 65536 != digital.d_signal.sum(axis=0, dtype=np.int64) % 65536
     assert read.num_bad_checksums == wrong.sum()
@@ -114,7 +115,7 @@ def test_a_gain_that_is_not_known_is_not_taken_for_wfdb_s_200(tmp_path, gain, fo
     with pytest.raises(RecordError, match=r"amplitude not known .* has no gain: write the units per mV there"):
         read_wfdb(tmp_path / "r")
     record = read_wfdb(tmp_path / "r", any_gain=True)
-    np.testing.assert_allclose(record.signal, wfdb.rdrecord(str(tmp_path / "r")).p_signal.T, rtol=1e-6)  # of any scale
+    np.testing.assert_allclose(record.ecg.signal, wfdb.rdrecord(str(tmp_path / "r")).p_signal.T, rtol=1e-6)  # of any scale
     assert record.units is None
     with pytest.raises(RecordError, match="amplitude not known"):
         read_ecg(tmp_path / "r")
@@ -126,8 +127,8 @@ def test_other_channels_without_a_gain_are_missing_throughout(tmp_path):
     (tmp_path / "r.hea").write_text(f"r 2 500 2\n{LINE}\n{other}\n")
     (tmp_path / "r.dat").write_bytes(np.array([[-4, 7], [81, 8]], "<i2").tobytes())
     record = read_wfdb(tmp_path / "r")
-    np.testing.assert_allclose(record.signal[0], [-0.004, 0.081], rtol=1e-6)
-    assert np.isnan(record.signal[1]).all()
+    np.testing.assert_allclose(record.ecg.signal[0], [-0.004, 0.081], rtol=1e-6)
+    assert np.isnan(record.ecg.signal[1]).all()
 
 
 def test_plain_headers_are_not_left_to_wfdb(tmp_path, monkeypatch):
@@ -135,5 +136,5 @@ def test_plain_headers_are_not_left_to_wfdb(tmp_path, monkeypatch):
     (tmp_path / "r.hea").write_text(f"r 1 500 2\n{LINE}\n")
     (tmp_path / "r.dat").write_bytes(np.array([-4, 81], "<i2").tobytes())
     record = read_wfdb(tmp_path / "r")
-    np.testing.assert_allclose(record.signal, [[-0.004, 0.081]], rtol=1e-6)
+    np.testing.assert_allclose(record.ecg.signal, [[-0.004, 0.081]], rtol=1e-6)
     assert record.num_bad_checksums == 0

@@ -20,15 +20,15 @@ def test_round_trip(tmp_path):
 
 
 def test_rotary_positions_need_even_heads():
-    with pytest.raises(ValueError, match=r"4 heads of odd width 5, but rotary .* use hidden_size=24"):
+    with pytest.raises(ValueError, match=r"multiple of 8 with num_attention_heads=4 and rotary .* use hidden_size=16 or 24"):
         EcgJepaConfig(hidden_size=20, num_attention_heads=4, position_encoding="rotary")
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"hidden_size": 385}, "use 386"),
-        ({"hidden_size": 384, "num_attention_heads": 7}, "hidden_size=378"),
+        ({"hidden_size": 385}, "use hidden_size=384 or 390"),
+        ({"hidden_size": 384, "num_attention_heads": 7}, "hidden_size=378 or 392"),
         ({"pred_hidden_size": 100}, "pred_num_attention_heads=6"),
         ({"signal_length": 5010}, "use 5000"),
         ({"lead_names": ["I", "II", "i"]}, "repeats i"),

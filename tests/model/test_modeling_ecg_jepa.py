@@ -13,8 +13,7 @@ from transformers import (
 )
 
 from ecg_jepa import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaForSequenceClassification, EcgJepaModel
-from ecg_jepa.model import modeling_ecg_jepa
-from ecg_jepa.model.modeling_ecg_jepa import EcgJepaLayer, eager_attention_forward, rotary_angles, rotate, sinusoidal_positions
+from ecg_jepa.model.modeling_ecg_jepa import EcgJepaLayer, rotary_angles, rotate, sinusoidal_positions
 
 CONTEXT = torch.tensor([[0, 3, 4, 9], [1, 2, 18, 19]])
 TARGET = torch.tensor([[1, 2], [5, 6]])
@@ -142,40 +141,17 @@ def test_what_layers_add_up_stays_float32_under_autocast(tiny_config, signal):
     assert half(signal).last_hidden_state.dtype == torch.bfloat16
 
 
-def test_attention_on_a_cpu_is_the_same_in_bfloat16_plain_and_fused(tiny_config, signal, monkeypatch):
-    model = EcgJepaModel(tiny_config)
-    called = []
-
-    def counted(*args, **kwargs):
-        called.append(1)
-        return eager_attention_forward(*args, **kwargs)
-
-    monkeypatch.setattr(modeling_ecg_jepa, "eager_attention_forward", counted)
+def test_plain_and_fused_attention_agree(tiny_config, signal):
+    model = EcgJepaModel(tiny_config).eval()
+    assert model.config._attn_implementation == "sdpa"
     exact = model(signal).last_hidden_state
-    assert not called
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        plain = model(signal).last_hidden_state
-        assert len(called) == tiny_config.num_hidden_layers
-        monkeypatch.setattr(modeling_ecg_jepa, "PLAIN_ATTENTION_TOKENS", 20)  # a register more than that
         fused = model(signal).last_hidden_state
-    assert len(called) == tiny_config.num_hidden_layers
+        model.set_attn_implementation("eager")
+        plain = model(signal).last_hidden_state
     torch.testing.assert_close(plain, fused, atol=0.05, rtol=0)
     torch.testing.assert_close(plain, exact, atol=0.05, rtol=0)
-
-
-def test_float32_attention_is_plain_where_onednn_multiplies(tiny_config, signal, monkeypatch):
-    model = EcgJepaModel(tiny_config).eval()
-    fused = model(signal).last_hidden_state
-    called = []
-    plain = eager_attention_forward
-    monkeypatch.setattr(modeling_ecg_jepa, "eager_attention_forward", lambda *a, **k: called.append(True) or plain(*a, **k))
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-    written_out = model(signal).last_hidden_state
-    assert len(called) == tiny_config.num_hidden_layers
-    if not torch.cpu.get_capabilities().get("amx_tile"):  # where that is bfloat16
-        torch.testing.assert_close(written_out, fused, atol=1e-5, rtol=0)
-    torch.export.export(model, (signal,))  # runs where another setting holds
-    assert len(called) == tiny_config.num_hidden_layers
+    torch.testing.assert_close(model(signal).last_hidden_state, exact, atol=1e-5, rtol=0)
 
 
 def test_pairs_of_channels_are_turned_by_their_positions():

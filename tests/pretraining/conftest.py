@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig
-from ecg_jepa.pretraining.objectives import objective_class, recipe_class
+from ecg_jepa.pretraining import objectives
 
 
 @pytest.fixture
@@ -17,6 +17,6 @@ def make_objective(tiny_config):
         values = {"objective": name, "crop_duration": 5.0, "batch_size": 8, "patch_size": 10, **settings}
         if name in ("simclr", "byol", "vicreg"):
             values = {"view_duration": 2.5, "projection_size": 16, **values}
-        return objective_class(name)(config, recipe_class(values)(**values))
+        return objectives.make_objective(config, objectives.recipe_class(values)(**values))
 
     return make

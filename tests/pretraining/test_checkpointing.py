@@ -81,10 +81,8 @@ def test_latest_passes_over_what_is_damaged(saved, damage, number, caplog):
     [
         ({"steps_done": 5}, "SHA-256"),
         ({"files": {}}, "SHA-256"),
-        ({"steps_done": 7, "sha256": None}, "says that 7 steps were done"),
-        ({"training": None, "sha256": None}, "holds no training"),
-        ({"changes": 4, "sha256": None}, "holds no changes"),
-        ({"steps_done": "6", "sha256": None}, "holds no steps_done"),
+        ({"training": None}, "SHA-256"),
+        ({"steps_done": 7, "sha256": None}, "SHA-256"),
     ],
 )
 def test_what_a_checkpoint_says_of_itself_is_checked(saved, changes, fault):
@@ -95,18 +93,15 @@ def test_what_a_checkpoint_says_of_itself_is_checked(saved, changes, fault):
     assert open_checkpoints(saved)[0].restore("latest", 10) == 4
 
 
-def test_what_only_looks_like_a_checkpoint_is_in_nobodys_way(tmp_path, caplog):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "progress.json").touch()
-    (tmp_path / "checkpoint-1").symlink_to(tmp_path / "elsewhere")
+def test_what_only_looks_like_a_checkpoint_is_in_nobodys_way(tmp_path):
     (tmp_path / "checkpoint-2").write_text("no folder")
     checkpoints, _ = open_checkpoints(tmp_path, keep=1)
     assert checkpoints.save(3)
     assert checkpoints.save(4)
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-4", "elsewhere"}
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-4"}
     (tmp_path / "checkpoint-500").mkdir()  # of another program
-    checkpoints.remove()
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-500", "elsewhere"}
+    checkpoints.clear(0, remove=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-500"}
 
 
 def test_nothing_whole_is_an_error(saved):
@@ -123,13 +118,6 @@ def test_another_training_is_refused_and_can_be_allowed(saved):
     allowed, _ = open_checkpoints(saved, training=other, allow_changes=True)
     assert allowed.restore("latest", 10) == 6
     assert allowed.changes == [{"after_steps": 6, "changed": {"recipe.learning_rate": {"was": 0.1, "is": 0.2}}}]
-
-
-def test_checkpoints_of_before_are_gone_on_from(saved, caplog):
-    progress = saved / "checkpoint-6" / "progress.json"
-    progress.write_text(json.dumps({"steps_done": 6}))
-    assert open_checkpoints(saved)[0].restore("latest", 10) == 6
-    assert "older version" in caplog.text
 
 
 def test_more_steps_than_the_run_has_are_refused(saved):

@@ -10,8 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
 from ecg_jepa._utils.processes import send_no_constants
-from ecg_jepa.pretraining.flops import count_flops
-from ecg_jepa.pretraining.objective import BatchKey
+from ecg_jepa.pretraining.objective import BatchKey, count_flops
 
 
 def step(objective, signal, drawn):

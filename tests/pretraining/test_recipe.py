@@ -5,7 +5,7 @@ import pytest
 
 from ecg_jepa._utils.settings import parse_settings
 from ecg_jepa.pretraining.objectives import recipe_class
-from ecg_jepa.pretraining.recipe import JepaRecipe
+from ecg_jepa.pretraining.objectives.jepa import JepaRecipe
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 
@@ -43,14 +43,14 @@ def test_the_same_is_changed_at_every_size():
     changes = []
     for size in ("xs", "s", "b"):
         ours, paper = (
-            parse_settings(JepaRecipe, ["--config", str(CONFIGS / f"vit_{size}_{name}.yaml")]).what_trains()
+            parse_settings(JepaRecipe, ["--config", str(CONFIGS / f"vit_{size}_{name}.yaml")]).training_settings()
             for name in ("plus", "all")
         )
         apart = {"size", "batch_size", "gradient_accumulation_steps"}
         changes.append({name: value for name, value in ours.items() if value != paper[name] and name not in apart})
         assert ours["batch_size"] == paper["batch_size"] * paper["gradient_accumulation_steps"]
     assert changes[0] == changes[1] == changes[2]
-    short = parse_settings(JepaRecipe, ["--config", str(CONFIGS / "vit_xs_100hz_plus.yaml")]).what_trains()
+    short = parse_settings(JepaRecipe, ["--config", str(CONFIGS / "vit_xs_100hz_plus.yaml")]).training_settings()
     assert {name: short[name] for name in changes[0]} == changes[0]
 
 
@@ -76,7 +76,7 @@ def test_what_does_not_fit_raises(values, message):
 
 
 def test_what_does_not_fit_the_model_is_said_at_the_rate_of_the_records():
-    with pytest.raises(ValueError, match="use 386"):
+    with pytest.raises(ValueError, match="use hidden_size=384 or 390"):
         JepaRecipe(hidden_size=385).model_config(500)
     recipe = JepaRecipe(patch_size=16)
     assert recipe.model_config(400).num_patches == 250

@@ -6,12 +6,17 @@ import torch
 from scipy.stats import kstest
 
 from ecg_jepa.pretraining.objective import BatchKey
-from ecg_jepa.pretraining.views import LiteratureViews, PhysiologicalViews, draw_pair, seeded_normal, view_of
+from ecg_jepa.pretraining.views import LiteratureViews, PhysiologicalViews, seeded_normal
 
 
 @pytest.fixture
 def config(make_objective):
     return make_objective("random").config
+
+
+@pytest.fixture
+def objective(make_objective):
+    return make_objective("simclr", view_duration=2.5)
 
 
 @pytest.fixture
@@ -27,8 +32,8 @@ def drawn_of(views, rows=4000, **changed):
 NOTHING = {"hidden": False, "time_out": 0.0, "noise": 0.0, "wander": 0.0, "mains": 0.0}
 
 
-def test_views_are_a_function_of_seed_and_batch(physiological):
-    first, again, other = (draw_pair(physiological, BatchKey(3, index), 4) for index in (5, 5, 6))
+def test_views_are_a_function_of_seed_and_batch(objective):
+    first, again, other = (objective.draw(BatchKey(3, index), 4) for index in (5, 5, 6))
     for name, rows in first.items():
         assert len(rows) == 4
         assert torch.equal(rows, again[name])
@@ -36,10 +41,10 @@ def test_views_are_a_function_of_seed_and_batch(physiological):
     assert not torch.equal(first["first_start"], other["first_start"])
 
 
-def test_a_record_has_the_same_view_whichever_process_makes_it(physiological):
-    signal, drawn = torch.randn(8, 12, 500), draw_pair(physiological, BatchKey(0, 0), 8)
-    whole = view_of("second", physiological, signal, drawn, torch.ones(1, 12, 1))
-    half = view_of("second", physiological, signal[4:], {name: rows[4:] for name, rows in drawn.items()}, torch.ones(1, 12, 1))
+def test_a_record_has_the_same_view_whichever_process_makes_it(objective):
+    signal, drawn = torch.randn(8, 12, 500), objective.draw(BatchKey(0, 0), 8)
+    whole = objective.view("second", signal, drawn)
+    half = objective.view("second", signal[4:], {name: rows[4:] for name, rows in drawn.items()})
     assert torch.equal(whole[4:], half)
 
 
@@ -153,9 +158,9 @@ def test_amplitude_free_records_have_been_filtered(config):
     assert (views.apply(torch.zeros(3, 12, 500), loud, torch.ones(1, 12, 1)) == 0).all()
 
 
-def test_views_are_clipped_as_records_are(physiological):
-    loud = draw_pair(physiological, BatchKey(0, 0), 3) | {"first_wander": torch.full((3, 12), 100.0)}
-    view = view_of("first", physiological, torch.randn(3, 12, 500), loud, torch.ones(1, 12, 1))
+def test_views_are_clipped_as_records_are(objective):
+    loud = objective.draw(BatchKey(0, 0), 3) | {"first_wander": torch.full((3, 12), 100.0)}
+    view = objective.view("first", torch.randn(3, 12, 500), loud)
     assert view.abs().max() == 5
 
 

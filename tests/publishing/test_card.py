@@ -26,13 +26,16 @@ def parsed(path):
     return name, results
 
 
-def test_figures_with_intervals_reach_the_model_index(tmp_path, monkeypatch):
+def test_metrics_with_intervals_reach_the_model_index(tmp_path, monkeypatch):
     monkeypatch.setattr("ecg_jepa.publishing.card.shipped", lambda kind: tmp_path)
     metrics = {
-        "test_macro_auroc": 0.9,
-        "test_macro_auroc_interval": [0.85, 0.93],
-        "test_macro_average_precision": float("nan"),
-        "test_macro_f1": 0.4,
+        "test_metrics": {
+            "macro": {
+                "auroc": {"value": 0.9, "interval": [0.85, 0.93]},
+                "average_precision": {"value": None, "interval": None},
+                "f1": {"value": 0.4, "interval": None},
+            }
+        },
         "test_accuracy": 0.7,
         "test_accuracy_interval": None,
     }
@@ -70,7 +73,7 @@ def test_every_published_configuration_has_its_card(script, config, tmp_path):
     assert card.read_text() == (tmp_path / "card.md").read_text(), "run training/write_published_cards.py"
     name, results = parsed(card)
     assert "the paper's" in name
-    assert all("the paper's figure" in result.metric_name for result in results)
+    assert all("the paper's result" in result.metric_name for result in results)
     assert all(result.source_name == "Weimann & Conrad 2024" for result in results)
     size, corpus = config.stem.split("_")[1:]
     expected = [row["auroc"] for row in published_rows(size, corpus.replace("ptbxl", "ptb-xl"))]
@@ -79,7 +82,7 @@ def test_every_published_configuration_has_its_card(script, config, tmp_path):
     assert "Not a medical device" in card.read_text()
 
 
-def test_clinical_figures_on_a_card(tmp_path, monkeypatch):
+def test_clinical_metrics_on_a_card(tmp_path, monkeypatch):
     def entry(value, *interval):
         return {"value": value, "interval": list(interval) or None}
 
@@ -91,7 +94,7 @@ def test_clinical_figures_on_a_card(tmp_path, monkeypatch):
     means = {name: entry(0.5, 0.4, 0.6) for name in (*names, "brier", "expected_calibration_error")}
     group = {"records": 40, "positives": {"a|b": 20, "c": 1}, "macro_auroc": 0.9, "interval": [0.8, 0.95]}
     metrics = {
-        "test_figures": {
+        "test_metrics": {
             "macro": means | {f"{name}_at_0.90": entry(0.7, 0.6, 0.8) for name in names},
             "per_class": {"a|b": {"sensitivity": entry(0.8, 0.7, 0.9), "specificity": entry(1.0), "ppv": entry(None)}},
             "left_out": {"c": "1 positives"},
@@ -115,7 +118,7 @@ def test_clinical_figures_on_a_card(tmp_path, monkeypatch):
     assert "| mean of these | | | 0.500 (0.400 to 0.600) |" in text
     assert "| 0.90 | 0.700 (0.600 to 0.800) | 0.700 (0.600 to 0.800) |" in text
     assert "among the validation and the test records: c." in text
-    assert "No ppv, because nothing is predicted or all is: a&#124;b." in text
+    assert "No ppv, because none or all of the records are predicted: a&#124;b." in text
     assert "a temperature of 1.500" in text
     assert "| sex female | 40 | 0.900 (0.800 to 0.950) | 1 of 2 | c |" in text
     assert "| age &#60; 40 | 40 | - | 0 of 2 | too few |" in text
@@ -123,7 +126,7 @@ def test_clinical_figures_on_a_card(tmp_path, monkeypatch):
     assert {line.count("|") for line in rows} == {7, 5, 6}  # every row as long as its table's head
     del metrics["subgroups"]
     write_model_card(tmp_path / "a.md", "t.jinja", "m", **values | {"database": {"name": "x"}})
-    assert "of x, came without sex and age" in (tmp_path / "a.md").read_text()
+    assert "of x, have no sex and age" in (tmp_path / "a.md").read_text()
 
 
 def test_cards_say_of_whom_records_are_and_whom_to_name(tmp_path, monkeypatch):

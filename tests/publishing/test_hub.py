@@ -1,28 +1,30 @@
 import json
 import shutil
+from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from fake_hub import Repository
+from tiny_classifier import CODE
+from transformers import pipeline
 
-from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaModel
-from ecg_jepa.publishing.checkpoint import save_checkpoint
-from ecg_jepa.publishing.hub import PushError, publishable_files, push
+from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaModel, read_ecg
+from ecg_jepa.publishing.hub import PushError, publishable_files, upload
 
-CODE = [
-    f"{name}_ecg_jepa.py"
-    for name in (
-        *("configuration", "feature_extraction", "modeling", "pipeline", "plausibility", "signal_processing", "wfdb"),
-        *("binary_formats", "formats", "record", "text_formats", "xml", "xml_formats"),
-    )
-]
+REPOSITORY = Path(__file__).parents[2]
+
+
+def push(directory, repo_id, **options):
+    return upload(publishable_files(directory), repo_id, "model", **options)
 
 
 @pytest.fixture
 def directory(tmp_path):
     config = EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
-    save_checkpoint(tmp_path / "model", EcgJepaModel(config), EcgJepaFeatureExtractor.for_model(config, 0.0, 1.0))
+    EcgJepaModel(config).save_pretrained(tmp_path / "model")
+    EcgJepaFeatureExtractor.for_model(config, 0.0, 1.0).save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Ours\n")
     return tmp_path / "model"
 
@@ -36,9 +38,7 @@ def test_what_goes_is_safe_and_of_the_model(directory):
     (directory / "checkpoint-5").mkdir()
     (directory / "checkpoint-5" / "optimizer.bin").write_text("")
     expected = [*CODE, "README.md", "config.json", "model.safetensors", "preprocessor_config.json", *written]
-    assert [file.name for file in publishable_files(directory)] == sorted(expected)
-    sizes = {file.name: file.size for file in publishable_files(directory)}
-    assert sizes["README.md"] == (directory / "README.md").stat().st_size
+    assert publishable_files(directory) == {name: directory / name for name in sorted(expected)}
 
 
 def remove(*names):
@@ -90,7 +90,7 @@ def test_private_unless_public(directory, hub):
     push(directory, "me/public", public=True, token=hub.token)
     assert {name: repository.private for name, repository in hub.repositories.items()} == {"me/private": True, "me/public": False}
     files = hub.repositories["me/private"].files
-    assert set(files) == {file.name for file in publishable_files(directory)}
+    assert set(files) == set(publishable_files(directory))
     assert all(files[name] == (directory / name).read_bytes() for name in files)  # our card, not one of transformers'
     assert hub.commits == 2
 
@@ -139,7 +139,7 @@ def test_a_connection_that_breaks_leaves_nothing_half_done(directory, hub):
     assert hub.repositories["me/model"].private
     hub.breaks_at_commit = False
     push(directory, "me/model", token=hub.token)
-    assert set(hub.repositories["me/model"].files) == {file.name for file in publishable_files(directory)}
+    assert set(hub.repositories["me/model"].files) == set(publishable_files(directory))
 
 
 def test_names_and_offline(directory, hub, monkeypatch):
@@ -149,3 +149,27 @@ def test_names_and_offline(directory, hub, monkeypatch):
     huggingface_hub.close_session()
     with pytest.raises(PushError, match="unset HF_HUB_OFFLINE"):
         push(directory, "me/model", token=hub.token)
+
+
+def test_a_shipped_checkpoint_is_pushed_with_the_code_that_loads_it(hub, foreign_python, tmp_path):
+    directory = REPOSITORY / "checkpoints" / "ecg-jepa-xs-100hz-superdiagnostic"
+    assert not list(directory.glob("*.py"))
+    push(directory, "me/model", token=hub.token)
+    files = hub.repositories["me/model"].files
+    assert set(files) == {path.name for path in directory.iterdir()} | CODE
+    record = read_ecg(REPOSITORY / "examples" / "00003_lr.hea")
+    np.save(tmp_path / "record.npy", record.signal)
+    given = {"sampling_rate": record.sampling_rate, "lead_names": record.lead_names, "unit": record.unit}
+    expected = pipeline("ecg-classification", model=str(directory))(record.signal, **given)
+    code = f"""
+import json
+import numpy as np
+from transformers import pipeline
+classify = pipeline("ecg-classification", model="me/model", trust_remote_code=True)
+print(json.dumps(classify(np.load({str(tmp_path / "record.npy")!r}), **{given!r})))
+"""
+    result = foreign_python(code, **hub.environment())
+    assert result.returncode == 0, result.stderr
+    scores = json.loads(result.stdout.splitlines()[-1])
+    assert [entry["label"] for entry in scores] == [entry["label"] for entry in expected]
+    np.testing.assert_allclose([e["score"] for e in scores], [e["score"] for e in expected], atol=1e-6)

@@ -12,7 +12,6 @@ from raw_databases import ecg, write_record
 from tiny_classifier import save_classifier
 
 from ecg_jepa import EcgJepaConfig, EcgJepaFeatureExtractor, EcgJepaModel
-from ecg_jepa.publishing.checkpoint import save_checkpoint
 from ecg_jepa.publishing.hub import PushError, upload
 from ecg_jepa.publishing.space import write_space
 
@@ -31,7 +30,7 @@ def examples(tmp_path):
 
 
 def test_a_space_is_complete(classifier_dir, examples, tmp_path):
-    names = {file.name for file in write_space(classifier_dir, tmp_path / "space", "Look: here", examples)}
+    names = set(write_space(classifier_dir, tmp_path / "space", "Look: here", examples))
     assert {"README.md", "app.py", "requirements.txt", "examples/r1.hea", "examples/r1.dat"} <= names
     assert {"model/model.safetensors", "model/config.json", "model/preprocessor_config.json", "model/README.md"} <= names
     front_matter = yaml.safe_load((tmp_path / "space" / "README.md").read_text().split("---\n")[1])
@@ -52,7 +51,7 @@ def test_what_another_space_left_goes_and_other_files_stay(classifier_dir, examp
     assert not (target / "examples").exists()
     assert (target / "requirements.txt").read_text().startswith("ecg_jepa @ https://example.org/ecg_jepa.whl\n")
     assert (target / ".env").is_file()
-    assert ".env" not in {file.name for file in files}
+    assert ".env" not in files
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
@@ -72,7 +71,8 @@ def test_what_is_no_spaces_is_left_alone(classifier_dir, examples, tmp_path):
 
 def test_an_encoder_makes_no_space(tmp_path):
     config = EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
-    save_checkpoint(tmp_path / "model", EcgJepaModel(config), EcgJepaFeatureExtractor.for_model(config, 0.0, 1.0))
+    EcgJepaModel(config).save_pretrained(tmp_path / "model")
+    EcgJepaFeatureExtractor.for_model(config, 0.0, 1.0).save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Ours\n")
     with pytest.raises(ValueError, match="is no classifier"):
         write_space(tmp_path / "model", tmp_path / "space", "title", None)
@@ -81,9 +81,9 @@ def test_an_encoder_makes_no_space(tmp_path):
 def test_what_is_pushed_runs(classifier_dir, tmp_path):
     """The files that are listed alone, as the Hub keeps them, under a title that is no plain text."""
     title = 'It\'s "quoted" {braces}'
-    for file in write_space(classifier_dir, tmp_path / "space", title, None):
-        (tmp_path / "hub" / file.name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(tmp_path / "space" / file.name, tmp_path / "hub" / file.name)
+    for name, path in write_space(classifier_dir, tmp_path / "space", title, None).items():
+        (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, tmp_path / "hub" / name)
     with subprocess.Popen([sys.executable, "app.py"], cwd=tmp_path / "hub", stdout=subprocess.PIPE, text=True) as process:
         line = process.stdout.readline()
         process.terminate()
@@ -111,7 +111,7 @@ def test_pushed_privately_as_a_space(run_script, classifier_dir, examples, hub, 
 def test_a_space_that_everybody_sees_is_not_written_to(hub, classifier_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", hub.token)
     hub.repositories["me/look"] = Repository(private=False, sdk="gradio")
-    write_space(classifier_dir, tmp_path / "space", "look", None)
+    files = write_space(classifier_dir, tmp_path / "space", "look", None)
     with pytest.raises(PushError, match="is public, but is to be private"):
-        upload(tmp_path / "space", "me/look", "space", public=False, token=None)
+        upload(files, "me/look", "space")
     assert not hub.repositories["me/look"].files

@@ -83,7 +83,7 @@ def test_a_folder_of_wfdb_records(run_script, encoder_dir, tmp_path, capsys):
     table = pd.read_parquet(output).set_index(pd.read_parquet(output)["record_id"].str[-6:])
     assert table.index.tolist() == ["E00000", "E00001", "E00002"]
     assert table["num_crops"].tolist() == [1, 1, 2]  # nothing is padded: the second is embedded as 8.4 s
-    record = read_wfdb(next(raw.rglob("E00001.hea")))
+    record = read_wfdb(next(raw.rglob("E00001.hea"))).ecg
     expected = through_the_extractor(encoder_dir, record.signal, 500, lead_names=record.lead_names)
     np.testing.assert_allclose(table["embedding"]["E00001"], expected.pooler_output[0], atol=1e-5)
     lines = [json.loads(line) for line in (tmp_path / "vectors.rejected.jsonl").read_text().splitlines()]

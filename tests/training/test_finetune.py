@@ -22,7 +22,7 @@ from ecg_jepa.data.task_names import TASKS
 from ecg_jepa.evaluation.metrics import auroc, macro_auroc
 from ecg_jepa.finetuning.classifier import Scorer
 from ecg_jepa.finetuning.finetuning_loop import FinetuningRun
-from ecg_jepa.finetuning.protocols import ProtocolSettings
+from ecg_jepa.finetuning.protocols import FinetuneSettings
 from ecg_jepa.finetuning.run import load_task
 
 CONFIGS = "training/configs"
@@ -133,7 +133,7 @@ def test_thresholds_and_temperature_travel_with_the_classifier(finetune, tmp_pat
         np.testing.assert_allclose(predictions["probabilities"], expected, atol=1e-6)
         card = (tmp_path / name / "README.md").read_text()
         assert "## Decisions" in card
-        assert "Not judged, for want of ten records" in card  # of twelve test records
+        assert "Not evaluated, because fewer than ten records" in card  # of twelve test records
         assert ("temperature of" in card) == (name == "scaled")
     assert model.config.temperature != 1
     np.testing.assert_array_equal(np.load(tmp_path / "plain" / "predictions.npz")["logits"], predictions["logits"])
@@ -248,7 +248,7 @@ def test_what_was_run_is_recorded(finetune, prepared_dir, encoder_dir, tmp_path)
     assert info["encoder"] == metrics["encoder"]
     database = find_database(prepared_dir)
     assert info["databases"] == [{"name": "synthetic", "records": metrics["records"]["train"], "digest": database.info.identity}]
-    settings = ProtocolSettings("x", task="rhythm", data_dir=str(prepared_dir), label_fraction=0.5, seed=3)
+    settings = FinetuneSettings("x", task="rhythm", data_dir=str(prepared_dir), label_fraction=0.5, seed=3)
     assert info["labels"] == load_task(settings).labels_digest()
     assert info["labels"] != load_task(dataclasses.replace(settings, seed=4)).labels_digest()
     assert info["records_seen"] == 4 * 16
@@ -261,7 +261,7 @@ def test_what_was_run_is_recorded(finetune, prepared_dir, encoder_dir, tmp_path)
 
 def test_the_protocols_own_settings_are_recognised():
     for protocol in ("linear", "attentive", "finetune", "finetune_after_probe"):
-        settings = parse_settings(ProtocolSettings, ["--config", protocol, "--model_name_or_path", "x", "--task", "form"])
+        settings = parse_settings(FinetuneSettings, ["--config", protocol, "--model_name_or_path", "x", "--task", "form"])
         assert settings.configuration() == protocol
         assert dataclasses.replace(settings, learning_rate=2e-3).configuration() is None
 

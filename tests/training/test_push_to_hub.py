@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from raw_databases import ecg, write_challenge
+from raw_databases import ecg
 from transformers import pipeline
 
 
@@ -35,15 +35,16 @@ def test_the_whole_circle(run_script, prepared_dir, tiny_flags, hub, foreign_pyt
         suffixes = {name.rpartition(".")[2] for name in repository.files}
         assert suffixes <= {"safetensors", "json", "jsonl", "yaml", "md", "py"}
 
-    write_challenge(tmp_path, "georgia", "E00001", ecg(5000, 1))
-    record = str(next(tmp_path.rglob("E00001.hea")))
-    expected = pipeline("ecg-classification", model=str(classifier))(record)
+    np.save(tmp_path / "record.npy", ecg(5000, 1) / 1000)
+    expected = pipeline("ecg-classification", model=str(classifier))(ecg(5000, 1) / 1000, sampling_rate=500, unit="mV")
     code = f"""
 import json
+import numpy as np
 from transformers import AutoModel, pipeline
 encoder = AutoModel.from_pretrained("me/encoder", trust_remote_code=True)
 classify = pipeline("ecg-classification", model="me/classifier", trust_remote_code=True)
-print(json.dumps([encoder.num_parameters(), classify({record!r})]))
+record = np.load({str(tmp_path / "record.npy")!r})
+print(json.dumps([encoder.num_parameters(), classify(record, sampling_rate=500, unit="mV")]))
 """
     result = foreign_python(code, **hub.environment())
     assert result.returncode == 0, result.stderr

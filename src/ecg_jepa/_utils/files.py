@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, digests of them, and what ships with the package."""
+"""Files that are written whole or not at all, digests of files and values, and what ships with the package."""
 
 import hashlib
 import json
@@ -12,34 +12,21 @@ _PACKAGE = Path(__file__).parents[1]
 # Beside the sources in a clone, inside the package when it is installed.
 _PLACES = {"configs": "training/configs", "model_cards": "model_cards"}
 
-RANDOM_PREFIX = "random:"  # of the name of an untrained encoder: random:xs, random:DIRECTORY
+RANDOM_PREFIX = "random:"  # of names of encoders with random weights: random:xs, random:DIRECTORY
 
-# What was run, beside its weights: see publishing/provenance.py.
-TRAINING_INFO_FILE = "training_info.json"
-
-_CHUNK = 1 << 20  # bytes
+TRAINING_INFO_FILE = "training_info.json"  # beside the weights of every trained model; see publishing/provenance.py
 
 
 def shipped(kind: str) -> Path:
-    """The folder of the `"configs"` or `"model_cards"` that ship with the package."""
+    """Return the folder of the `"configs"` or `"model_cards"` that ship with the package."""
     installed = _PACKAGE / kind
     return installed if installed.is_dir() else _PACKAGE.parents[1] / _PLACES[kind]
-
-
-def replace_file(path: str | Path, text: str) -> None:
-    """Write a text file so that it is either the old one or the whole new one, whenever the process is killed."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """
     Yield a temporary path beside `path`, and rename it to `path` at the end; an exception removes it and leaves `path` as it was.
-
-    For writers that need a path of their own (Parquet, PNG, NumPy); text goes through [`replace_file`].
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -50,13 +37,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_file(path: str | Path, text: str) -> None:
+    """Write a text file so that it is either the old one or the whole new one, whenever the process is killed."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write a JSON file as [`replace_file`] does."""
     replace_file(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Content of a JSON file. Raises `ValueError` that names it if it is damaged."""
+    """Return the content of a JSON file. Raises `ValueError` that names it if it is damaged."""
     try:
         return json.loads(Path(path).read_text())
     except ValueError as error:
@@ -64,15 +57,14 @@ def read_json(path: str | Path) -> Any:
 
 
 def digest_of(content: Any) -> str:
-    """SHA-256 of plain values (what JSON can hold), whatever the order of keys."""
+    """Return the SHA-256 of values that JSON can hold, whatever the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """SHA-256 of the content of files, in the given order."""
+    """Return the SHA-256 of the content of files, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

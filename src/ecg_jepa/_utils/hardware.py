@@ -1,148 +1,187 @@
-"""CPU threads of a training process, and what machine it runs on."""
+"""Set-up of CPUs (threads, memory, matrix products, attention), choice of precision, and descriptions of the hardware."""
 
 import ctypes
 import logging
 import os
 import platform
 import time
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from .matmul import use_faster_products
-
 logger = logging.getLogger(__name__)
 
-THREADS = "OMP_NUM_THREADS"
+_THREADS = "OMP_NUM_THREADS"
 
-# A precision that is faster by less than this is not worth its rounding, nor the luck of a measurement.
+# A precision must be faster by this factor: less is not worth its rounding, and may be an accident of the measurement.
 _WORTHWHILE = 1.1
 
-# mallopt(3)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Sums of a few hundred products in float32 are exact to 1e-6 of the largest; of numbers rounded to bfloat16, to 1e-3.
+_ROUNDING = 1e-5
+
+# Tokens up to which the weights of plain attention fit into memory with ease.
+_PLAIN_ATTENTION_TOKENS = 1024
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 
 
 def set_up_cpu(accelerator: Accelerator) -> None:
     """
-    What a command that computes on the CPU does first: [`set_threads`], [`speed_up_cpu`], [`warn_of_slow_precision`].
-    """
-    set_threads(accelerator)
-    speed_up_cpu(accelerator)
-    warn_of_slow_precision(accelerator.device, accelerator.mixed_precision)
-
-
-def speed_up_cpu(accelerator: Accelerator) -> None:
-    """[`keep_memory`] and [`use_faster_products`], where the accelerator is the CPU."""
-    keep_memory(accelerator)
-    if accelerator.device.type == "cpu":
-        use_faster_products()
-
-
-def set_threads(accelerator: Accelerator) -> None:
-    """
-    Use as many CPU threads as the user says, or else the cores that this process may use, shared with the other processes on the
-    machine. Nothing is changed where training is not on the CPU.
-
-    The user's word is OMP_NUM_THREADS, or `--num_cpu_threads_per_process` of `accelerate launch`. What launchers set unasked,
-    mostly 1, which leaves all cores but one idle, is not.
+    Set threads, allocator and matrix products of a process that computes on the CPU, and warn of a slow precision.
 
     Raises:
         ValueError: if OMP_NUM_THREADS is no number of threads.
     """
-    if accelerator.device.type != "cpu":
-        return
+    if accelerator.device.type == "cpu":
+        set_threads()
+        keep_memory()
+        use_faster_matmul()
+        warn_of_slow_precision(accelerator.device, accelerator.mixed_precision)
+
+
+def set_threads() -> None:
+    """
+    Use OMP_NUM_THREADS, or else the cores that this process may use, shared with the other processes on the machine.
+
+    Launchers set it to 1 in most cases unless told otherwise, which a warning says: it leaves all cores but one idle.
+
+    Raises:
+        ValueError: if OMP_NUM_THREADS is no number of threads.
+    """
     cores = len(os.sched_getaffinity(0))
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    threads = threads_asked_for()
-    if threads is None:
-        threads = max(1, cores // processes)
-    elif threads * processes > cores:
-        each = f" in each of {processes} processes" if processes > 1 else ""
-        logger.warning(f"{THREADS} asks for {threads} threads{each}, more than the {cores} cores that they may use.")
+    fair = max(1, cores // processes)
+    value = os.environ.get(_THREADS, str(fair))
+    first = value.split(",")[0].strip()  # OpenMP takes a list: what follows is for threads within threads
+    if not first.isdecimal() or int(first) == 0:
+        raise ValueError(f"{_THREADS}={value!r} is no number of threads: unset it, or set it to 1 or more.")
+    threads = int(first)
+    is_launched = "LOCAL_WORLD_SIZE" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    if threads * processes > cores:
+        logger.warning(f"{_THREADS} asks for {threads} threads{each}, more than the {cores} cores that they may use.")
+    elif threads == 1 < fair and is_launched:
+        logger.warning(
+            f"{_THREADS}=1, which launchers set unless told otherwise, uses 1 thread{each} and leaves cores idle: set "
+            f"{_THREADS}={fair}, or --num_cpu_threads_per_process {fair} of accelerate launch."
+        )
     torch.set_num_threads(threads)
 
 
-def threads_asked_for() -> int | None:
+def keep_memory() -> None:
     """
-    How many threads the user wants in each process; `None` if nothing was said.
+    Let the allocator keep the memory of tensors on the CPU that are freed.
 
-    Raises:
-        ValueError: if OMP_NUM_THREADS is no number of threads.
+    By default glibc returns blocks of more than 32 MB to the system at once, and fetches them anew for the next tensor, page by
+    page and cleared: a third of a step's time with batches of 128 records. The peak of memory does not change.
     """
-    value = os.environ.get(THREADS)
-    if value is None:
-        return None
-    first = value.split(",")[0].strip()  # OpenMP takes a list: what follows is for threads within threads
-    if not first.isdecimal() or int(first) == 0:
-        raise ValueError(f"{THREADS}={value!r} is no number of threads: unset it, or set it to 1 or more.")
-    return int(first)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def describe_hardware(accelerator: Accelerator) -> str:
-    """The devices that a run trains on, for its card."""
-    if accelerator.device.type == "cuda":
-        return f"{accelerator.num_processes} x {torch.cuda.get_device_name(accelerator.device)}"
-    if accelerator.device.type == "cpu":
-        return f"CPU, {len(os.sched_getaffinity(0))} cores ({platform.machine()})"
-    return f"{accelerator.num_processes} x {accelerator.device.type}"
-
-
-def keep_memory(accelerator: Accelerator) -> None:
+def use_faster_matmul() -> bool:
     """
-    Have the allocator keep the memory that tensors on the CPU let go of.
+    Let oneDNN multiply float32 matrices on the CPU where that is faster than PyTorch's default and as exact.
 
-    By default glibc gives blocks of more than 32 MB back to the system at once, and gets them anew for the next tensor, page by
-    page, each of them cleared first: a third of a step's time with batches of 128 records. How much a process needs at most does
-    not change, only that it holds on to it.
+    PyTorch's default is MKL, which uses AVX-512 on Intel's CPUs only. On AMD's, oneDNN takes less than half the time
+    (BENCHMARKS.md). PyTorch's only switch for it, `fp32_precision = "bf16"`, also allows rounding to bfloat16, which oneDNN does
+    in AMX units: CPUs with AMX are left out, and products are checked. The order of summation changes. A setting of the user
+    stays.
+
+    Returns:
+        Whether oneDNN multiplies from now on.
     """
-    if accelerator.device.type == "cpu":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries of C have none, and do not need it
-        # From the heap up to 1 GB, and never trimmed.
-        if mallopt is not None and not (mallopt(_M_MMAP_THRESHOLD, 1 << 30) and mallopt(_M_TRIM_THRESHOLD, -1)):
-            logger.debug("The allocator gives memory back at once, which costs time.")
+    setting = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    if setting.fp32_precision == "none" and onednn_is_faster():
+        setting.fp32_precision = "bf16"
+        if not matmul_is_exact():
+            setting.fp32_precision = "none"
+    return bool(setting.fp32_precision == "bf16")
+
+
+def onednn_is_faster() -> bool:
+    """Return whether this is an AMD CPU with AVX-512 and without AMX, and PyTorch has both libraries."""
+    cpu = torch.cpu.get_capabilities()
+    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    amx = cpu.get("amx_tile") or cpu.get("amx_bf16")
+    return both and bool(cpu.get("avx512_f")) and not amx and "AMD" in cpu.get("cpu_name", "")
+
+
+def matmul_is_exact() -> bool:
+    """Return whether products of a layer, its gradients and attention are exact to float32."""
+    generator = torch.Generator().manual_seed(0)
+    tokens, weight, queries = (torch.randn(shape, generator=generator) for shape in ((1600, 192), (192, 768), (48, 200, 64)))
+    pairs = [(tokens, weight), (tokens.T, tokens), (tokens, weight[:, :192].T), (queries, queries.transpose(1, 2))]
+    return all(_is_exact(left, right, left @ right) for left, right in pairs)
+
+
+def _is_exact(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor) -> bool:
+    expected = left.double() @ right.double()
+    return bool((product - expected).abs().max() <= _ROUNDING * expected.abs().max())
+
+
+def use_faster_attention(model: Any, num_tokens: int, mixed_precision: str | None = None) -> None:
+    """
+    Let a model of transformers on the CPU compute plain attention where that is faster than PyTorch's fused one.
+
+    It takes half to two thirds of the time (torch 2.13) in bfloat16, and in float32 where oneDNN multiplies, which the fused one
+    calls for every small block. An implementation other than transformers' default stays.
+    """
+    onednn_multiplies = torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # type: ignore[attr-defined]
+    is_slow = model.device.type == "cpu" and (mixed_precision == "bf16" or onednn_multiplies)
+    if is_slow and num_tokens <= _PLAIN_ATTENTION_TOKENS and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def crops_at_once(device: torch.device) -> int:
-    """How many crops are encoded together where nobody says: on a CPU so few that what a layer computes stays in its caches."""
+    """Return how many crops to encode together by default: on a CPU, what a layer computes for them must fit into its caches."""
     return 16 if device.type == "cpu" else 256
 
 
 def fastest_precision(device: torch.device) -> str:
     """
-    The faster of "bf16" and "no" for training on a device: GPUs say whether they have the former; a CPU is measured for a quarter
-    of a second, since without instructions for it, it takes much longer than float32.
+    Return the faster of "bf16" and "no" for training on a device.
+
+    A CPU is measured for a quarter of a second: without instructions for bfloat16, it takes much longer than float32.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     if device.type != "cpu":
         return "no"
-    use_faster_products()  # as training will
-    half, single = _seconds_of_both(rounds=5)
-    return "bf16" if half * _WORTHWHILE < single else "no"
+    use_faster_matmul()  # as training will
+    return "bf16" if _relative_time_of_bf16(rounds=5) * _WORTHWHILE < 1 else "no"
 
 
 def warn_of_slow_precision(device: torch.device, precision: str) -> None:
-    """Tell who asks for bfloat16 ("bf16") on a CPU without instructions for it what that costs."""
-    if device.type == "cpu" and precision == "bf16":
-        half, single = _seconds_of_both(rounds=2)
-        if half > single * _WORTHWHILE:
-            logger.warning(
-                f"bfloat16 takes {half / single:.1f} times as long as float32 on this CPU: --mixed_precision no is faster."
-            )
+    """Warn if `precision` is "bf16" on a CPU on which bfloat16 takes longer than float32."""
+    if device.type == "cpu" and precision == "bf16" and (times := _relative_time_of_bf16(rounds=2)) > _WORTHWHILE:
+        logger.warning(f"bfloat16 takes {times:.1f} times as long as float32 on this CPU: --mixed_precision no is faster.")
 
 
-def _seconds_of_both(rounds: int) -> tuple[float, float]:
-    """The least time of a layer in bfloat16 and in float32, measured in turn."""
+def _relative_time_of_bf16(rounds: int) -> float:
+    """Return the least time of a layer in bfloat16 divided by that in float32, measured in turn."""
     times = [(_seconds_of_a_layer(torch.bfloat16), _seconds_of_a_layer(torch.float32)) for _ in range(rounds)]
     half, single = map(min, zip(*times, strict=True))
-    return half, single
+    return half / single
 
 
 def _seconds_of_a_layer(dtype: torch.dtype) -> float:
-    """Forward and backward of what most of a transformer's time goes to, at the width of the smallest, on the CPU."""
+    """Measure forward and backward of a transformer's MLP on the CPU, at the smallest width."""
     layer = torch.nn.Sequential(torch.nn.LayerNorm(192), torch.nn.Linear(192, 768), torch.nn.GELU(), torch.nn.Linear(768, 192))
     tokens = torch.ones(1600, 192)
     started = time.perf_counter()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         layer(tokens).sum().backward()
     return time.perf_counter() - started
+
+
+def describe_hardware(accelerator: Accelerator) -> str:
+    """Return the devices that a run trains on, for its card."""
+    if accelerator.device.type == "cuda":
+        return f"{accelerator.num_processes} x {torch.cuda.get_device_name(accelerator.device)}"
+    if accelerator.device.type == "cpu":
+        return f"CPU, {len(os.sched_getaffinity(0))} cores ({platform.machine()})"
+    return f"{accelerator.num_processes} x {accelerator.device.type}"

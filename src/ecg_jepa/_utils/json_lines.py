@@ -1,4 +1,4 @@
-"""Files of JSON lines that a run appends to: neither a kill nor a full disk loses a line that was written."""
+"""Logs of JSON lines: neither a kill nor a full disk loses a line that was written."""
 
 import json
 import logging
@@ -13,8 +13,9 @@ logger = logging.getLogger(__name__)
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
     """
-    All whole lines of a file, none if there is no such file. A kill or a full disk may have torn the last one, which is left out;
-    any other that cannot be read is left out with a warning.
+    Return the lines of a file, none if there is no such file.
+
+    A last line that a kill or a full disk has torn is left out; any other that cannot be read is left out with a warning.
     """
     path = Path(path)
     texts = path.read_bytes().split(b"\n") if path.is_file() else []
@@ -36,33 +37,25 @@ class JsonLines:
     A file that lines are appended to.
 
     Args:
-        path: of the file; made if it is not there.
-        keep: which of the lines that are there stay.
+        path: of the file, which is created if it does not exist.
+        keep: returns whether to keep a line that is in the file already.
     """
 
     def __init__(self, path: Path, keep: Callable[[dict[str, Any]], bool]):
         self.path = path
-        kept = "".join(json.dumps(line) + "\n" for line in read_lines(path) if keep(line))
-        replace_file(path, kept)
-        self._size = len(kept.encode())
+        replace_file(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if keep(line)))
         self._waiting = b""
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add a line; while the disk is full, lines wait in memory, with a warning."""
-        waited = bool(self._waiting)
-        self._waiting += json.dumps(line).encode() + b"\n"
+        """Add a line; while the disk is full, lines wait in memory, with one warning."""
+        text = json.dumps(line).encode() + b"\n"
         try:
-            if not self.path.is_file():  # somebody removed it
-                self.path.touch()
-                self._size = 0
-            with self.path.open("r+b") as file:
-                # What a full disk left of a line is written over.
-                file.seek(self._size)
-                file.truncate()
-                file.write(self._waiting)
+            with self.path.open("ab") as file:
+                file.write(self._waiting + text)
         except OSError as error:
-            if not waited:
+            if not self._waiting:
                 logger.warning(f"{self.path} cannot be written to, lines wait in memory: {error}")
-            return
-        self._size += len(self._waiting)
-        self._waiting = b""
+                text = b"\n" + text  # ends what the full disk has taken of a line
+            self._waiting += text
+        else:
+            self._waiting = b""

@@ -1,8 +1,8 @@
 """
-What package and commands say while they work: through `logging`, under the name `ecg_jepa`, from one process.
+Log lines and progress bars of commands, under the logger `ecg_jepa` and from the first process.
 
-transformers' `TRANSFORMERS_VERBOSITY` (debug, info, warning, error) counts here, too; commands say what `info` says unless told
-otherwise. What a command was asked for (a table, a listing) is no log and goes to the output stream.
+transformers' `TRANSFORMERS_VERBOSITY` (debug, info, warning, error) sets the level; the default is info. What a command was asked
+for (a table, a listing) is no log and goes to the output stream.
 """
 
 import logging
@@ -11,49 +11,34 @@ import sys
 from typing import Any
 
 from tqdm.auto import tqdm
-
-LIBRARY = "ecg_jepa"
-_LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-    "critical": logging.CRITICAL,
-}
+from transformers.utils import logging as transformers_logging
 
 
-class _BesideProgressBars(logging.Handler):
-    """Lines that do not tear a progress bar apart, on whatever the error stream is by then."""
+class _ProgressBarHandler(logging.Handler):
+    """Writes lines above a progress bar, on the error stream of the moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
 
 
 def start_logging() -> None:
-    """For commands: lines with their time on the error stream of the first process; of the others, errors only."""
-    logger = logging.getLogger(LIBRARY)
-    is_first = os.environ.get("RANK", "0") == "0"
-    if not sys.stderr.isatty():
-        # Of the libraries, which have not been imported yet; ours look for themselves.
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    logger.setLevel(_LEVELS.get(os.environ.get("TRANSFORMERS_VERBOSITY", "info").lower(), logging.INFO))
-    if not is_first:
-        logger.setLevel(logging.ERROR)
-    if not any(isinstance(handler, _BesideProgressBars) for handler in logger.handlers):
-        handler = _BesideProgressBars()
+    """Write log lines with their time on the error stream of the first process; of the others, errors only."""
+    logger = logging.getLogger("ecg_jepa")
+    if not sys.stderr.isatty():  # progress bars would fill a file with control codes
+        transformers_logging.disable_progress_bar()
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # datasets is imported later
+    level = os.environ.get("TRANSFORMERS_VERBOSITY", "info").upper()
+    logger.setLevel(logging.getLevelNamesMapping().get(level, logging.INFO) if _is_first() else logging.ERROR)
+    if not any(isinstance(handler, _ProgressBarHandler) for handler in logger.handlers):
+        handler = _ProgressBarHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
 
 
 def progress_bar(*args: Any, **options: Any) -> tqdm:
-    """A bar of tqdm on a terminal's first process; none in a file, where it would leave control codes."""
-    is_first = os.environ.get("RANK", "0") == "0"
-    return tqdm(*args, **{"disable": None if is_first else True, **options})
+    """Return a progress bar of tqdm that shows on the first process's terminal, and not in files."""
+    return tqdm(*args, **{"disable": None if _is_first() else True, **options})
 
 
-def duration(seconds: float) -> str:
-    """Such as `2:05:09` or `4:10`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"

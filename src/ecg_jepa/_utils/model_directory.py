@@ -1,31 +1,18 @@
-"""Where a model lies, and which weights it has."""
+"""Directories of models, here or on the Hugging Face Hub."""
 
-import contextlib
-import json
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from .files import TRAINING_INFO_FILE, digest_files
 
-_WEIGHTS = "model.safetensors"
-_OPTIONAL = ("preprocessor_config.json", TRAINING_INFO_FILE)
+# Without the folders of a repository, which hold what is not needed to use the model.
+_FETCHED = ["config.json", "model.safetensors*", "model-*.safetensors", "preprocessor_config.json", TRAINING_INFO_FILE]
 
 
 def weights_digest(directory: str | Path) -> str:
-    """
-    SHA-256 of the configuration and weights of a model's directory.
-
-    Raises:
-        FileNotFoundError: if it has none.
-    """
+    """Return the SHA-256 of the configuration and weights in a directory. Raises `FileNotFoundError` if it has no weights."""
     weights = sorted(Path(directory).glob("*.safetensors"))
     if not weights:
         raise FileNotFoundError(f"{directory} has no weights (*.safetensors): is it the directory of a model?")
@@ -34,34 +21,27 @@ def weights_digest(directory: str | Path) -> str:
 
 def model_directory(name_or_path: str | Path) -> Path:
     """
-    The directory of a model: itself, or where a repository of the Hugging Face Hub is kept after it has been fetched.
+    Return the directory of a model: itself, or the local copy of a repository of the Hugging Face Hub, which is fetched first.
 
     Raises:
         FileNotFoundError: if there is no such directory with a `config.json`, nor such a repository, or it cannot be reached.
     """
-    if Path(name_or_path, "config.json").is_file():
-        return Path(name_or_path)
+    directory, repo_id = Path(name_or_path), str(name_or_path)
     message = f"{name_or_path} is no directory with a config.json"
-    if Path(name_or_path).is_dir():
+    if (directory / "config.json").is_file():
+        return directory
+    if directory.is_dir():
         raise FileNotFoundError(f"{message}: name that of a model.")
-    repo_id = str(name_or_path)
-    # Where asking the Hub would only take time: names of repositories are ORG/NAME, and a folder ORG is none of it.
-    if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")) or Path(name_or_path).parent.is_dir():
+    # A path that cannot be a repository's ORG/NAME, or whose folder exists, is a mistake that the Hub need not be asked about.
+    if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")) or directory.parent.is_dir():
         raise FileNotFoundError(f"{message}, nor the name of a repository of the Hugging Face Hub (ORG/NAME).")
     try:
-        directory = Path(hf_hub_download(repo_id, "config.json")).parent
-        try:
-            hf_hub_download(repo_id, _WEIGHTS)
-        except EntryNotFoundError:
-            index = json.loads(Path(hf_hub_download(repo_id, f"{_WEIGHTS}.index.json")).read_text())
-            for shard in sorted(set(index["weight_map"].values())):
-                hf_hub_download(repo_id, shard)
-        for name in _OPTIONAL:
-            with contextlib.suppress(EntryNotFoundError):
-                hf_hub_download(repo_id, name)
+        directory = Path(snapshot_download(repo_id, allow_patterns=_FETCHED))
     except HFValidationError:
         raise FileNotFoundError(f"{message}, nor the name of a repository of the Hugging Face Hub.") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(f"{message}, and cannot be had from the Hugging Face Hub: {reason}") from error
+    if not (directory / "config.json").is_file():
+        raise FileNotFoundError(f"{message}, and the repository of that name has none: name that of a model.")
     return directory

@@ -1,5 +1,6 @@
-"""The optimiser and its parameter groups, the schedules, and what these change of the groups."""
+"""The optimiser with its parameter groups, and schedules, each a pure function of the step."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,27 +9,35 @@ from accelerate import Accelerator
 from torch import nn
 
 from .fsdp import whole
-from .schedules import cosine_schedule, linear_schedule, warmup_cosine_schedule
 
-__all__ = [
-    "MOST_SKIPPED_IN_A_ROW",
-    "adamw",
-    "cosine_schedule",
-    "gradient_norm",
-    "linear_schedule",
-    "parameter_groups",
-    "set_schedules",
-    "warmup_cosine_schedule",
-]
-
-# Steps whose gradients are not finite are skipped; fewer in a row than these may be the fault of a record or two.
+# Steps whose gradients are not finite are skipped; fewer in a row than these may come from a record or two.
 MOST_SKIPPED_IN_A_ROW = 10
+
+
+def linear_schedule(step: int, total_steps: int, start: float, final: float) -> float:
+    """Return `start` at step 0 and `final` at `total_steps` (one past the last step: the EMA momentum's convention)."""
+    return start + (final - start) * step / total_steps
+
+
+def cosine_schedule(step: int, total_steps: int, start: float, final: float) -> float:
+    """Return half a cosine from `start` at step 0 to `final` at the last step, `total_steps - 1`, and `final` from there on."""
+    progress = min(1.0, step / max(1, total_steps - 1))
+    return final + (start - final) * (1.0 + math.cos(math.pi * progress)) / 2.0
+
+
+def warmup_cosine_schedule(
+    step: int, total_steps: int, start: float, final: float, warmup_steps: int = 0, warmup_start: float = 1e-6
+) -> float:
+    """Return a linear rise from `warmup_start` to `start` over `warmup_steps`, then half a cosine to `final` at the last step."""
+    if step < warmup_steps:
+        return linear_schedule(step, warmup_steps, warmup_start, start)
+    return cosine_schedule(step - warmup_steps, total_steps - warmup_steps, start, final)
 
 
 def parameter_groups(modules: Iterable[nn.Module]) -> list[dict]:
     """
-    Trainable parameters for AdamW in two groups: weights of Linear and Conv1d layers, and the rest (biases, norms,
-    tokens, LayerScale), which are never decayed. `decays` marks the first for [`set_schedules`].
+    Return trainable parameters for AdamW in two groups: weights of Linear and Conv1d layers, and the rest (biases, norms, tokens,
+    LayerScale), which never decay. `decays` marks the first for [`set_schedules`].
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
@@ -36,17 +45,16 @@ def parameter_groups(modules: Iterable[nn.Module]) -> list[dict]:
     for module in modules:
         for child in module.modules():
             for name, parameter in child.named_parameters(recurse=False):
-                if not parameter.requires_grad or id(parameter) in seen:
-                    continue
-                seen.add(id(parameter))
-                is_weight = name == "weight" and isinstance(child, (nn.Linear, nn.Conv1d))
-                (decayed if is_weight else kept).append(parameter)
+                if parameter.requires_grad and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    is_weight = name == "weight" and isinstance(child, (nn.Linear, nn.Conv1d))
+                    (decayed if is_weight else kept).append(parameter)
     groups = [{"params": decayed, "decays": True}, {"params": kept, "decays": False, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 def adamw(modules: Iterable[nn.Module], learning_rate: float, betas: tuple[float, float], eps: float = 1e-8) -> torch.optim.AdamW:
-    """AdamW of what of the modules is trained, in the groups of [`parameter_groups`]; fused, which is faster on CPUs, too."""
+    """Return AdamW of the [`parameter_groups`] of modules; fused, which is faster on CPUs, too."""
     return torch.optim.AdamW(parameter_groups(modules), lr=learning_rate, betas=betas, eps=eps, fused=True)
 
 
@@ -59,7 +67,7 @@ def set_schedules(optimizer: torch.optim.Optimizer, learning_rate: float, weight
 
 
 def gradient_norm(accelerator: Accelerator, network: Any, max_norm: float) -> torch.Tensor:
-    """Norm of all gradients before they are clipped to `max_norm`; 0 does not clip. The same on all processes."""
+    """Return the norm of all gradients, the same on all processes, before clipping them to `max_norm` (0 does not clip)."""
     if max_norm > 0:
         return whole(accelerator.clip_grad_norm_(network.parameters(), max_norm))
     return whole(torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]))

@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time writes to it, and nothing of another run is left in it."""
+"""The folder of a run: one process at a time writes to it, and files of another run are removed from it."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,33 +12,32 @@ from .processes import on_main_process
 
 LOCK_FILE = ".lock"
 
-# What a saved model consists of, in patterns; what says that it is finished comes first and goes first, and last of all what says
-# that it is a run of ours.
+# Patterns of a saved model's files. Removed in this order: first what marks it as finished, last what marks it as a run of ours.
 MODEL_FILES = (
     *("training_info.json", "README.md", "config.json", "preprocessor_config.json"),
-    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
-    *(path.name for path in sorted(Path(__file__).parents[1].glob("*_ecg_jepa.py"))),
+    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "*_ecg_jepa.py"),
     "training_config.yaml",
 )
 
-# By which a folder is known to be a run's.
-MARKS = ("training_info.json", "training_config.yaml")
+# Files by which a folder is known to be a run's.
+_MARKS = ("training_info.json", "training_config.yaml")
 
 
 @contextmanager
-def own_directory(directory: str | Path, accelerator: Accelerator) -> Iterator[None]:
+def own_directory(directory: str | Path, accelerator: Accelerator | None = None, timeout: float = 0.0) -> Iterator[None]:
     """
-    Make a folder and keep other runs out of it until this one ends; the system lets go of the lock when its process dies.
+    Make a folder and lock other runs out of it; the system releases the lock of a process that dies.
 
     Args:
         directory: of the run.
-        accelerator: of the run, whose main process holds the lock for all of them.
+        accelerator: of the run, whose main process holds the lock for all; `None`: this process alone.
+        timeout: s to wait for another run to end.
 
     Raises:
         BlockingIOError: if another run writes to it.
         OSError: if it cannot be written to.
     """
-    lock = FileLock(Path(directory, LOCK_FILE), blocking=False)
+    lock = FileLock(Path(directory, LOCK_FILE), timeout=timeout)
 
     def acquire() -> None:
         Path(directory).mkdir(parents=True, exist_ok=True)
@@ -50,7 +49,10 @@ def own_directory(directory: str | Path, accelerator: Accelerator) -> Iterator[N
                 f"{LOCK_FILE} there; on disks without locks, that of a run that died on another machine must be removed by hand.)"
             ) from None
 
-    on_main_process(accelerator, acquire)
+    if accelerator is None:
+        acquire()
+    else:
+        on_main_process(accelerator, acquire)
     try:
         yield
     finally:
@@ -58,22 +60,19 @@ def own_directory(directory: str | Path, accelerator: Accelerator) -> Iterator[N
 
 
 def left_in(directory: str | Path, patterns: Sequence[str]) -> list[Path]:
-    """What a run has left in a folder: everything that fits the patterns, in their order."""
+    """Return everything in a folder that fits the patterns, in their order."""
     return list(dict.fromkeys(path for pattern in patterns for path in sorted(Path(directory).glob(pattern))))
 
 
 def check_own(directory: str | Path, patterns: Sequence[str]) -> None:
-    """
-    Raise `FileExistsError` if what fits the patterns of a run's files is in a folder of which nothing says that a run of ours
-    wrote it: it would be written over.
-    """
-    if not left_in(directory, MARKS) and (foreign := left_in(directory, patterns)):
+    """Raise `FileExistsError` if a folder holds files that fit the patterns of a run's, but no mark of a run: whose are they?"""
+    if not left_in(directory, _MARKS) and (foreign := left_in(directory, patterns)):
         names = ", ".join(path.name for path in foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise FileExistsError(f"{directory} holds files that are no run's ({names}): choose another --output_dir, or move them.")
 
 
 def clear(directory: str | Path, patterns: Sequence[str]) -> None:
-    """Remove what a run has left in a folder, and nothing else."""
+    """Remove what fits the patterns from a folder, and nothing else."""
     for path in left_in(directory, patterns):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -1,166 +1,51 @@
-"""Records -> a table of labels with probabilities and decisions, and a list of those that were refused."""
+"""Classification of records: a table of labels with probabilities and decisions, and a list of refused records."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
-from .._utils.files import digest_of, read_json, write_json
-from .._utils.json_lines import read_lines
+from .._utils.files import digest_of, read_json, replacing, write_json
 from .._utils.logs import progress_bar
 from .._utils.model_directory import model_directory
 from .._utils.run_directory import LOCK_FILE, clear
-from ..data.own_table import check_headings
-from ..data.raw_files import faults_of, files_digest, find_ecg_files, read_csv
+from ..data.crops import batch_crops, mean_over_crops
+from ..data.raw_files import files_digest
 from ..data.records import write_rejections
-from ..formats.ecg import Ecg, split_names
-from ..formats.read import files_of, read_ecg
-from ..formats.wfdb_record import RecordError
+from ..formats.read import files_of
 from ..model.configuration_ecg_jepa import EcgJepaConfig
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification
 from ..model.pipeline_ecg_jepa import EcgClassificationPipeline
-from .embedding import RecordSource, read_ahead
+from .record_source import EcgFile, RecordSource
 
-SCHEMA = pa.schema(
-    {
-        **{"record": pa.string(), "label": pa.string(), "probability": pa.float32()},
-        **{"threshold": pa.float32(), "decision": pa.bool_()},  # null where the checkpoint has none
-    }
-)
-_RECORDS_A_PART = 256  # that are predicted again if a run is killed, at most
+_COLUMNS = {
+    **{"record": pa.string(), "label": pa.string(), "probability": pa.float32()},
+    **{"threshold": pa.float32(), "decision": pa.bool_()},  # null where the checkpoint has none
+}
+_PART_COLUMNS = {**_COLUMNS, "reason": pa.string(), "detail": pa.string()}  # of refused records, which have no label
+_RECORDS_A_PART = 256  # classified again at most if a run is killed
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What became of the records: `rejections` have record, reason and detail; `found` of them were there already."""
+class Predictions(NamedTuple):
+    """Number of classified records, refused ones with reason and detail, and how many an interrupted run had done before."""
 
     records: int
     rejections: list[dict[str, str]]
     found: int
 
-    def reasons(self) -> list[tuple[str, int]]:
-        """For which records were refused, the commonest first, and how many."""
-        return Counter(rejection["reason"] for rejection in self.rejections).most_common()
 
-
-@dataclass(frozen=True)
-class RequestedRecord:
-    """
-    A record to classify.
-
-    Args:
-        name: in the table.
-        path: of its file.
-        declared: what is said of all records, and counts where this one's file says nothing.
-        own: what is said of this one, which its file must not contradict.
-    """
-
-    name: str
-    path: Path
-    declared: dict[str, Any]
-    own: dict[str, Any] = field(default_factory=dict)
-
-    def read(self, check_plausibility: bool) -> Ecg:
-        """Raises as [`read_ecg`]."""
-        ecg = read_ecg(self.path, **self.own, check_plausibility=check_plausibility)
-        silent = {name: value for name, value in self.declared.items() if value is not None and getattr(ecg, name) is None}
-        return read_ecg(self.path, **self.own, **silent, check_plausibility=check_plausibility) if silent else ecg
-
-
-@dataclass(frozen=True)
-class RequestedRecords:
-    """Records to classify."""
-
-    records: list[RequestedRecord]
-
-    @classmethod
-    def in_folder(cls, folder: str | Path, declared: dict[str, Any], beside: Sequence[Path] = ()) -> "RequestedRecords":
-        """
-        All that are in a folder and below, by their paths in it, but for those of `beside`, which are no records. Raises
-        `FileNotFoundError` if there are none.
-        """
-        others = {path.resolve() for path in beside}
-        places = {name: Path(folder, name).resolve() for name in find_ecg_files(folder, folder)}
-        names = [name for name, place in places.items() if not others & {place, *place.parents}]
-        if not names:
-            raise FileNotFoundError(f"{folder} has no record in a format that is known here, in it or below.")
-        return cls([RequestedRecord(name, Path(folder, name), declared) for name in names])
-
-    @classmethod
-    def of_files(cls, files: Sequence[str], declared: dict[str, Any]) -> "RequestedRecords":
-        """Those in files, by their paths as they were given. Raises `ValueError` if one is given twice."""
-        repeated = [name for name, count in Counter(files).items() if count > 1]
-        if repeated:
-            raise ValueError(f"{', '.join(repeated[:3])} given twice: name each record once.")
-        return cls([RequestedRecord(name, Path(name), declared) for name in files])
-
-    @classmethod
-    def in_table(cls, path: str | Path, declared: dict[str, Any]) -> "RequestedRecords":
-        """
-        Those of a table with a column `path`, relative to the table, and where they are needed `sampling_rate`, `unit`,
-        `lead_names` (separated by spaces) and `record_id`, by which a record is called then.
-
-        Raises:
-            FileNotFoundError, ValueError: if there is no such table, a heading is one of these in another spelling, or two rows
-                are called the same.
-        """
-        records = []
-        table = read_csv(path, [], all_named=True)
-        check_headings(table, ("path", "record_id", "sampling_rate", "unit", "lead_names"), (), str(path))
-        for number, row in enumerate(table.to_dict("records")):
-            given = {name: value for name, value in row.items() if not pd.isna(value)}
-            if "path" not in given:
-                raise ValueError(f"{path}: row {number} has no path.")
-            own: dict[str, Any] = {name: given[name] for name in ("sampling_rate", "unit", "lead_names") if name in given}
-            if "lead_names" in own:
-                own["lead_names"] = split_names(own["lead_names"])
-            if "sampling_rate" in own:
-                own["sampling_rate"] = _rate(own["sampling_rate"], path, number)
-            name = given.get("record_id", given["path"].removesuffix(".hea"))  # as prepared databases call it
-            records.append(RequestedRecord(name, Path(path).parent / given["path"], declared, own))
-        repeated = [name for name, count in Counter(record.name for record in records).items() if count > 1]
-        if repeated:
-            raise ValueError(
-                f"{path}: {', '.join(repeated[:3])} stand there twice: name each record once, by a column record_id."
-            )
-        return cls(records)
-
-    def identity(self, about: dict[str, Any]) -> str:
-        """A digest of the records, their files as they are now, and what else decides what comes out."""
-        declared = [(record.name, str(record.path), record.declared, record.own) for record in self.records]
-        salt = digest_of({"about": about, "records": declared})
-        return files_digest([file for record in self.records for file in files_of(record.path)], salt)
-
-    def source(self, extractor: EcgJepaFeatureExtractor, allow_implausible: bool) -> RecordSource:
-        """The records as the model takes them."""
-
-        def read(index: int) -> np.ndarray:
-            record = self.records[index]
-            with faults_of(record.name):
-                ecg = record.read(check_plausibility=not allow_implausible)
-                missing = [name for name in ("sampling_rate", "lead_names", "unit") if getattr(ecg, name) is None]
-                if missing and not (missing == ["unit"] and extractor.amplitude_free):
-                    flags = ", ".join(f"--{name}" for name in missing)
-                    raise RecordError(record.name, "undeclared", f"the file does not say it: declare {flags}, or use a --table")
-                return extractor(ecg, check_plausibility=not allow_implausible)["input_values"][0]
-
-        return RecordSource([record.name for record in self.records], read)
-
-
-def _rate(text: str, path: str | Path, number: int) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{path}: row {number}: sampling_rate is {text!r}, expected Hz.") from None
+def digest_of_request(files: Sequence[EcgFile], declared: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """Return a digest of records, their files as they are now, and `about`: all that decides the content of a table."""
+    records = [(file.name, str(file.path), declared, file.declared) for file in files]
+    salt = digest_of({"about": about, "records": records})
+    return files_digest([path for file in files for path in files_of(file.path)], salt)
 
 
 @dataclass(frozen=True)
@@ -174,8 +59,10 @@ class Classifier:
     @classmethod
     def load(cls, name_or_path: str | Path, device: torch.device | str = "cpu") -> "Classifier":
         """
+        Load the classifier of a directory or Hub repository.
+
         Raises:
-            FileNotFoundError: if there is no such directory or Hub repository.
+            FileNotFoundError: if there is none.
             ValueError: if it holds another kind of model.
         """
         directory = model_directory(name_or_path)
@@ -187,54 +74,52 @@ class Classifier:
             )
         model = EcgJepaForSequenceClassification.from_pretrained(directory).eval()
         extractor = EcgJepaFeatureExtractor.from_pretrained(directory)
-        pipeline = EcgClassificationPipeline(model=model, feature_extractor=extractor, device=torch.device(device))
-        return cls(model, extractor, pipeline)
+        return cls(model, extractor, EcgClassificationPipeline(model=model, feature_extractor=extractor, device=device))
 
     @torch.no_grad()
-    def classify(self, records: Sequence[torch.Tensor], batch_size: int = 64) -> list[list[dict[str, Any]]]:
+    def classify(self, crops: torch.Tensor, owners: torch.Tensor, batch_size: int = 64) -> list[list[dict[str, Any]]]:
         """
-        Crops of records, (crops, leads, samples) each and of one shape but for their number -> of each record the labels as the
-        pipeline gives them, with decisions. So many crops run through the model together.
+        Return labels, scores and decisions of records, highest score first, as the pipeline does.
+
+        Args:
+            crops, owners: of a batch of [`batch_crops`].
+            batch_size: crops that run through the model together.
         """
-        parts = torch.cat(list(records)).split(batch_size)
-        logits = torch.cat([self.model(input_values=part.to(self.model.device)).logits.float().cpu() for part in parts])
-        means = [rows.mean(dim=0, keepdim=True) for rows in logits.split([len(record) for record in records])]
-        return [self.pipeline.postprocess({"logits": mean}, decide=True) for mean in means]
+        parts = [self.model(input_values=part.to(self.model.device)).logits.float().cpu() for part in crops.split(batch_size)]
+        logits = mean_over_crops(torch.cat(parts), owners)
+        return [self.pipeline.postprocess({"logits": row[None]}, decide=True) for row in logits]
 
 
 class PredictionFile:
     """
-    A table on its way: parts in a folder beside it, until it is whole.
+    A table, `.parquet` or `.csv`, and the parts of it in a folder beside it until it is finished.
 
     Args:
-        path: of the table, `.parquet` or `.csv`.
-        identity: digest of all that decides its content; parts of another one are not gone on with.
+        path: of the table.
+        identity: digest of all that decides the content; parts with another one are not used.
     """
 
-    def __init__(self, path: Path, identity: str):
-        self.path = path
-        self.identity = identity
+    def __init__(self, path: Path, identity: str = ""):
+        self.path, self.identity = path, identity
         self.parts = path.with_name(f"{path.name}.parts")
         self.info = path.with_name(f"{path.name}.json")
         self.rejected = path.with_name(f"{path.name}.rejected.jsonl")
-
-    @property
-    def files(self) -> list[Path]:
-        """All that is written."""
-        return [self.path, self.parts, self.info, self.rejected]
 
     @property
     def is_finished(self) -> bool:
         """Whether the whole table of this identity is there."""
         return self.path.is_file() and self.info.is_file() and read_json(self.info).get("identity") == self.identity
 
+    @property
+    def _mark(self) -> Path:
+        return self.parts / "identity.json"
+
     def check(self, overwrite: bool) -> None:
-        """
-        Raise `FileExistsError` if there is another table, or parts of one, unless they are to be overwritten; nothing is touched.
-        """
-        if self.parts.exists() and not self._mark.is_file() and list(self.parts.glob("[!.]*")):
+        """Raise `FileExistsError` if there is another table, or parts of one, unless they are to be overwritten."""
+        is_marked = self._mark.is_file()
+        if not is_marked and list(self.parts.glob("[!.]*")):
             raise FileExistsError(f"{self.parts}, where parts are kept, holds other files: choose another --output_file.")
-        others = [self._mark] if self._mark.is_file() and read_json(self._mark) != self.identity else []
+        others = [self._mark] if is_marked and read_json(self._mark) != self.identity else []
         others += [self.path] if self.path.is_file() else []
         if others and not overwrite:
             raise FileExistsError(
@@ -243,119 +128,87 @@ class PredictionFile:
             )
 
     def begin(self) -> None:
-        """Remove parts of another table, and remember of which these are. Call it while no other run writes to them."""
+        """Remove the parts of another table. Call it while no other run writes to them."""
         if not self._mark.is_file() or read_json(self._mark) != self.identity:
             clear(self.parts, ("part-*",))
         write_json(self._mark, self.identity)
 
-    @property
-    def _mark(self) -> Path:
-        return self.parts / "identity.json"
+    def part(self, number: int) -> Path:
+        """Return the path of a part."""
+        return self.parts / f"part-{number:06d}.with-rejections.parquet"
 
-    def part(self, number: int) -> tuple[Path, Path]:
-        """Files of a part: its table, which is written last, and what was refused."""
-        return self.parts / f"part-{number:06d}.parquet", self.parts / f"part-{number:06d}.rejected.jsonl"
-
-    def write_part(self, number: int, rows: Sequence[dict[str, Any]], rejections: list[dict[str, str]]) -> None:
-        """A part, whole or not at all."""
-        path, rejected = self.part(number)
-        write_rejections(rejected, rejections)
-        temporary = path.with_suffix(".tmp")
-        pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), temporary)
-        temporary.replace(path)
+    def write_part(self, number: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Write a part, whole or not at all; rows of refused records have a reason and no label."""
+        with replacing(self.part(number)) as temporary:
+            pq.write_table(pa.Table.from_pylist(list(rows), pa.schema(_PART_COLUMNS)), temporary)
 
     def finish(self, count: int, about: dict[str, Any]) -> list[dict[str, str]]:
         """
-        Join the parts into the table and the list of what was refused, which is returned, in place of what is there. Without a
-        row, nothing is finished, and a table that is there stays.
+        Replace the table by the joined parts, and return the refused records. If all were refused, an earlier table stays.
         """
-        parts = [self.part(number) for number in range(count)]
-        rejections = [line for _, rejected in parts for line in read_lines(rejected)]
-        table = pa.concat_tables([pq.read_table(path, schema=SCHEMA) for path, _ in parts])
+        parts = pa.concat_tables([pq.read_table(self.part(number)) for number in range(count)])
+        is_refused = parts["label"].is_null()
+        rejections = parts.filter(is_refused).select(["record", "reason", "detail"]).to_pylist()
+        table = parts.filter(pa.compute.invert(is_refused)).select(list(_COLUMNS))
         if table.num_rows:
-            self._replace(table, rejections, about)
+            with replacing(self.path) as temporary:  # the table comes last: it says that all is finished
+                if self.path.suffix == ".csv":
+                    pa.csv.write_csv(table, temporary)
+                else:
+                    pq.write_table(table, temporary)
+                for path in (self.info, self.path, self.rejected):
+                    path.unlink(missing_ok=True)
+                if rejections:
+                    write_rejections(self.rejected, rejections)
+                write_json(self.info, {**about, "identity": self.identity})
         elif not self.path.is_file():
             write_rejections(self.rejected, rejections)
         clear(self.parts, ("part-*", self._mark.name, LOCK_FILE))
         self.parts.rmdir()
         return rejections
 
-    def _replace(self, table: pa.Table, rejections: list[dict[str, str]], about: dict[str, Any]) -> None:
-        """Put the table and what stands beside it in place of what is there."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        if self.path.suffix == ".csv":
-            pa.csv.write_csv(table, temporary)
-        else:
-            pq.write_table(table, temporary)
-        for path in (self.info, self.path, self.rejected):
-            path.unlink(missing_ok=True)
-        if rejections:
-            write_rejections(self.rejected, rejections)
-        write_json(self.info, {**about, "identity": self.identity})
-        temporary.replace(self.path)  # by which it is finished
-
 
 def predict(
     classifier: Classifier, source: RecordSource, file: PredictionFile, batch_size: int, about: dict[str, Any]
 ) -> Predictions:
     """
-    Write a table with a row per record and label; what is there of it already is gone on with.
+    Write a table with a row per record and label, going on from the parts that are there.
 
     Args:
         classifier: model and pre-processing.
-        source: of records; what it reads is `input_values` (crops, leads, samples), with as many dimensions as the extractor
-            gives.
-        file: that is written, and open.
+        source: of the records.
+        file: after `begin()`.
         batch_size: crops that are classified together.
-        about: stands beside the table.
+        about: written beside the table.
     """
-    count = len(source.record_ids)
+    count = len(source.names)
     parts = [range(first, min(first + _RECORDS_A_PART, count)) for first in range(0, count, _RECORDS_A_PART)]
     found = 0
     with progress_bar(total=count, unit="record") as progress:
-        for number, indices in enumerate(parts):
-            if file.part(number)[0].is_file():
-                found += len(indices)
+        for number, numbers in enumerate(parts):
+            if file.part(number).is_file():
+                found += len(numbers)
             else:
-                rows, rejections = _classify(classifier, source, indices, batch_size)
-                file.write_part(number, rows, rejections)
-            progress.update(len(indices))
+                file.write_part(number, _classify(classifier, source, numbers, batch_size))
+            progress.update(len(numbers))
     rejections = file.finish(len(parts), about)
     return Predictions(count - len(rejections), rejections, found)
 
 
-def _classify(
-    classifier: Classifier, source: RecordSource, numbers: Iterable[int], batch_size: int
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Rows of records in their order, and what was refused. No more crops wait to be classified than fit into a batch."""
-    rows: list[dict[str, Any]] = []
+def _classify(classifier: Classifier, source: RecordSource, numbers: Iterable[int], batch_size: int) -> list[dict[str, Any]]:
+    """Return the rows of records in their order, and then a row for each refused one."""
+    usable: list[str] = []
     rejections: list[dict[str, str]] = []
-    waiting: dict[int, torch.Tensor] = {}
-
-    def classify_waiting() -> None:
-        for number, labels in zip(waiting, classifier.classify(list(waiting.values()), batch_size), strict=True):
-            rows.extend(_rows(source.record_ids[number], labels))
-        waiting.clear()
-
-    for number, result in read_ahead(source, numbers):
-        if isinstance(result, RecordError):
-            rejections.append({"record": source.record_ids[number], "reason": result.reason, "detail": result.detail})
-            continue
-        crops = torch.as_tensor(result)
-        crops = crops if crops.dim() == 3 else crops[None]
-        is_other = any(crops.shape[1:] != others.shape[1:] for others in waiting.values())
-        if waiting and (is_other or len(crops) + sum(map(len, waiting.values())) > batch_size):
-            classify_waiting()
-        waiting[number] = crops
-    if waiting:
-        classify_waiting()
-    return rows, rejections
-
-
-def _rows(record: str, labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    named = {"record": record.encode(errors="backslashreplace").decode()}  # names of files need not be UTF-8
-    return [
-        {**named, "label": label["label"], "probability": label["score"]}
-        | {"threshold": label.get("threshold"), "decision": label.get("decision")}
-        for label in labels
+    batches = batch_crops(source.read_usable(numbers, usable, rejections), batch_size)
+    labels = [found for crops, owners in batches for found in classifier.classify(crops, owners, batch_size)]
+    rows = [
+        {"record": _as_utf8(name), "probability": label["score"], **label}
+        for name, of_record in zip(usable, labels, strict=True)
+        for label in of_record
     ]
+    return rows + [{key: _as_utf8(text) for key, text in rejection.items()} for rejection in rejections]
+
+
+def _as_utf8(name: str) -> str:
+    """Escape the characters of a file name that are no UTF-8."""
+    return name.encode(errors="backslashreplace").decode()

@@ -1,20 +1,34 @@
-"""`ecg-jepa demo`: a page on which one ECG is looked at with a classifier."""
+"""`ecg-jepa demo`: a page that shows one ECG and what a classifier says of it."""
 
 import importlib.util
 from pathlib import Path
 
-from .command_settings import DemoSettings
+from .._utils.settings import check_at_least, option, settings
 
-# Of a clone, from which the command works without anything else.
+# In a clone, the command works without arguments.
 _SHIPPED = "checkpoints/ecg-jepa-xs-100hz-superdiagnostic"
 _EXAMPLES = "examples"
+
+
+@settings
+class DemoSettings:
+    """Settings of `ecg-jepa demo`."""
+
+    checkpoint: str | None = option(
+        None, "directory or Hub repository of a classifier; default: the one in checkpoints/, if there is one", positional=True
+    )
+    examples_dir: str | None = option(None, "folder with records that can be picked; default: examples/, if there is one")
+    port: int | None = option(None, "of the page; default: the first free one from 7860")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "port")
 
 
 def run(settings: DemoSettings) -> None:
     """Serve the page until it is interrupted."""
     if importlib.util.find_spec("gradio") is None:
         raise ValueError('The page needs Gradio: pip install "ecg_jepa[demo]".')
-    from ..apps.page import serve  # Gradio takes its time
+    from ..apps.page import serve
 
     checkpoint = settings.checkpoint or (_SHIPPED if Path(_SHIPPED).is_dir() else None)
     if checkpoint is None:

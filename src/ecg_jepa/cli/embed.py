@@ -2,19 +2,49 @@
 
 import time
 from pathlib import Path
+from typing import Literal
 
-from accelerate import Accelerator
-
-from .._utils.hardware import crops_at_once, set_up_cpu
-from .._utils.model_directory import model_directory
-from ..apps.embedding import find_extractor, folder_records, prepared_records, rejected_file, write_embeddings
-from ..data.records import find_database
-from ..model.modeling_ecg_jepa import EcgJepaModel
-from .command_settings import EmbeddingSettings
+from .._utils.settings import check_at_least, option, settings
 
 
-def run(settings: EmbeddingSettings) -> None:
-    """Embed the records and say how many, and how fast."""
+@settings
+class EmbedSettings:
+    """Settings of `ecg-jepa embed`. Raises `ValueError` unless exactly one source of records is named."""
+
+    model_name_or_path: str = option(text="pre-trained directory or Hub repository, or a classifier's, whose encoder is taken")
+    data_dir: str | None = option(None, "prepared database, or a folder of several")
+    database: str | None = option(None, "which one, if data_dir has several")
+    records_dir: str | None = option(None, "or a folder of ECG files of any format, at any depth")
+    output_file: str = option("embeddings.parquet", "Parquet file to write, a row per record")
+    overwrite_output_file: bool = option(False, "replace a file that is there")
+    pooling: Literal["mean", "register"] = option("mean", "of tokens: mean over patches, or the first register")
+    crop_duration: float | None = option(None, "s; default: the extractor's, or else the longest input of the encoder")
+    crop_stride: float | None = option(
+        None, "s between crops, over which vectors are averaged; default: the extractor's, or none overlap"
+    )
+    allow_implausible: bool = option(False, "records_dir: also embed records that cannot be ECGs in the unit that they declare")
+    batch_size: int | None = option(
+        None, "crops that are encoded together; default: 16 on a CPU, whose caches they fit into, or 256"
+    )
+    mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
+
+    def __post_init__(self) -> None:
+        if (self.data_dir is None) == (self.records_dir is None):
+            raise ValueError("name either data_dir, with a prepared database, or records_dir, with ECG files.")
+        check_at_least(self, 1, "batch_size")
+
+
+def run(settings: EmbedSettings) -> None:
+    """Embed the records, and print how many and how fast."""
+    from accelerate import Accelerator
+
+    from .._utils.hardware import crops_at_once, set_up_cpu
+    from .._utils.model_directory import model_directory
+    from ..apps.embedding import find_extractor, write_embeddings
+    from ..apps.record_source import file_source, files_in_folder, prepared_source
+    from ..data.records import find_database
+    from ..model.modeling_ecg_jepa import EcgJepaModel
+
     path = Path(settings.output_file)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file in it as --output_file.")
@@ -28,24 +58,19 @@ def run(settings: EmbeddingSettings) -> None:
     encoder = EcgJepaModel.from_pretrained(directory).to(accelerator.device)
     extractor = find_extractor(directory, encoder.config, settings.crop_duration, settings.crop_stride)
     if settings.records_dir is not None:
-        source = folder_records(settings.records_dir, extractor, settings.allow_implausible)
+        files = files_in_folder(settings.records_dir)
+        source = file_source(files, extractor, allow_implausible=settings.allow_implausible, allow_short=True)
     else:
-        source = prepared_records(find_database(settings.data_dir or "", settings.database), extractor)
+        source = prepared_source(find_database(settings.data_dir or "", settings.database), extractor)
+    batch_size = settings.batch_size or crops_at_once(accelerator.device)
     started = time.perf_counter()
     with accelerator.autocast():
-        summary = write_embeddings(
-            encoder,
-            source,
-            path,
-            settings.pooling,
-            settings.batch_size or crops_at_once(accelerator.device),
-            {"model": settings.model_name_or_path},
-        )
+        metadata = {"model": settings.model_name_or_path}
+        summary = write_embeddings(encoder, source, path, settings.pooling, batch_size, metadata)
     seconds = time.perf_counter() - started
     print(
         f"{summary.records} records as vectors of {encoder.config.hidden_size} in {path}: {seconds:.1f} s, "
         f"{summary.records / seconds:.0f} records/s ({summary.crops / seconds:.0f} crops/s)"
     )
-    if summary.rejections:
-        rejected = rejected_file(path)
-        print(f"  {len(summary.rejections)} records cannot be used and are left out; each with its reason in {rejected}")
+    if summary.rejected:
+        print(f"  {summary.rejected} records cannot be used and are left out; each with its reason in {summary.rejected_file}")

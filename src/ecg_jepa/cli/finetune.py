@@ -9,13 +9,13 @@ from .._utils.hardware import describe_hardware, set_up_cpu
 from .._utils.interruption import end_with_launcher
 from .._utils.processes import on_main_process, start_accelerator
 from .._utils.run_directory import clear, own_directory
-from ..finetuning.protocols import ProtocolSettings
+from ..finetuning.protocols import FinetuneSettings
 from ..finetuning.run import WRITTEN, check_directory, open_run, run_protocol
 from ..publishing.classifier import export_classifier
 
 
-def run(settings: ProtocolSettings) -> None:
-    """Run the protocol and say what came out."""
+def run(settings: FinetuneSettings) -> None:
+    """Run the protocol and print the results."""
     end_with_launcher()
     accelerator = start_accelerator(
         mixed_precision=settings.mixed_precision,
@@ -30,8 +30,8 @@ def run(settings: ProtocolSettings) -> None:
     accelerator.end_training()
 
 
-def train_and_export(settings: ProtocolSettings, accelerator: Accelerator) -> dict[str, Any] | None:
-    """One run, from its data to its folder; the content of `metrics.json` on the main process, `None` on others."""
+def train_and_export(settings: FinetuneSettings, accelerator: Accelerator) -> dict[str, Any] | None:
+    """Run a protocol from its data to its folder; return `metrics.json` on the main process, `None` on others."""
     with own_directory(settings.output_dir, accelerator):
         on_main_process(accelerator, partial(check_directory, settings))
         opened = open_run(settings, accelerator)
@@ -44,17 +44,19 @@ def train_and_export(settings: ProtocolSettings, accelerator: Accelerator) -> di
         return result.metrics
 
 
-def report(settings: ProtocolSettings, metrics: dict[str, Any]) -> None:
-    """Print what came out."""
-    bounds = metrics["test_macro_auroc_interval"]
+def report(settings: FinetuneSettings, metrics: dict[str, Any]) -> None:
+    """Print the results."""
+    macro, per_class = metrics["test_metrics"]["macro"], metrics["test_metrics"]["per_class"]
+    bounds = macro["auroc"]["interval"]
     interval = "too few records for an interval" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+    scored = [name for name in per_class if name not in metrics["classes_left_out"]]
     print(
-        f"{settings.task}, {settings.protocol}: test macro AUROC {metrics['test_macro_auroc']:.4f} ({interval}) on "
-        f"{metrics['records']['test']} records and {len(metrics['test_auroc'])} classes (validation "
+        f"{settings.task}, {settings.protocol}: test macro AUROC {macro['auroc']['value']:.4f} ({interval}) on "
+        f"{metrics['records']['test']} records and {len(scored)} classes (validation "
         f"{metrics['validation_macro_auroc']:.4f} at step {metrics['best_step']}); saved in {settings.output_dir}"
     )
-    print(f"  macro average precision {metrics['test_macro_average_precision']:.4f}, macro F1 {metrics['test_macro_f1']:.4f}")
-    means = {name: metrics["test_figures"]["macro"][name]["value"] for name in ("sensitivity", "specificity", "ppv")}
+    print(f"  macro average precision {macro['average_precision']['value']:.4f}, macro F1 {macro['f1']['value']:.4f}")
+    means = {name: macro[name]["value"] for name in ("sensitivity", "specificity", "ppv")}
     if None not in means.values():
         print("  at thresholds chosen on validation: " + ", ".join(f"macro {name} {value:.4f}" for name, value in means.items()))
     if metrics["calibration"]["temperature"] is not None:
@@ -65,6 +67,5 @@ def report(settings: ProtocolSettings, metrics: dict[str, Any]) -> None:
     if metrics["classes_left_out"]:
         left_out = ", ".join(metrics["classes_left_out"])
         print(f"  left out of the mean, for want of positives or negatives in the test fold: {left_out}")
-    undecided = [name for name in metrics["test_auroc"] if name not in metrics["decision_thresholds"]]
-    if undecided:
+    if undecided := [name for name in scored if name not in metrics["decision_thresholds"]]:
         print(f"  without a threshold, for want of validation records: {', '.join(undecided)}")

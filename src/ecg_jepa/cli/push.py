@@ -1,38 +1,44 @@
 """`ecg-jepa push`: a directory -> the Hugging Face Hub."""
 
-import glob
 from pathlib import Path
 
-from ..publishing.hub import PushedFile, describe, publishable_files, push, upload
-from ..publishing.space import EXAMPLES, MODEL, REQUIREMENTS, write_space
-from .command_settings import PushSettings
+from .._utils.settings import option, settings
+
+
+@settings
+class PushSettings:
+    """Settings of `ecg-jepa push`."""
+
+    directory: str = option(text="of an encoder or a classifier, as pretrain and finetune write it", positional=True)
+    repo_id: str = option(text="ORG/NAME of the repository; it is created if it is not there")
+    public: bool = option(False, "for everybody to see")
+    dry_run: bool = option(False, "only list what would go")
+    space: bool = option(False, "push a Space with a page for the classifier, instead of the model itself")
+    space_dir: str = option("runs/space", "folder in which the Space is written; it runs locally as it is")
+    space_examples: str | None = option(None, "folder with records that visitors of the Space can pick")
+    space_requirement: str = option("", "how pip finds this package there; default: its version on PyPI")
 
 
 def run(settings: PushSettings) -> None:
-    """List what goes, and push it unless it is a dry run."""
-    visibility = "public" if settings.public else "private"
-    files = _prepare(settings)
+    """List the files, and upload them unless it is a dry run."""
+    from ..publishing.hub import publishable_files, upload
+    from ..publishing.space import REQUIREMENTS, write_space
+
+    kind = f"{'a Space, ' if settings.space else ''}{'public' if settings.public else 'private'}"
     source = settings.space_dir if settings.space else settings.directory
-    kind = "a Space, " if settings.space else ""
-    print(f"{len(files)} files of {source} for {settings.repo_id} ({kind}{visibility}):\n{describe(files)}")
     if settings.space:
-        requirement = Path(source, REQUIREMENTS).read_text().splitlines()[0]
+        title = settings.repo_id.rpartition("/")[2] or Path(settings.directory).name
+        files = write_space(settings.directory, settings.space_dir, title, settings.space_examples, settings.space_requirement)
+    else:
+        files = publishable_files(settings.directory)
+    print(f"{len(files)} files of {source} for {settings.repo_id} ({kind}):")
+    for name, path in files.items():
+        print(f"  {path.stat().st_size / 1e6:9.3f} MB  {name}")
+    if settings.space:
+        requirement = files[REQUIREMENTS].read_text().splitlines()[0]
         print(f"It is written to {source}, and runs where pip finds {requirement} (or what --space_requirement names).")
     if settings.dry_run:
         print("Nothing was uploaded (--dry_run).")
         return
-    if settings.space:
-        # What an earlier push left in its folders, and this one does not have, goes.
-        names, folders = [glob.escape(file.name) for file in files], (f"{MODEL}/*", f"{EXAMPLES}/*")
-        address = upload(source, settings.repo_id, "space", settings.public, None, names, delete=folders)
-    else:
-        address = push(settings.directory, settings.repo_id, public=settings.public)
-    print(f"Pushed to {address} ({kind}{visibility})")
-
-
-def _prepare(settings: PushSettings) -> list[PushedFile]:
-    """What is to go: the files of the directory, or those of a Space that is written for it."""
-    if not settings.space:
-        return publishable_files(settings.directory)
-    title = settings.repo_id.rpartition("/")[2] or Path(settings.directory).name
-    return write_space(settings.directory, settings.space_dir, title, settings.space_examples, settings.space_requirement)
+    address = upload(files, settings.repo_id, "space" if settings.space else "model", settings.public)
+    print(f"Pushed to {address} ({kind})")

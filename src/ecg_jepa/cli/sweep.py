@@ -13,7 +13,7 @@ from .._utils.logs import progress_bar
 from .._utils.processes import start_accelerator
 from .._utils.run_directory import own_directory
 from ..finetuning.run import FAILURE_FILE
-from ..finetuning.sweep_folder import SweepFolder, check_sources, write_failure
+from ..finetuning.sweep_folder import PlannedRun, SweepFolder, check_sources, write_failure
 from ..finetuning.sweep_settings import SweepSettings, plan
 from .finetune import train_and_export
 
@@ -21,45 +21,44 @@ logger = logging.getLogger(__name__)
 
 
 def run(sweep: SweepSettings) -> None:
-    """Run what is not finished; a run that cannot be scored ends nothing. Raises `ValueError` if none of them can."""
+    """Run what is not finished; a run that cannot be scored does not end the others. Raises `ValueError` if none can."""
     end_with_launcher()
-    accelerator = start_accelerator(mixed_precision=plan(sweep)[0].mixed_precision)
+    runs = plan(sweep)
+    accelerator = start_accelerator(mixed_precision=runs[0].mixed_precision)
     set_up_cpu(accelerator)
     check_sources(sweep)
     with own_directory(sweep.output_dir, accelerator):
-        run_all(sweep, accelerator)
-
-
-def run_all(sweep: SweepSettings, accelerator: Accelerator) -> None:
-    """What is not finished, one after the other."""
-    runs = plan(sweep)
-    count = sum(placed.finished for placed in map(SweepFolder().place, runs))
-    logger.info(f"{len(runs)} runs, of which {count} are finished, in {sweep.output_dir}")
-    folder, failures = SweepFolder(), 0
-    for planned in progress_bar(runs, unit="run"):
-        placed = folder.place(planned)
-        if placed.finished:
-            continue
-        for directory, differences in placed.passed_over.items():
-            logger.info(f"{directory} is another run ({'; '.join(differences)}): this one is {placed.settings.output_dir}")
-        accelerator.wait_for_everyone()  # all have looked before one writes
-        try:
-            metrics = train_and_export(placed.settings, accelerator)
-        except (ValueError, OSError, FloatingPointError, RuntimeError, SafetensorError) as error:
-            # A run that cannot be scored must not end the others; a full disk would, one after the other.
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            failures += 1
-            if accelerator.is_main_process and not isinstance(error, BlockingIOError):  # whose folder is another process's
-                write_failure(placed.settings, error)
-            logger.warning(f"{placed.settings.output_dir}: not scored: {error}")
-            continue
-        finally:
-            accelerator.free_memory()
-            accelerator.wait_for_everyone()
-        if metrics is not None:
-            Path(placed.settings.output_dir, FAILURE_FILE).unlink(missing_ok=True)
-            logger.info(f"{placed.settings.output_dir}: macro AUROC {metrics['test_macro_auroc']:.4f}")
-    if failures and failures == len(runs) - count:
-        raise ValueError(f"None of the {failures} runs could be scored: each has its reason in not_scored.json in its folder.")
+        finished = sum(placed.finished for placed in map(SweepFolder().place, runs))
+        logger.info(f"{len(runs)} runs, of which {finished} are finished, in {sweep.output_dir}")
+        folder, failures = SweepFolder(), 0
+        for planned in progress_bar(runs, unit="run"):
+            placed = folder.place(planned)
+            if not placed.finished:
+                failures += not run_one(placed, accelerator)
+    if failures and failures == len(runs) - finished:
+        raise ValueError(f"None of the {failures} runs could be scored: each has its reason in {FAILURE_FILE} in its folder.")
     logger.info(f"Finished; {failures} runs could not be scored. Table: ecg-jepa evaluate {sweep.output_dir}")
+
+
+def run_one(placed: PlannedRun, accelerator: Accelerator) -> bool:
+    """Run a protocol, and return whether it could be scored; if not, write down why."""
+    output_dir = placed.settings.output_dir
+    for directory, differences in placed.passed_over.items():
+        logger.info(f"{directory} is another run ({'; '.join(differences)}): this one is {output_dir}")
+    accelerator.wait_for_everyone()  # all have looked before one writes
+    try:
+        metrics = train_and_export(placed.settings, accelerator)
+    except (ValueError, OSError, FloatingPointError, RuntimeError, SafetensorError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):  # a full disk would end all, one after the other
+            raise
+        if accelerator.is_main_process and not isinstance(error, BlockingIOError):  # whose folder is another process's
+            write_failure(placed.settings, error)
+        logger.warning(f"{output_dir}: not scored: {error}")
+        return False
+    finally:
+        accelerator.free_memory()
+        accelerator.wait_for_everyone()
+    if metrics is not None:
+        Path(output_dir, FAILURE_FILE).unlink(missing_ok=True)
+        logger.info(f"{output_dir}: macro AUROC {metrics['test_metrics']['macro']['auroc']['value']:.4f}")
+    return True

@@ -1,4 +1,4 @@
-"""A converted checkpoint of the reference -> a directory that is complete: extractor, label map, code and card."""
+"""A converted checkpoint as a complete directory: normalisation, names of labels, code and card."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..data.builders.ptb_xl import class_names
 from ..data.corpus import common_cutoff, mix_statistics
 from ..data.databases import DATABASES, builder_class
-from ..data.ptb_xl_tasks import class_names
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaPreTrainedModel
 from ..model.signal_processing_ecg_jepa import STANDARD_LEADS
-from ..publishing.card import write_model_card
-from ..publishing.checkpoint import save_checkpoint
+from ..publishing.directory import save_directory
 from .weights import convert_reference_checkpoint, load_reference_checkpoint
 
 # The reference normalises CPSC-Extra with the statistics of CPSC.
@@ -23,13 +22,13 @@ _NORMALIZED_AS = {"cpsc-extra": "cpsc"}
 
 def normalization(config: Mapping[str, Any], databases: Mapping[str, float]) -> tuple[list[float], list[float], float | None]:
     """
-    What the reference normalised with: mean and standard deviation per lead of `config["channels"]` in mV, of the databases mixed
-    by weight, and the cutoff of the high-pass in Hz if all of them had the same.
+    Return what the reference normalised with: mean and standard deviation per lead of `config["channels"]` in mV, mixed by the
+    weights of the databases, and the cutoff of the high-pass in Hz if all of them had the same.
 
     Raises:
         ValueError: if the statistics of a database or lead are not known.
     """
-    known = {name: figures for name in DATABASES if (figures := builder_class(name).published) is not None}
+    known = {name: statistics for name in DATABASES if (statistics := builder_class(name).published) is not None}
     unknown = [name for name in databases if name not in known]
     if unknown or not databases:
         raise ValueError(
@@ -37,12 +36,11 @@ def normalization(config: Mapping[str, Any], databases: Mapping[str, float]) -> 
             f"reference does not state: name those to normalise with as --normalization DATABASE, among {', '.join(known)}."
         )
     order = [name.lower() for name in STANDARD_LEADS]
-    strange = [name for name in config["channels"] if name.lower() not in order]
-    if strange:
+    if strange := [name for name in config["channels"] if name.lower() not in order]:
         raise ValueError(f"The reference states no statistics of leads {', '.join(strange)}.")
     leads = [order.index(name.lower()) for name in config["channels"]]
     chosen = [known[_NORMALIZED_AS.get(name, name)] for name in databases]
-    means, stds = (np.array([getattr(figure, name) for figure in chosen])[:, leads] for name in ("mean", "std"))
+    means, stds = (np.array([getattr(statistics, name) for statistics in chosen])[:, leads] for name in ("mean", "std"))
     weights = np.array(list(databases.values()), dtype=float)
     mean, std = mix_statistics(weights / weights.sum(), means, stds)
     return mean.tolist(), std.tolist(), common_cutoff(builder_class(name).highpass_cutoff for name in databases)
@@ -74,12 +72,10 @@ def export_conversion(
     Convert the checkpoint at `path`, checked against it, and write a directory.
 
     Args:
-        path: of the reference's checkpoint.
-        output_dir: to write to.
         task: of a classifier, one of PTB-XL's; gives its outputs names.
         scp_statements: PTB-XL's table of statements, for the names of tasks other than superdiagnostic and ST-MEM.
         normalize_as: name of the database whose statistics to normalise with; default: those that it was pre-trained on, and for
-            a classifier PTB-XL (of whose training records the reference measures them anew, where it states rounded figures).
+            a classifier PTB-XL (of whose training records the reference measures them anew, where it states rounded ones).
 
     Raises:
         ValueError: if the checkpoint cannot be converted, or labels or statistics do not fit; nothing is saved then.
@@ -97,16 +93,6 @@ def export_conversion(
     mean, std, highpass_cutoff = normalization(config, databases)
     crops = {f"crop_{name}": eval_config[f"crop_{name}"] for name in ("duration", "stride") if f"crop_{name}" in eval_config}
     extractor = EcgJepaFeatureExtractor.for_model(model.config, mean, std, highpass_cutoff=highpass_cutoff, **crops)
-    save_checkpoint(output_dir, model, extractor)
-    write_model_card(
-        Path(output_dir, "README.md"),
-        "converted.md.jinja",
-        Path(output_dir).name,
-        kind=type(model).__name__,
-        config=model.config,
-        extractor=extractor,
-        num_parameters=model.num_parameters(),
-        databases=list(databases),
-        task=task,
-    )
+    card = {"kind": type(model).__name__, "databases": list(databases), "task": task}
+    save_directory(output_dir, model, extractor, "converted.md.jinja", **card)
     return model

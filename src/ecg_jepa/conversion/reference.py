@@ -1,8 +1,7 @@
 """
-The networks of the reference implementation, computed from its checkpoints under their own names, in as few lines as possible.
+The networks of the reference implementation, computed from the weights of its checkpoints, to check conversions.
 
-Written against the numbers that the reference produced, and apart from our models, so that a conversion can be checked before it
-is saved: what the source computes must be what the target computes.
+Written against the outputs of the reference, and independent of our models: source and target must compute the same.
 """
 
 from collections.abc import Mapping
@@ -25,16 +24,14 @@ TOLERANCE = 1e-4  # of hidden states and logits of order 1, in float32
 
 def check_conversion(weights: Weights, config: Mapping[str, Any], model: EcgJepaPreTrainedModel, prefix: str = "") -> float:
     """
-    Run source and target side by side on a random signal.
+    Run source and target side by side on a random signal, and return the largest difference, relative to the largest value of the
+    source where that is above 1.
 
     Args:
         weights: of the checkpoint, under the reference's names.
         config: of the checkpoint.
-        model: what they were converted to.
+        model: converted from them.
         prefix: of the encoder's names, for a checkpoint with one encoder only.
-
-    Returns:
-        The largest difference, relative to the largest value of the source where that is above 1.
 
     Raises:
         ValueError: if it exceeds `TOLERANCE`.
@@ -59,7 +56,7 @@ def check_conversion(weights: Weights, config: Mapping[str, Any], model: EcgJepa
 def _outputs(
     weights: Weights, config: Mapping[str, Any], model: EcgJepaPreTrainedModel, prefix: str, signal: torch.Tensor
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """What source and target compute of a signal: lists of tensors that must be equal."""
+    """Return the outputs of source and target for a signal: lists of tensors that must be equal."""
     if isinstance(model, EcgJepaForSequenceClassification):
         tokens = encode(_part(weights, "encoder."), config, signal)
         return [classify(weights, config, tokens, model)], [model(signal).logits]
@@ -127,7 +124,7 @@ def encode(
     visible: torch.Tensor | None = None,
     with_registers: bool = True,
 ) -> torch.Tensor:
-    """An encoder: (batch, leads, samples) -> (batch, registers + patches, width), of the `visible` patches or all."""
+    """Encode (batch, leads, samples) as (batch, registers + patches, width); only the `visible` patches, if given."""
     patches = signal.unfold(2, config["patch_size"], config["patch_size"])  # (batch, leads, patches, samples)
     projection = weights["patch_embed.proj.weight"]
     x = torch.einsum("blps,wls->bpw", patches, projection) + weights.get("patch_embed.proj.bias", torch.zeros(()))
@@ -142,7 +139,7 @@ def encode(
 def predict(
     weights: Weights, config: Mapping[str, Any], context: torch.Tensor, visible: torch.Tensor, hidden: torch.Tensor
 ) -> torch.Tensor:
-    """The predictor: context tokens of `visible` patches -> (batch, hidden patches, width)."""
+    """Predict (batch, hidden patches, width) from the context tokens of `visible` patches."""
     x = _linear(weights, "embed", context)
     positions = _positions(config["channel_size"] // config["patch_size"], x.shape[2]).expand(len(x), -1, -1)
     x = torch.cat([x + _pick(positions, visible), weights["mask_token"] + _pick(positions, hidden)], 1)
@@ -153,7 +150,7 @@ def predict(
 def classify(
     weights: Weights, config: Mapping[str, Any], tokens: torch.Tensor, model: EcgJepaForSequenceClassification
 ) -> torch.Tensor:
-    """A classifier's head: tokens of [`encode`] -> logits. Whether registers count is in no weight: the model says so."""
+    """Return logits for tokens of [`encode`]. The model says whether registers are pooled, which no weight shows."""
     registers = weights["encoder.registers"].shape[1] if "encoder.registers" in weights else 0
     if "attn_pool.query_token" in weights:
         head = _part(weights, "attn_pool.cross_attention_block.")

@@ -1,4 +1,4 @@
-"""Checkpoints of the reference implementation (github kweimann/ECG-JEPA) -> models of this package."""
+"""Conversion of checkpoints of the reference implementation (github kweimann/ECG-JEPA) into models of this package."""
 
 import re
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from ..model.modeling_ecg_jepa import (
 from ..model.signal_processing_ecg_jepa import STANDARD_LEADS
 from .reference import check_conversion
 
-# Parts of names, replaced in this order within one network.
-ENCODER_KEYS = (
+# Parts of names within a network, replaced in this order.
+KEYS = (
     (r"^patch_embed\.proj\.", "embeddings.patch_projection."),
     (r"^registers$", "embeddings.register_tokens"),
     (r"^blocks\.", "layers."),
@@ -31,13 +31,10 @@ ENCODER_KEYS = (
     (r"\.mlp_ls\.weight$", ".mlp_scale.weight"),
     (r"\.mlp\.fc1\.", ".mlp.up_projection."),
     (r"\.mlp\.fc2\.", ".mlp.down_projection."),
-)
-PREDICTOR_KEYS = (
-    *ENCODER_KEYS[2:],
+    # of the predictor
     (r"^embed\.", "input_projection."),
     (r"^proj\.", "output_projection."),
-)
-CLASSIFIER_KEYS = (
+    # of classifiers
     (r"^attn_pool\.query_token$", "pooling.query_token"),
     (r"^attn_pool\.cross_attention_block\.q\.", "pooling.query."),
     (r"^attn_pool\.cross_attention_block\.kv\.", "pooling.key_value."),
@@ -45,17 +42,9 @@ CLASSIFIER_KEYS = (
     (r"^fc\.", "classifier."),
 )
 
-# Networks of a checkpoint: prefix there -> prefix here, and the names inside.
-Networks = Mapping[str, tuple[str, tuple[tuple[str, str], ...]]]
-PRETRAINING_NETWORKS: Networks = {
-    "encoder.": ("context_encoder.", ENCODER_KEYS),
-    "target_encoder.": ("ecg_jepa.", ENCODER_KEYS),
-    "predictor.": ("predictor.", PREDICTOR_KEYS),
-}
-CLASSIFIER_NETWORKS: Networks = {
-    "encoder.": ("ecg_jepa.", ENCODER_KEYS),
-    "": ("", CLASSIFIER_KEYS),
-}
+# Networks of a checkpoint: prefix there -> prefix here.
+_PRETRAINING_NETWORKS = {"encoder.": "context_encoder.", "target_encoder.": "ecg_jepa.", "predictor.": "predictor."}
+_CLASSIFIER_NETWORKS = {"encoder.": "ecg_jepa.", "": ""}
 
 # Wrappers of torch that end up in saved names.
 _WRAPPER_PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")
@@ -74,8 +63,8 @@ def convert_reference_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> 
         `EcgJepaForPreTraining`, `EcgJepaModel` (minified) or `EcgJepaForSequenceClassification`, in evaluation mode.
 
     Raises:
-        ValueError: if something else than tensors and plain values is in the file, a part is missing, or the weights do
-            not fit the configuration; nothing is left at random values.
+        ValueError: if a file cannot be read or would run code, a part is missing, the weights do not fit the configuration, or
+            the model computes something else than the checkpoint.
     """
     if not isinstance(checkpoint, Mapping):
         checkpoint = load_reference_checkpoint(checkpoint)
@@ -85,19 +74,17 @@ def convert_reference_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> 
                 f"No {part!r} in the checkpoint (found: {', '.join(map(str, checkpoint)) or 'nothing'}): expected a "
                 "checkpoint of the ECG-JEPA reference with 'model' and 'config'."
             )
-    _check_plain(checkpoint)
     weights = {_WRAPPER_PREFIXES.sub("", name): tensor for name, tensor in checkpoint["model"].items()}
     eval_config = checkpoint.get("eval_config")
     prefix = ""  # of a lone encoder
     model_class: type[EcgJepaPreTrainedModel]
-    networks: Networks
     if eval_config is not None:
-        model_class, networks = EcgJepaForSequenceClassification, CLASSIFIER_NETWORKS
+        model_class, networks = EcgJepaForSequenceClassification, _CLASSIFIER_NETWORKS
     elif any(name.startswith("predictor.") for name in weights):
-        model_class, networks = EcgJepaForPreTraining, PRETRAINING_NETWORKS
+        model_class, networks = EcgJepaForPreTraining, _PRETRAINING_NETWORKS
     else:
         prefix = _encoder_prefix(weights)
-        model_class, networks = EcgJepaModel, {prefix: ("", ENCODER_KEYS)}
+        model_class, networks = EcgJepaModel, {prefix: ""}
     weights = _drop_fixed_positions(weights)
     converted = {_rename(name, networks): tensor for name, tensor in weights.items()}
     config = _convert_config(checkpoint["config"], eval_config, converted)
@@ -107,18 +94,6 @@ def convert_reference_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> 
     return model.eval()
 
 
-def _check_plain(value: Any, where: str = "checkpoint") -> None:
-    """Raise `ValueError` unless a checkpoint holds tensors and plain values only."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _check_plain(item, f"{where}[{key!r}]")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _check_plain(item, f"{where}[{index}]")
-    elif value is not None and not isinstance(value, (torch.Tensor, str, int, float)):
-        raise ValueError(f"{where} is a {type(value).__name__}: expected tensors and plain values only.")
-
-
 def load_reference_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """Read a checkpoint's tensors and plain values. Raises `ValueError` if it cannot be read, or would run code."""
     path = Path(path)
@@ -126,7 +101,7 @@ def load_reference_checkpoint(path: str | Path) -> Mapping[str, Any]:
         raise ValueError(f"No checkpoint at {path}.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch errors alike: the file is not what was asked for
+    except Exception as error:  # errors of pickle, zip and torch alike
         raise ValueError(
             f"{path} could not be read as tensors and plain values ({type(error).__name__}: {error}). "
             "Checkpoints that would run code are refused."
@@ -137,7 +112,7 @@ def load_reference_checkpoint(path: str | Path) -> Mapping[str, Any]:
 
 
 def _encoder_prefix(weights: Mapping[str, Any]) -> str:
-    """What stands in front of the names of a minified checkpoint's only encoder."""
+    """Return the prefix of the names of a minified checkpoint's only encoder."""
     prefixes = {name.split("patch_embed.")[0] for name in weights if "patch_embed." in name}
     if len(prefixes) != 1:
         raise ValueError(
@@ -160,20 +135,21 @@ def _drop_fixed_positions(weights: Mapping[str, torch.Tensor]) -> dict[str, torc
     return kept
 
 
-def _rename(name: str, networks: Networks) -> str:
-    for prefix, (new_prefix, keys) in networks.items():
-        if name.startswith(prefix):
-            name = name.removeprefix(prefix)
-            for pattern, replacement in keys:
-                name = re.sub(pattern, replacement, name)
-            return new_prefix + name
-    raise ValueError(f"Unexpected weight {name!r}: expected names that start with {', '.join(map(repr, networks))}.")
+def _rename(name: str, networks: Mapping[str, str]) -> str:
+    """Return our name of a weight. Raises `ValueError` if it belongs to no network."""
+    prefix = next((prefix for prefix in networks if name.startswith(prefix)), None)
+    if prefix is None:
+        raise ValueError(f"Unexpected weight {name!r}: expected names that start with {', '.join(map(repr, networks))}.")
+    renamed = name.removeprefix(prefix)
+    for pattern, replacement in KEYS:
+        renamed = re.sub(pattern, replacement, renamed)
+    return networks[prefix] + renamed
 
 
 def _convert_config(
     config: Mapping[str, Any], eval_config: Mapping[str, Any] | None, weights: Mapping[str, torch.Tensor]
 ) -> EcgJepaConfig:
-    """Our configuration. Which biases and LayerScales exist is read off the weights: the reference's defaults changed."""
+    """Return our configuration. The weights show which biases and LayerScales exist: the reference's defaults changed."""
     required = ("channels", "sampling_frequency", "channel_size", "patch_size", "dim", "depth", "num_heads")
     missing = [key for key in required if key not in config]
     if missing:
@@ -206,7 +182,7 @@ def _convert_config(
     }
     if has(r"_scale\.weight$"):
         epsilon = config.get("layer_scale_eps") or (eval_config or {}).get("layer_scale_eps")
-        values["layerscale_value"] = epsilon or 1.0  # only its being there matters: the weights bring the values
+        values["layerscale_value"] = epsilon or 1.0  # any number: the weights hold the scales
     if eval_config is not None:
         values |= _convert_eval_config(eval_config, weights)
     return EcgJepaConfig(**values)

@@ -1,12 +1,11 @@
-"""The mixture of prepared databases that pre-training draws its crops from."""
+"""The mixture of prepared databases from which pre-training takes its crops."""
 
 import os
-import queue
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import torch
 
 from .._utils.processes import share_of_batch
 from ..model.signal_processing_ecg_jepa import CLIP, normalize
-from .folds import in_training_folds, in_validation_fold
 from .records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
+from .splits import in_training_folds, in_validation_fold
 
 
 @dataclass
@@ -27,11 +26,11 @@ class CorpusBatch:
     database: torch.Tensor
 
     def to(self, device: torch.device) -> "CorpusBatch":
-        """The same batch on `device`."""
+        """Copy the batch to `device`."""
         return CorpusBatch(self.signal.to(device, non_blocking=True), self.database.to(device, non_blocking=True))
 
     def first(self, count: int) -> "CorpusBatch":
-        """The first `count` records, or all if there are fewer."""
+        """Return the first `count` records, or all if there are fewer."""
         return CorpusBatch(self.signal[:count], self.database[:count])
 
 
@@ -55,57 +54,25 @@ class BatchNormalizer(torch.nn.Module):
         self.register_buffer("std", torch.as_tensor(std * MICROVOLTS_PER_MILLIVOLT, dtype=torch.float32))
 
     def forward(self, batch: CorpusBatch) -> torch.Tensor:
-        """(batch, leads, samples), float32."""
+        """Return (batch, leads, samples), float32."""
         return normalize(batch.signal.float(), self.mean[batch.database], self.std[batch.database], self.clip)
 
 
 def mix_statistics(weights: np.ndarray, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation per lead of a mixture of databases: `weights` (databases,), the others (databases, leads)."""
+    """Return mean and standard deviation per lead of a mixture: `weights` (databases,), the others (databases, leads)."""
     total = weights @ mean
     return total, np.sqrt(weights @ (std**2 + (mean - total) ** 2))
 
 
 def common_cutoff(cutoffs: Iterable[float | None]) -> float | None:
-    """The cutoff of a high-pass that several databases share; `None` if they differ or had none."""
+    """Return the cutoff of a high-pass that several databases share; `None` if they differ or had none."""
     different = set(cutoffs)
     return different.pop() if len(different) == 1 else None
 
 
-class BufferPool:
-    """
-    Memory for batches. A batch of 2048 crops is 246 MB, and having the system map and clear that anew costs more than filling
-    it, so that what is no longer in use is taken again.
-    """
-
-    def __init__(self) -> None:
-        self._free: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
-        self._made = 0
-
-    def take(self, shape: tuple[int, ...], patience: float = 0.0) -> torch.Tensor:
-        """
-        An int16 tensor of any content. Its memory comes back when nothing refers to it any more, views included.
-
-        Args:
-            patience: seconds to wait for memory to come back before a third buffer, or one more, is made.
-        """
-        if torch.cuda.is_available():
-            # PyTorch keeps a pool of its own for pinned memory, and knows which copies to the device are still under way.
-            return torch.empty(shape, dtype=torch.int16, pin_memory=True)
-        try:
-            buffer = self._free.get(timeout=patience if self._made > 1 else 0.0)
-        except queue.Empty:
-            buffer = None
-        if buffer is None or buffer.shape != shape:
-            buffer = np.empty(shape, dtype=np.int16)
-            self._made += 1
-        lent = buffer.view()  # what the tensor holds on to, whereas `buffer` stays here
-        weakref.finalize(lent, self._free.put, buffer)
-        return torch.from_numpy(lent)
-
-
 class Corpus:
     """
-    Crops of fixed length, drawn as the paper does: a database by weight, a record uniformly, a crop uniformly.
+    Random crops of fixed length, as in the paper: a database by weight, a record uniformly, a crop uniformly.
 
     The batch of an index is a pure function of (seed, index): training resumes exactly, and any number of processes read
     disjoint parts of the same batch. Records shorter than a crop, and those of other folds, are left out.
@@ -115,9 +82,9 @@ class Corpus:
         weights: of the databases; they must sum to 1 within rounding.
         batch_size: records per batch over all processes.
         crop_length: samples per crop.
-        seed: of all draws.
+        seed: of all random numbers.
         num_threads: that read a batch together; default: one per core, at most 4.
-        held_out: draw from the validation fold instead of what may be trained on.
+        held_out: take records of the validation fold instead of those that may be trained on.
 
     Raises:
         ValueError: if databases do not fit together, a database has no usable record, or weights do not sum to 1.
@@ -153,7 +120,6 @@ class Corpus:
         self.held_out = held_out
         self.records = [self._usable_records(database) for database in databases]
         self._num_threads = num_threads or min(4, len(os.sched_getaffinity(0)))
-        self._buffers = BufferPool()
 
     @classmethod
     def from_weights(cls, data_dir: str | Path, weights: dict[str, float], **options: Any) -> "Corpus":
@@ -171,10 +137,10 @@ class Corpus:
             )
         return np.flatnonzero(usable)
 
-    def validation_batches(self, count: int, rank: int = 0, num_processes: int = 1) -> list[CorpusBatch]:
+    def validation_batches(self, num_batches: int, rank: int = 0, num_processes: int = 1) -> list[CorpusBatch]:
         """
-        Part `rank` of `count` batches of the same mixture, drawn from the validation folds of the databases that have one; always
-        the same ones for a seed.
+        Read part `rank` of the first `num_batches` batches of the same mixture from the validation folds of the databases that
+        have one; always the same ones for a seed.
 
         Raises:
             ValueError: if none of the databases has a validation fold.
@@ -186,79 +152,75 @@ class Corpus:
         weights = self.weights[chosen] / self.weights[chosen].sum()
         databases = [self.databases[i] for i in chosen]
         held_out = Corpus(databases, weights.tolist(), self.batch_size, self.crop_length, self.seed, held_out=True)
-        batches = [held_out.batch(index, rank, num_processes) for index in range(count)]
-        # Numbers of databases as in this corpus, by which batches are normalised.
+        batches = [held_out.batch(index, rank, num_processes) for index in range(num_batches)]
+        # Batches are normalised by the index of each database in this corpus.
         return [CorpusBatch(batch.signal, torch.tensor(chosen)[batch.database]) for batch in batches]
 
     def lead_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation in mV of the records that may be drawn, (databases, leads) each."""
+        """Return mean and standard deviation in mV of the records that may be used, (databases, leads) each."""
         return self._lead_statistics
 
     @cached_property
     def _lead_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        # Training, export and pictures all ask; for a million records it takes seconds.
+        # Training, export and plots all ask; for a million records it takes seconds.
         statistics = [d.lead_statistics(r) for d, r in zip(self.databases, self.records, strict=True)]
         mean, std = (np.stack(values) for values in zip(*statistics, strict=True))
         return mean, std
 
     def mixture_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation per lead in mV of the mixture as a whole, (leads,) each."""
+        """Return mean and standard deviation per lead in mV of the mixture as a whole, (leads,) each."""
         return mix_statistics(self.weights, *self.lead_statistics())
 
     def highpass_cutoff(self) -> float | None:
-        """Cutoff in Hz of the high-pass at preparation if all databases had the same; otherwise `None`."""
+        """Return the cutoff in Hz of the high-pass at preparation if all databases had the same; otherwise `None`."""
         return common_cutoff(database.info.highpass_cutoff for database in self.databases)
 
-    def batch(self, index: int, rank: int = 0, num_processes: int = 1, patience: float = 0.0) -> CorpusBatch:
-        """Part `rank` of batch `index`: `batch_size / num_processes` crops. `patience`: as in [`BufferPool.take`]."""
+    def batch(self, index: int, rank: int = 0, num_processes: int = 1) -> CorpusBatch:
+        """Read part `rank` of batch `index`: `batch_size / num_processes` crops."""
         share = share_of_batch(self.batch_size, num_processes)
-        which, draws = self._draw(index)
-        which, draws = which[rank * share : (rank + 1) * share], draws[:, rank * share : (rank + 1) * share]
-        signal = self._buffers.take((share, len(self.databases[0].info.lead_names), self.crop_length), patience)
+        which, numbers = self._random(index)
+        which, numbers = which[rank * share : (rank + 1) * share], numbers[:, rank * share : (rank + 1) * share]
+        shape = (share, len(self.databases[0].info.lead_names), self.crop_length)
+        signal = torch.empty(shape, dtype=torch.int16, pin_memory=torch.cuda.is_available())
         rows = signal.numpy()
         per_thread = -(-share // self._num_threads)
         parts = [slice(begin, begin + per_thread) for begin in range(0, share, per_thread)]
         with ThreadPoolExecutor(self._num_threads) as threads:
-            list(threads.map(lambda part: self._read(rows[part], which[part], *draws[:, part]), parts))
+            list(threads.map(lambda part: self._read(rows[part], which[part], *numbers[:, part]), parts))
         return CorpusBatch(signal, torch.from_numpy(which))
 
     def record_ids(self, index: int) -> list[str]:
-        """Which records batch `index` is made of, `database/record_id` each."""
-        which, (record_draws, _) = self._draw(index)
+        """Return the records that batch `index` is made of, `database/record_id` each."""
+        which, (record_numbers, _) = self._random(index)
         return [
-            f"{self.databases[d].name}/{self.databases[d].column('record_id')[self._record(d, draw)]}"
-            for d, draw in zip(which.tolist(), record_draws.tolist(), strict=True)
+            f"{self.databases[d].name}/{self.databases[d].column('record_id')[self._record(d, number)]}"
+            for d, number in zip(which.tolist(), record_numbers.tolist(), strict=True)
         ]
 
-    def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The databases of a batch's records, (batch_size,), and draws in [0, 1) for record and crop, (2, batch_size)."""
-        draws = np.random.Generator(np.random.Philox(key=[self.seed, index])).random((3, self.batch_size))
+    def _random(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the databases of a batch's records, (batch_size,), and numbers in [0, 1) for record and crop, (2, batch_size)."""
+        numbers = np.random.Generator(np.random.Philox(key=[self.seed, index])).random((3, self.batch_size))
         cumulative = np.cumsum(self.weights)
-        return np.searchsorted(cumulative / cumulative[-1], draws[0], side="right"), draws[1:]
+        return np.searchsorted(cumulative / cumulative[-1], numbers[0], side="right"), numbers[1:]
 
-    def _record(self, database_index: int, draw: float) -> int:
+    def _record(self, database_index: int, number: float) -> int:
         records = self.records[database_index]
-        return int(records[int(draw * len(records))])
+        return int(records[int(number * len(records))])
 
-    def _read(self, rows: np.ndarray, which: np.ndarray, record_draws: np.ndarray, crop_draws: np.ndarray) -> None:
-        """Fill `rows` with the crops that the draws, uniform in [0, 1), stand for. Copying lets other threads run."""
-        for row, database_index, record_draw, crop_draw in zip(
-            rows, which.tolist(), record_draws.tolist(), crop_draws.tolist(), strict=True
-        ):
-            database, record = self.databases[database_index], self._record(database_index, record_draw)
-            start = int(crop_draw * (int(database.num_samples[record]) - self.crop_length + 1))
+    def _read(self, rows: np.ndarray, which: np.ndarray, record_numbers: np.ndarray, crop_numbers: np.ndarray) -> None:
+        """Copy the crops that the numbers in [0, 1) stand for into `rows`. Copying lets other threads run."""
+        numbers = zip(rows, which.tolist(), record_numbers.tolist(), crop_numbers.tolist(), strict=True)
+        for row, database_index, record_number, crop_number in numbers:
+            database, record = self.databases[database_index], self._record(database_index, record_number)
+            start = int(crop_number * (int(database.num_samples[record]) - self.crop_length + 1))
             row[...] = database.signal(record, start, self.crop_length)
 
     def batches(self, start: int = 0, rank: int = 0, num_processes: int = 1) -> Iterator[CorpusBatch]:
-        """Batches `start`, `start + 1`, ... without end; the next one is read while the last one is in use."""
-        # The consumer lets go of a batch when it takes the next one: a moment's patience saves a third buffer.
-        read = partial(self.batch, rank=rank, num_processes=num_processes, patience=0.1)
+        """Yield batches `start`, `start + 1`, ... without end; the next one is read while the last one is in use."""
         with ThreadPoolExecutor(max_workers=1) as reader:
-            upcoming = reader.submit(read, start)
-            index = start
-            while True:
-                index += 1
+            upcoming = reader.submit(self.batch, start, rank, num_processes)
+            for index in count(start + 1):
                 batch = upcoming.result()
-                upcoming = reader.submit(read, index)
+                upcoming = reader.submit(self.batch, index, rank, num_processes)
                 yield batch
-                del batch  # or its memory could not be taken again while the next one is waited for
+                del batch  # its memory may be used for the next one

@@ -25,6 +25,6 @@ DATABASES = {
 
 
 def builder_class(name: str) -> "type[EcgDatabaseBuilder]":
-    """The builder of a database of `DATABASES`."""
+    """Import and return the builder of a database of `DATABASES`."""
     module, class_name = DATABASES[name]
     return getattr(importlib.import_module(f".{module}", __package__), class_name)

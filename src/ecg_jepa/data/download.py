@@ -1,6 +1,6 @@
 """
-Databases from their original hosts: fsspec transfers, tenacity tries again, and what arrives is held against the checksums
-that the host publishes. A transfer that broke off goes on where it was, in this run or the next one.
+Downloads of databases from their original hosts: fsspec transfers, tenacity tries again, and files are checked against the
+checksums that the host publishes. A transfer that broke off goes on where it was, in this run or the next one.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class PhysioNet:
-    """A project with its version, such as `ptb-xl/1.0.3`, and the licence that its page states, with whom to name."""
+    """A project with its version, such as `ptb-xl/1.0.3`, and the licence and attribution that its page states."""
 
     project: str
     licence: str
@@ -55,7 +55,7 @@ class PhysioNet:
         return f"https://physionet.org/content/{self.project}/"
 
     def list_files(self, address: str | None = None) -> list[RemoteFile]:
-        """All files of the project, from its `SHA256SUMS.txt`. `address`: of a mirror."""
+        """List all files of the project, from its `SHA256SUMS.txt`. `address`: of a mirror."""
         root = f"{(address or self.address).rstrip('/')}/{self.project}"
         lines = _read(f"{root}/SHA256SUMS.txt").decode().splitlines()
         entries = [line.split(maxsplit=1) for line in lines if line.strip()]
@@ -64,7 +64,7 @@ class PhysioNet:
 
 @dataclass(frozen=True)
 class Zenodo:
-    """A record by its number, and the licence that its page states, with whom to name."""
+    """A record by its number, and the licence and attribution that its page states."""
 
     record: str
     licence: str
@@ -77,7 +77,7 @@ class Zenodo:
         return f"https://zenodo.org/records/{self.record}"
 
     def list_files(self, address: str | None = None) -> list[RemoteFile]:
-        """All files of the record, from Zenodo's description of it. `address`: of a mirror."""
+        """List all files of the record, from Zenodo's description of it. `address`: of a mirror."""
         description = json.loads(_read(f"{(address or self.address).rstrip('/')}/{self.record}"))
         return [RemoteFile(file["key"], file["links"]["self"], file["checksum"]) for file in description["files"]]
 
@@ -87,15 +87,14 @@ def download(files: list[RemoteFile], directory: str | Path) -> None:
     Fetch files into `directory`, unless they are there with the right checksum; archives (`.zip`) are unpacked.
 
     Raises:
-        ConnectionError: if a file cannot be had; what did arrive is kept for the next try.
+        ConnectionError: if a file cannot be fetched; what did arrive is kept for the next try.
     """
-    directory = Path(directory)
     with (
         ThreadPoolExecutor(_TRANSFERS_AT_A_TIME) as threads,
         progress_bar(total=len(files), unit=" files", desc="Files") as files_bar,
         progress_bar(unit="B", unit_scale=True, desc="Transferred") as bytes_bar,
     ):
-        fetch = partial(_fetch, directory, bytes_bar.update)
+        fetch = partial(_fetch, Path(directory), bytes_bar.update)
         for begin in range(0, len(files), _FILES_AT_A_TIME):
             for _ in threads.map(fetch, files[begin : begin + _FILES_AT_A_TIME]):
                 files_bar.update()
@@ -108,7 +107,7 @@ def _file_system() -> fsspec.AbstractFileSystem:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether it may go better next time."""
+    """Return whether another attempt may succeed."""
     if isinstance(error, aiohttp.ClientResponseError):
         return error.status >= 500 or error.status in (408, 416, 429)
     return isinstance(error, aiohttp.ClientError | ConnectionError | TimeoutError | ChecksumError)
@@ -138,15 +137,24 @@ def _read(url: str) -> bytes:
 def _fetch(directory: Path, progress: Callable[[int], Any], file: RemoteFile) -> None:
     target = directory / file.path
     _check_inside(target, directory, file.url)
-    if _is_unpacked(target, file.checksum):
-        return
-    if not (target.is_file() and checksum_of(target, file.checksum) == file.checksum):
+    note = target.with_name(f"{target.name}.unpacked")  # written beside an archive once it is unpacked and removed
+    if note.is_file():
+        noted, *names = note.read_text().splitlines()
+        if noted == file.checksum and all((target.parent / name).is_file() for name in names):
+            return
+    if not _has_checksum(target, file.checksum):
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.name}.part")
         _persistently(file.url, lambda: _transfer(file, part, progress))
         part.replace(target)
     if target.suffix == ".zip":
-        _unpack(target, file.checksum, directory)
+        with zipfile.ZipFile(target) as archive:
+            for name in archive.namelist():
+                _check_inside(target.parent / name, directory, f"{target.name} ({name})")
+            archive.extractall(target.parent)
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+        note.write_text("\n".join([file.checksum, *names]))
+        target.unlink()
 
 
 def _check_inside(target: Path, directory: Path, source: str) -> None:
@@ -157,54 +165,33 @@ def _check_inside(target: Path, directory: Path, source: str) -> None:
 
 def _transfer(file: RemoteFile, part: Path, progress: Callable[[int], Any]) -> None:
     """Fetch what `part` does not have yet, and check it. Raises `ChecksumError` and what fsspec does."""
-    if not (part.is_file() and checksum_of(part, file.checksum) == file.checksum):
-        with part.open("ab") as local:
-            arrived = local.tell()
-            options = {"headers": {"Range": f"bytes={arrived}-"}} if arrived else {}
-            try:
-                _file_system().get_file(file.url, local, callback=_Progress(progress), **options)
-            except aiohttp.ClientResponseError as error:
-                if error.status == 416:  # there is nothing behind what has arrived: it is of another file
-                    part.unlink()
-                raise
-    found = checksum_of(part, file.checksum)
-    if found != file.checksum:
+    if _has_checksum(part, file.checksum):
+        return
+    with part.open("ab") as local:
+        arrived = local.tell()
+        options = {"headers": {"Range": f"bytes={arrived}-"}} if arrived else {}
+        try:
+            _file_system().get_file(file.url, local, callback=_Progress(progress), **options)
+        except aiohttp.ClientResponseError as error:
+            if error.status == 416:  # there is nothing behind what has arrived: it is of another file
+                part.unlink()
+            raise
+    if not _has_checksum(part, file.checksum):
         part.unlink()
-        raise ChecksumError(f"expected {file.checksum}, got {found}")
+        raise ChecksumError(f"expected {file.checksum}, which the file that arrived does not have")
 
 
-def _unpack(archive: Path, checksum: str, directory: Path) -> None:
-    """Unpack an archive where it lies, within `directory`, and remove it; a note beside it says so from then on."""
-    with zipfile.ZipFile(archive) as file:
-        for name in file.namelist():
-            _check_inside(archive.parent / name, directory, f"{archive.name} ({name})")
-        file.extractall(archive.parent)
-        names = [name for name in file.namelist() if not name.endswith("/")]
-    _note_of(archive).write_text("\n".join([checksum, *names]))
-    archive.unlink()
-
-
-def _is_unpacked(archive: Path, checksum: str) -> bool:
-    note = _note_of(archive)
-    if not note.is_file():
+def _has_checksum(path: Path, expected: str) -> bool:
+    """Return whether a file is there with the checksum, `sha256:...` or `md5:...`."""
+    kind, _, digest = expected.partition(":")
+    if not path.is_file():
         return False
-    noted, *names = note.read_text().splitlines()
-    return noted == checksum and all((archive.parent / name).is_file() for name in names)
-
-
-def _note_of(archive: Path) -> Path:
-    return archive.with_name(f"{archive.name}.unpacked")
-
-
-def checksum_of(path: Path, like: str) -> str:
-    """The checksum of a file, of the kind of `like` (`sha256:...`, `md5:...`)."""
-    kind = like.partition(":")[0]
     with path.open("rb") as file:
-        return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
+        return hashlib.file_digest(file, kind).hexdigest() == digest
 
 
 class _Progress(fsspec.Callback):
-    """Hands the bytes of each piece on."""
+    """Passes the bytes of each piece on."""
 
     def __init__(self, update: Callable[[int], Any]):
         super().__init__()

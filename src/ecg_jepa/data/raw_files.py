@@ -1,108 +1,32 @@
 """
-Files -> [`EcgRecord`] and tables. All reading of raw data lives here and, for files of one ECG each, in `formats_ecg_jepa.py` and
-`wfdb_ecg_jepa.py`: `datasets` patches `open` and its like in the modules of its builders.
+Tables and file names of raw databases.
+
+Builders leave plain file access to this module and to `formats`: `datasets` replaces `open` and the like in their own modules.
 """
 
-import ast
 import hashlib
 import logging
 import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 import pandas as pd
 
 from ..formats.read import WFDB_SUFFIXES, has_wfdb_header, is_ecg_file
-from ..formats.wfdb_record import EcgRecord, RecordError
-from ..model.plausibility_ecg_jepa import ImplausibleSignalError
-from ..model.signal_processing_ecg_jepa import STANDARD_LEADS
+from ..formats.ecg import RecordError
+from ..model.signal_processing_ecg_jepa import ImplausibleSignalError
 
 logger = logging.getLogger(__name__)
-
-# CODE-15's HDF5 files (Ribeiro et al. 2021): float32 (exams, 4096 samples at 400 Hz, leads in the standard order).
-CODE_15_RATE = 400.0
-CODE_15_SAMPLES = 4096
-_MOST_EXAMS = 1_000_000  # in a file; CODE-15's have 20,000
-
-
-def _open_code_15(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise RecordError(path.name, "missing signal file", f"no file {path}")
-    try:
-        file = h5py.File(path, "r")
-        for name in ("exam_id", "tracings"):
-            # Before the dataset is looked at: a link would open the file that it leads to.
-            if not isinstance(file.get(name, getlink=True), (h5py.HardLink, type(None))):
-                raise RecordError(path.name, "outside the folder", f"{name} is a link to elsewhere")
-            if file[name].external is not None or file[name].is_virtual:
-                raise RecordError(path.name, "outside the folder", f"the values of {name} lie in another file")
-        ids, tracings = file["exam_id"].shape, file["tracings"].shape
-        kinds = file["exam_id"].dtype.kind, file["tracings"].dtype.kind
-    except RecordError:
-        raise
-    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ... for damaged files
-        raise RecordError(path.name, "unreadable signal", f"{type(error).__name__}: {error}") from error
-    if kinds[0] not in "iu" or kinds[1] != "f":
-        detail = "expected whole numbers as exam_id and floating-point tracings"
-        raise RecordError(path.name, "unreadable signal", f"{detail}, but their types are of the kinds {' and '.join(kinds)}")
-    if len(ids) == 1 and ids[0] > _MOST_EXAMS:
-        raise RecordError(path.name, "too large", f"{ids[0]:,} exams in a file, at most {_MOST_EXAMS:,} are expected")
-    if len(ids) != 1 or tracings != (*ids, CODE_15_SAMPLES, len(STANDARD_LEADS)):
-        expected = f"(N,) and (N, {CODE_15_SAMPLES}, {len(STANDARD_LEADS)})"
-        raise RecordError(path.name, "unreadable signal", f"exam_id {ids} and tracings {tracings}, expected {expected}")
-    return file
-
-
-@lru_cache(maxsize=2)
-def _keep_open_code_15(path: Path, modified: int) -> h5py.File:
-    """The file, kept open; `modified` (its time stamp) keeps one that was replaced from being taken for the old one."""
-    return _open_code_15(path)
-
-
-def read_code_15_ids(path: str | Path) -> np.ndarray:
-    """The exam ids of an `exams_part*.hdf5`, one per tracing, 0 where a row holds none. Raises `RecordError`."""
-    with _open_code_15(Path(path)) as file:
-        try:
-            return np.asarray(file["exam_id"][:], dtype=np.int64)
-        except Exception as error:
-            raise RecordError(Path(path).name, "unreadable signal", f"{type(error).__name__}: {error}") from error
-
-
-def read_code_15(path: str | Path, row: int) -> EcgRecord:
-    """
-    Read a tracing of CODE-15.
-
-    Args:
-        path: an `exams_part*.hdf5`.
-        row: of the tracing in it.
-
-    Returns:
-        The tracing as it is stored, at 400 Hz, its numbers taken for mV. The database's page is not clear about the unit,
-        and users have measured a factor of about two; the reference takes the numbers as they are, and so do we.
-
-    Raises:
-        RecordError: if the file cannot be read or is not of this kind.
-    """
-    path = Path(path)
-    file = _keep_open_code_15(path, path.stat().st_mtime_ns) if path.is_file() else _open_code_15(path)
-    try:
-        tracing = np.asarray(file["tracings"][row], dtype=np.float32)
-    except Exception as error:
-        raise RecordError(f"{path.name}#{row}", "unreadable signal", f"{type(error).__name__}: {error}") from error
-    return EcgRecord(np.ascontiguousarray(tracing.T), CODE_15_RATE, list(STANDARD_LEADS))
 
 
 @contextmanager
 def faults_of(record: str) -> Iterator[None]:
-    """What is wrong with a signal, as the fault of its record. Raises `RecordError` in the place of `ValueError`."""
+    """Raise `RecordError` with the name of the record in the place of `ValueError`."""
     try:
         yield
     except RecordError:
@@ -115,9 +39,9 @@ def faults_of(record: str) -> Iterator[None]:
 
 def read_csv(path: str | Path, required_columns: Iterable[str], all_named: bool = False) -> pd.DataFrame:
     """
-    Read a table that must have certain columns. All that it holds stays text, or NaN where there is nothing: guessed types would
-    make 7 of patient 007, merge long numbers, and turn a whole column over for one odd cell. The first column may be without a
-    name, as pandas writes an index, unless `all_named`.
+    Read a table that must have certain columns. Cells stay text, or NaN where there is nothing: guessed types would make 7 of
+    patient 007, merge long numbers, and change a whole column for one odd cell. The first column may be without a name, as pandas
+    writes an index, unless `all_named`.
 
     Raises:
         FileNotFoundError: if the file is missing.
@@ -133,13 +57,8 @@ def read_csv(path: str | Path, required_columns: Iterable[str], all_named: bool 
             warnings.simplefilter("error", pd.errors.ParserWarning)
             headings = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
             table = pd.read_csv(path, index_col=False, dtype=str)
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{path} cannot be read as a table: it is not in UTF-8; save it as "CSV UTF-8". ({error})') from error
     except (ValueError, pd.errors.ParserWarning) as error:
-        first = path.read_bytes()[:1000].partition(b"\n")[0]
-        others = max(first.count(b";"), first.count(b"\t"))
-        hint = " Its cells must be separated by commas." if others > first.count(b",") or first.startswith(b"sep=") else ""
-        raise ValueError(f"{path} cannot be read as a table: {error}{hint}") from error
+        raise ValueError(f"{path} cannot be read as a table of cells separated by commas, in UTF-8: {error}") from error
     if headings[0 if all_named else 1 :].isna().any() or headings.duplicated().any():
         raise ValueError(f"{path} has columns without a name, or two of one name: {', '.join(map(str, headings))}.")
     missing = [column for column in required_columns if column not in table.columns]
@@ -148,8 +67,31 @@ def read_csv(path: str | Path, required_columns: Iterable[str], all_named: bool 
     return table
 
 
+def check_headings(table: pd.DataFrame, known: Sequence[str], listed: Iterable[str], name: str) -> None:
+    """
+    Raise `ValueError` for headings that are known ones in another spelling, by case, spaces, dashes and underscores, and if there
+    is no `path`. The columns `listed` as labels keep their spelling; `name` of the table is for messages.
+    """
+
+    def plain(heading: str) -> str:
+        return re.sub(r"[\W_]+", "", heading).casefold()
+
+    spelt = {plain(column): column for column in known}
+    faults = []
+    for column in table.columns.difference([*known, *listed], sort=False):
+        meant = spelt.get(plain(column))
+        if meant in table.columns:
+            faults.append(f"column {column!r} stands beside {meant!r}: keep one of the two")
+        elif meant is not None:
+            faults.append(f"column {column!r}: did you mean {meant!r}?")
+    if faults:
+        raise ValueError(f"{name}: {'; '.join(faults)} Headings are spelt exactly so: {', '.join(known)}.")
+    if "path" not in table.columns:
+        raise ValueError(f"{name} lacks the column path; it has {', '.join(table.columns)}. Cells must be separated by commas.")
+
+
 def whole_number(text: Any, column: str, at_least: int = 0, at_most: int | None = None) -> int:
-    """A whole number of a table, which may be written as 1.0. Raises `ValueError`, also outside the bounds (inclusive)."""
+    """Parse a whole number, which may be written as 1.0. Raises `ValueError`, also outside the bounds (inclusive)."""
     found = re.fullmatch(r"(-?\d{1,18})(?:\.0*)?", str(text).strip())
     if found is None or int(found[1]) < at_least or (at_most is not None and int(found[1]) > at_most):
         bounds = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
@@ -157,27 +99,22 @@ def whole_number(text: Any, column: str, at_least: int = 0, at_most: int | None 
     return int(found[1])
 
 
-def parse_scp_codes(text: str, where: str) -> dict[str, float]:
-    """PTB-XL's `scp_codes`, a Python dictionary as text: statement -> likelihood in percent. Raises `ValueError`."""
-    try:
-        codes = ast.literal_eval(text)
-        return {str(name): float(likelihood) for name, likelihood in codes.items()}
-    except Exception as error:  # Python's own parser has more ways to fail than it documents
-        shown = repr(text) if len(str(text)) < 200 else f"{str(text)[:200]!r}..."
-        raise ValueError(f"scp_codes of {where} is no dictionary of statements and likelihoods: {shown}.") from error
-
-
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file that are not empty; none if there is no such file."""
+    """Return the lines of a text file that are not empty; none if there is no such file."""
     path = Path(path)
     return [line for line in map(str.strip, path.read_text(errors="replace").splitlines()) if line] if path.is_file() else []
 
 
+def has_file(root: str | Path, path: str) -> bool:
+    """Return whether there is something at `path` below `root`, by that name or by that of a WFDB header."""
+    place = os.path.join(root, path)
+    return os.path.exists(place) or os.path.exists(f"{place}.hea")
+
+
 def record_files(directory: str | Path, root: str | Path) -> list[str]:
     """
-    The WFDB records in `directory` and below, as sorted paths relative to `root`, without suffix: whatever has a `.hea`, a
-    `.dat` or a `.mat`, so that a record that lacks one of its files is not overlooked. Links to folders are followed, but to none
-    a second time.
+    Find WFDB records in `directory` and below: sorted paths relative to `root`, without suffix, of whatever has a `.hea`, a
+    `.dat` or a `.mat`, so that a record that lacks one of its files is not overlooked.
     """
     paths = set()
     for folder, name in _files_below(directory):
@@ -189,8 +126,8 @@ def record_files(directory: str | Path, root: str | Path) -> list[str]:
 
 def find_ecg_files(directory: str | Path, root: str | Path) -> list[str]:
     """
-    The ECGs in `directory` and below that `read_ecg` may be able to read, as sorted paths relative to `root`: WFDB records as
-    [`record_files`] has them, other formats with their suffix. What is left out is told in a warning.
+    Find the files in `directory` and below that `read_ecg` may be able to read: sorted paths relative to `root`, WFDB records as
+    [`record_files`] has them, other formats with their suffix. Warns of what is left out.
     """
     paths = set(record_files(directory, root))
     others: Counter[str] = Counter()
@@ -214,7 +151,7 @@ def _relative(folder: str, name: str, root: str | Path) -> str:
 
 
 def _files_below(directory: str | Path) -> Iterator[tuple[str, str]]:
-    """Folder and name of all files in `directory` and below. Links to folders are followed, but to none a second time."""
+    """Yield folder and name of all files in `directory` and below. Links to folders are followed, but to none a second time."""
     top, followed = os.path.realpath(directory), set()
 
     def is_new(folder: str) -> bool:
@@ -232,7 +169,7 @@ def _files_below(directory: str | Path) -> Iterator[tuple[str, str]]:
 
 
 def files_digest(paths: Iterable[str | Path], salt: str) -> str:
-    """A digest that changes when a file is added, removed or rewritten (name, size and time), or `salt` changes."""
+    """Return a digest that changes when a file is added, removed or rewritten (name, size and time), or `salt` changes."""
     digest = hashlib.sha256(salt.encode())
     for path in paths:
         try:

@@ -1,10 +1,10 @@
 """
-The one record schema, and what a prepared database is: a folder with
+Prepared databases. One is a folder with
 
-- `records-*.arrow`: the records, memory-mapped when read, each file with a `.json` of what was left out of it,
+- `records-*.arrow`: the records, memory-mapped when read (see `shards.py`),
 - `database.json`: what they are ([`DatabaseInfo`]); written last, a folder without it is not prepared,
 - `quality.json`: measured on them, beside what was published of the database,
-- `rejected.jsonl`: what was left out and why,
+- `rejected.jsonl`: records that were left out, with reasons,
 - and, where the database has one, `scp_statements.csv`, its table of statements.
 """
 
@@ -20,13 +20,13 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from datasets.table import InMemoryTable, concat_tables
 
 from .._utils.files import digest_files, digest_of, replace_file, write_json
 from ..model.signal_processing_ecg_jepa import UNKNOWN_UNIT
-from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
-from .lead_statistics import lead_statistics
-from .record_dataset import multi_hot, record_dataset
-from .shards import SHARDS, check_content, open_shards, summary_of
+from .quality import lead_statistics
+from .shards import check_content, damaged, open_shard, shards_of_old_database
+from .tasks import multi_hot
 
 logger = logging.getLogger(__name__)
 
@@ -38,60 +38,10 @@ STATEMENTS_FILE = "scp_statements.csv"
 # A record is int16 in microvolts: the resolution of PTB-XL, and finer than MIMIC's.
 MICROVOLTS_PER_MILLIVOLT = 1000.0
 
-FEATURES = datasets.Features(
-    {
-        "record_id": datasets.Value("string"),
-        "patient_id": datasets.Value("string"),
-        "age": datasets.Value("float32"),  # years; PTB-XL writes 300 for patients older than 89
-        "sex": datasets.Value("string"),  # "female", "male"
-        "fold": datasets.Value("int8"),
-        "statements": datasets.List(datasets.Value("string")),
-        "likelihoods": datasets.List(datasets.Value("float32")),  # percent, 0 where the database does not say
-        "num_samples": datasets.Value("int32"),  # per lead
-        "num_interpolated": datasets.Value("int32"),  # samples that were NaN, over all leads
-        "num_clipped": datasets.Value("int32"),  # samples beyond +-32.767 mV, over all leads
-        "num_bad_checksums": datasets.Value("int32"),  # signals of the file that contradict the checksum in its header
-        "lead_mean": datasets.List(datasets.Value("float64")),  # mV
-        "lead_std": datasets.List(datasets.Value("float64")),  # mV
-        "signal": datasets.List(datasets.Value("int16")),  # uV, leads x samples in C order
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class RecordInfo:
-    """
-    What a database says of a record beside its signal. With a `problem` (reason and detail), the record is known to be
-    unusable before it is read.
-    """
-
-    record_id: str
-    path: str
-    patient_id: str | None = None
-    age: float | None = None
-    sex: str | None = None
-    fold: int | None = None
-    statements: dict[str, float] = field(default_factory=dict)  # name -> likelihood in percent, 0 where it is not given
-    problem: tuple[str, str] | None = None
-    # Rate in Hz, unit and leads of a file that does not say so itself.
-    layout: tuple[float | None, str | None, tuple[str, ...] | None] | None = None
-
-    def check(self) -> None:
-        """Raise `ValueError` for what cannot be kept, or means nothing."""
-        for text in (self.record_id, self.patient_id or "", self.sex or "", *self.statements):
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"{text!a} is no UTF-8") from None
-        if self.age is not None and not 0 <= self.age < 1000:  # PTB-XL writes 300 for patients older than 89
-            raise ValueError(f"age is {self.age}, expected years")
-        if self.fold is not None and self.fold not in (*TRAIN_FOLDS, VALIDATION_FOLD, TEST_FOLD):
-            raise ValueError(f"fold is {self.fold}, expected 1 to 10")
-
 
 @dataclass
 class DatabaseInfo:
-    """What `database.json` holds."""
+    """The content of `database.json`."""
 
     name: str
     sampling_rate: int
@@ -105,26 +55,27 @@ class DatabaseInfo:
     bad_checksums: int  # records of which a signal contradicts the checksum in its header
     highpass_cutoff: float | None  # Hz, applied before resampling; None where there was none
     digest: str  # of source files and settings: tells whether a preparation is still up to date
-    label_names: list[str] | None = None  # statements that were judged on every record; None where absence says little
+    content_digest: str  # of the prepared records themselves, on any machine
+    shards: list[dict[str, Any]] = field(default_factory=list)  # see `shards.write_shard`
+    label_names: list[str] | None = None  # statements that were looked for in every record; None where absence says little
     label_counts: list[dict[str, Any]] | None = None  # of all records and of each split: its records and the positives per label
     ignored_columns: list[str] = field(default_factory=list)  # of the table of own records
     licence: str | None = None  # as the page of the database states it
     page: str | None = None  # of the database
     attribution: str | None = None  # whom the licence asks to name
-    population: str | None = None  # of whom, where, when and with what the records were taken, as far as that is published
+    population: str | None = None  # whose records they are, where, when and with what devices, as far as that is published
     statements_digest: str | None = None  # of the database's own table of statements, if it has one
     for_pretraining: bool = True  # False where records may be another database's test records
     amplitude_free: bool = False  # band-passed, and each lead divided by its own standard deviation
-    content_digest: str | None = None  # of the prepared records themselves, on any machine; None of earlier versions
     source_folder: str | None = None  # that own records were prepared from: another one's must not take their place unasked
 
     @property
     def identity(self) -> str:
-        """By which runs tell whether they were trained on the same records."""
-        return self.content_digest or self.digest
+        """The digest that tells whether two runs were trained on the same records."""
+        return self.content_digest
 
     def what_models_see(self) -> dict[str, Any]:
-        """What a training on the records depends on, as plain values."""
+        """Return what a training on the records depends on, as plain values."""
         names = ("sampling_rate", "lead_names", "highpass_cutoff", "amplitude_free")
         return {"digest": self.identity, **{name: getattr(self, name) for name in names}}
 
@@ -144,27 +95,23 @@ class DatabaseInfo:
 
 
 def write_database_info(directory: str | Path, info: DatabaseInfo) -> None:
-    """Write `database.json`, with a digest of what it says."""
+    """Write `database.json`, with a digest of its content."""
     values = dataclasses.asdict(info)
     write_json(Path(directory, DATABASE_FILE), {**values, "sha256": digest_of(values)})
 
 
 def read_database_info(directory: str | Path) -> DatabaseInfo | None:
-    """
-    `database.json` of a prepared database, or `None` if the folder holds none that this version can read, or one that is not as
-    it was written: prepare it again.
-    """
+    """Read `database.json`. Return `None` if there is none, or it is damaged or was edited: the database is to be prepared."""
     path = Path(directory, DATABASE_FILE)
     if not path.is_file():
         return None
     try:
         values = json.loads(path.read_text())
-        stated = values.pop("sha256", None)  # those of before there were digests are trusted
-        if stated is not None and stated != digest_of(values):
-            logger.warning(f"{path} is not as it was written (SHA-256): it does not count as prepared.")
-            return None
+        if values.pop("sha256") != digest_of(values):
+            raise ValueError("its SHA-256 is another")
         return DatabaseInfo(**values)
-    except (TypeError, ValueError, AttributeError):  # of another version, or damaged
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        logger.warning(f"{path} is not as it was written ({type(error).__name__}: {error}): it does not count as prepared.")
         return None
 
 
@@ -188,32 +135,27 @@ class PreparedDatabase:
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
         info = read_database_info(self.directory)
-        shards = open_shards(self.directory, FEATURES.arrow_schema, len(info.lead_names)) if info else (None, None)
-        dataset, content_digest = shards
-        if info is None or dataset is None:
+        if info is None:
             raise FileNotFoundError(
                 f"{self.directory} holds no prepared database (no {DATABASE_FILE} of this version). Prepare one with: "
                 "ecg-jepa prepare --database NAME --data_dir RAW --output_dir PREPARED"
             )
         self.info = info
-        self.dataset = dataset
-        if len(self.dataset) != info.records:
+        self._shards = info.shards or shards_of_old_database(self.directory)
+        shards = [open_shard(self.directory, shard, len(info.lead_names)) for shard in self._shards]
+        if sum(map(len, shards)) != info.records:
             raise ValueError(
                 f"{self.directory} is incomplete: {DATABASE_FILE} counts {info.records} records, but the .arrow files hold "
-                f"{len(self.dataset)}. Prepare it again."
+                f"{sum(map(len, shards))}. Prepare it again."
             )
-        if info.content_digest and info.content_digest != content_digest:
-            self.verify()  # names the file, if it is the content of one
-            raise ValueError(
-                f"{self.directory} is damaged: its .arrow files are not those, in the order, that {DATABASE_FILE} was written "
-                "for. Prepare it again."
-            )
+        if digest_of([shard["content"] for shard in self._shards]) != info.content_digest:
+            raise damaged(self.directory, f"the .arrow files are not those, in the order, that {DATABASE_FILE} was written for")
+        self.dataset = datasets.concatenate_datasets(shards)
         # Per chunk the flat samples, and per record its chunk and first sample: crops are then views of mapped memory.
         chunks = self.dataset.data.column("signal").chunks
-        self._samples = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
-        offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        self._samples = [chunk.values.values.to_numpy(zero_copy_only=True) for chunk in chunks]
         self._chunk = np.repeat(np.arange(len(chunks)), [len(chunk) for chunk in chunks])
-        self._begin = np.concatenate([o[:-1] for o in offsets])
+        self._begin = np.concatenate([c.values.offsets.to_numpy()[c.offsets.to_numpy()[:-1]] for c in chunks])
         self.num_samples = self.column("num_samples")
 
     def __len__(self) -> int:
@@ -227,34 +169,34 @@ class PreparedDatabase:
     def verify(self) -> None:
         """Read every byte of the records. Raises `ValueError` that names the files that are not as they were prepared."""
         problems = []
-        for path in sorted(self.directory.glob(SHARDS)):
+        for shard in self._shards:
             try:
-                check_content(path, summary_of(path))
+                check_content(self.directory, shard)
             except ValueError as error:
                 problems.append(str(error))
         if problems:
             raise ValueError("\n".join(problems))
 
     def column(self, name: str) -> np.ndarray:
-        """A column of plain values; missing numbers are NaN, missing strings None."""
+        """Return a column of plain values; missing numbers are NaN, missing strings None."""
         column = self.dataset.data.column(name)
         # pandas would make NaN of missing strings.
         return column.to_numpy() if pa.types.is_string(column.type) else column.to_pandas().to_numpy()
 
     def statements(self) -> list[list[str]]:
-        """The statements of each record."""
+        """Return the statements of each record."""
         return self.dataset.data.column("statements").to_pylist()
 
     @property
     def label_names(self) -> list[str]:
-        """Names of the labels of [`to_dataset`]: those judged on every record, or else all statements that some record has."""
+        """Names of the labels of [`to_dataset`]: those looked for in every record, or else all statements that some record has."""
         if self.info.label_names is not None:
             return list(self.info.label_names)
         return sorted({name for of_record in self.statements() for name in of_record})
 
     def to_dataset(self, label_names: Sequence[str] | None = None) -> datasets.Dataset:
         """
-        The records for `map` and `Trainer`, without copying a sample: see [`record_dataset`]. A row has
+        Return the records for `map` and `Trainer`, without copying a sample. A row has
 
         - `signal`: (leads, samples) int16, as long as the record is, `unit` ("uV", or "unknown" if amplitude-free),
           `sampling_rate` in Hz and `lead_names`: what a feature extractor asks for,
@@ -272,30 +214,38 @@ class PreparedDatabase:
             raise ValueError(
                 f"No record of {self.name} has {', '.join(unknown)}; there are {', '.join(sorted(known)) or 'none'}."
             )
-        unit = UNKNOWN_UNIT if self.info.amplitude_free else "uV"
-        return record_dataset(
-            [Path(file["filename"]) for file in self.dataset.cache_files],
-            self.info.sampling_rate,
-            unit,
-            self.info.lead_names,
-            multi_hot(statements, names),
-            fingerprint=digest_of([self.info.what_models_see(), names])[:32],
-        )
+        size = len(self)
+        added = {
+            "sampling_rate": pa.array(np.full(size, self.info.sampling_rate, dtype=np.int32)),
+            "lead_names": pa.array([self.info.lead_names] * size),
+            "unit": pa.array([UNKNOWN_UNIT if self.info.amplitude_free else "uV"] * size),
+        }
+        if names:
+            offsets = np.arange(0, (size + 1) * len(names), len(names), dtype=np.int32)
+            added["labels"] = pa.ListArray.from_arrays(offsets, multi_hot(statements, names).ravel())
+        columns = ["signal", "record_id", "patient_id", "age", "sex", "fold", "statements"]
+        records = self.dataset.select_columns(columns).data
+        table = concat_tables([records, InMemoryTable(pa.table(added))], axis=1)
+        features = datasets.Features.from_arrow_schema(pa.schema(list(table.schema)))
+        # `datasets` finds results of `map` again by the fingerprint.
+        fingerprint = digest_of([self.info.what_models_see(), names])[:32]
+        return datasets.Dataset(table, datasets.DatasetInfo(features=features), fingerprint=fingerprint).with_format("numpy")
 
     def statement_table(self) -> pd.DataFrame | None:
         """
-        The database's own table of statements, indexed by statement, or `None` if it has none. Raises `ValueError` if it is not
+        Read the database's own table of statements, indexed by statement; `None` if it has none. Raises `ValueError` if it is not
         the one that was prepared.
         """
+        if self.info.statements_digest is None:
+            return None
         path = self.directory / STATEMENTS_FILE
-        expected = self.info.statements_digest
-        if expected is not None and (not path.is_file() or digest_files([path]) != expected):
+        if not path.is_file() or digest_files([path]) != self.info.statements_digest:
             raise ValueError(f"{path} is missing, or not what was prepared (SHA-256). Prepare the database again.")
-        return pd.read_csv(path, index_col=0) if path.is_file() else None
+        return pd.read_csv(path, index_col=0)
 
     def signal(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """
-        A record or a crop of it, (leads, samples) int16 in uV: a read-only view of the mapped file, nothing is copied.
+        Return a record or a crop of it, (leads, samples) int16 in uV: a read-only view of the mapped file, nothing is copied.
 
         Raises:
             IndexError: if the crop does not lie within the record.
@@ -311,9 +261,9 @@ class PreparedDatabase:
 
     def lead_statistics(self, indices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """
-        Mean and standard deviation per lead in mV over all samples of the records `indices` (default: all): see
-        `statistics.py`. Raises `ValueError` if there is no record, or a lead never changes in any: nothing can be divided by
-        its standard deviation.
+        Return mean and standard deviation per lead in mV over all samples of the records `indices` (default: all); see
+        `quality.lead_statistics`. Raises `ValueError` if there is no record, or a lead never changes in any: nothing can be
+        divided by its standard deviation.
         """
         if indices is not None and len(indices) == 0:
             raise ValueError(f"No record of {self.name} to take the mean and standard deviation of.")

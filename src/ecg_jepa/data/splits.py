@@ -1,15 +1,29 @@
 """
-Parts of a set of labelled records, drawn by patient so that no patient is in two of them, and by class so that even rare
-classes are in each (in the manner of Sechidis et al. 2011: rare classes first).
+Training, validation and test records: PTB-XL's ten folds, which keep patients together, number them for every database.
+
+Databases without folds are split by patient, so that no patient is in two parts, and by class, so that even rare classes are in
+each part (after Sechidis et al. 2011: rare classes first).
 """
 
 import numpy as np
 
-HELD_OUT_SHARE = 0.1  # of validation and of test, as PTB-XL's folds have it
+FOLDS_OF_SPLIT = {"train": tuple(range(1, 9)), "validation": (9,), "test": (10,)}
+
+HELD_OUT_SHARE = 0.1  # for validation and for test, as in PTB-XL's folds
+
+
+def in_training_folds(fold: np.ndarray) -> np.ndarray:
+    """Return which records may be trained on: those of folds 1 to 8, and those of databases without folds (NaN)."""
+    return np.isnan(fold.astype(float)) | np.isin(fold, FOLDS_OF_SPLIT["train"])
+
+
+def in_validation_fold(fold: np.ndarray) -> np.ndarray:
+    """Return which records are in fold 9; none of a database without folds."""
+    return np.isin(fold, FOLDS_OF_SPLIT["validation"])
 
 
 def patient_numbers(patient_ids: np.ndarray) -> np.ndarray:
-    """Whole numbers from 0 for patients, (records,); a record without a patient id counts as a patient of its own."""
+    """Number patients from 0, (records,); a record without a patient id counts as a patient of its own."""
     known = {patient: number for number, patient in enumerate(dict.fromkeys(p for p in patient_ids if p is not None))}
     unknown = iter(range(len(known), len(known) + len(patient_ids)))
     return np.array([next(unknown) if patient is None else known[patient] for patient in patient_ids], dtype=np.int64)
@@ -21,31 +35,31 @@ def draw_share(labels: np.ndarray, patients: np.ndarray, share: float, rng: np.r
 
     Args:
         labels: zeros and ones, (records, classes).
-        patients: of [`patient_numbers`], (records,).
+        patients: from [`patient_numbers`], (records,).
         share: between 0 and 1.
         at_least: records of each class, if there are so many, whatever the share.
 
     Returns:
-        Which records are drawn, (records,) bool.
+        (records,) bool: which records were drawn.
     """
     if not 0 < share <= 1:
         raise ValueError(f"A share of {share} records: expected more than 0, at most 1.")
     counts, owners = _records_by_patient(labels, patients)
     total = counts.sum(axis=0)
-    # How many records of each class the drawn part and the rest still want: a patient goes where its rarest class is wanted more.
-    drawn_wants = np.minimum(np.maximum(share * total, at_least), total)
-    rest_wants = total - drawn_wants
+    # Records of each class that the drawn part and the rest still need: a patient goes where its rarest class is needed more.
+    drawn_needs = np.minimum(np.maximum(share * total, at_least), total)
+    rest_needs = total - drawn_needs
     drawn = np.zeros(len(counts), dtype=bool)
     waiting = np.ones(len(counts), dtype=bool)
     while waiting.any():
         left = counts[waiting].sum(axis=0)
         column = np.where(left > 0, left, np.iinfo(np.int64).max).argmin()
         for patient in rng.permutation(np.flatnonzero(waiting & (counts[:, column] > 0))):
-            wants = drawn_wants if drawn_wants[column] > rest_wants[column] else rest_wants
-            wants -= counts[patient]
-            drawn[patient] = wants is drawn_wants
+            needs = drawn_needs if drawn_needs[column] > rest_needs[column] else rest_needs
+            needs -= counts[patient]
+            drawn[patient] = needs is drawn_needs
             waiting[patient] = False
-    # A class all of whose patients went where another one wanted them more.
+    # A class may still lack records because all of its patients went to the rest for another class.
     for of_class, needed in zip(counts.T, np.minimum(at_least, total), strict=True):
         while of_class[drawn].sum() < needed:
             left = np.flatnonzero(~drawn & (of_class > 0))
@@ -74,25 +88,16 @@ def draw_per_class(labels: np.ndarray, patients: np.ndarray, count: int, rng: np
 
 
 def split_by_patient(labels: np.ndarray, patients: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """
-    `train`, `validation` and `test` -> record indices: a tenth each for the last two. For databases without folds.
-
-    The same records and seed always make the same split.
-    """
+    """Return record indices of `train`, `validation` and `test`, a tenth each for the last two; a pure function of the seed."""
     rng = np.random.default_rng(seed)
     is_test = draw_share(labels, patients, HELD_OUT_SHARE, rng)
     rest = np.flatnonzero(~is_test)
-    is_validation = np.zeros(len(labels), dtype=bool)
-    is_validation[rest] = draw_share(labels[rest], patients[rest], HELD_OUT_SHARE / (1 - HELD_OUT_SHARE), rng)
-    return {
-        "train": np.flatnonzero(~is_test & ~is_validation),
-        "validation": np.flatnonzero(is_validation),
-        "test": np.flatnonzero(is_test),
-    }
+    is_validation = draw_share(labels[rest], patients[rest], HELD_OUT_SHARE / (1 - HELD_OUT_SHARE), rng)
+    return {"train": rest[~is_validation], "validation": rest[is_validation], "test": np.flatnonzero(is_test)}
 
 
 def _records_by_patient(labels: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Records of each class, and of none, by patient, (patients, classes + 1); and the row of each record's patient."""
+    """Count records of each class, and of none, by patient, (patients, classes + 1); return also the row of each record's patient."""
     with_none = np.concatenate([labels, ~labels.any(axis=1, keepdims=True)], axis=1).astype(np.int64)
     numbers, rows = np.unique(patients, return_inverse=True)
     counts = np.zeros((len(numbers), with_none.shape[1]), dtype=np.int64)

@@ -9,8 +9,7 @@ The records are good for tests, demonstrations and teaching. They are not realis
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ import pandas as pd
 
 from ..model.signal_processing_ecg_jepa import resample
 from .builders.ptb_xl import DATABASE_CSV, PtbXl
+from .process_pool import process_map
 from .records import STATEMENTS_FILE
-from .shards import process_map
 
 logger = logging.getLogger(__name__)
 
@@ -64,144 +63,97 @@ STATEMENTS: dict[str, tuple[str, int, int, int, str, str]] = {
     "STACH": ("sinus tachycardia", 0, 0, 1, "", ""),
 }
 
-# How often each finding is drawn, and each rhythm. Ectopic beats come on top.
+# Relative frequency of each finding and rhythm. Ectopic beats come on top.
 FINDINGS = {"NORM": 5, "CLBBB": 1, "CRBBB": 1, "1AVB": 1, "AMI": 1.5, "IMI": 1.5, "LVH": 1.5, "ISC_": 1.5, "LNGQT": 1}
 RHYTHMS = {"SR": 14, "AFIB": 2, "SBRAD": 2, "STACH": 2}
 ECTOPY = {"": 8, "PVC": 1, "PAC": 1}
 
+# A wave is a Gaussian excursion of the dipole: center and width in s from the R peak, then X, Y, Z in mV.
+Beat = dict[str, np.ndarray]
 
-@dataclass
-class Wave:
-    """A Gaussian excursion of the dipole: `center` and `width` in s from the R peak, `dipole` (X, Y, Z) in mV."""
-
-    center: float
-    width: float
-    dipole: np.ndarray
-
-
-Beat = dict[str, Wave]
-
-
-def _wave(center: float, width: float, *dipole: float) -> Wave:
-    return Wave(center, width, np.array(dipole))
+NORMAL_BEAT = {
+    "P": (-0.16, 0.022, 0.06, 0.11, -0.02),
+    "Q": (-0.026, 0.008, -0.12, -0.06, -0.14),
+    "R": (0.0, 0.012, 0.95, 0.75, 0.25),
+    "S": (0.032, 0.012, -0.22, -0.18, 0.60),
+    "ST": (0.14, 0.050, 0.0, 0.0, 0.0),
+    "T1": (0.26, 0.050, 0.18, 0.13, -0.12),
+    "T2": (0.30, 0.032, 0.16, 0.12, -0.10),
+}
 
 
-def normal_beat() -> Beat:
-    """P, QRS and T of a healthy heart."""
-    return {
-        "P": _wave(-0.16, 0.022, 0.06, 0.11, -0.02),
-        "Q": _wave(-0.026, 0.008, -0.12, -0.06, -0.14),
-        "R": _wave(0.0, 0.012, 0.95, 0.75, 0.25),
-        "S": _wave(0.032, 0.012, -0.22, -0.18, 0.60),
-        "ST": _wave(0.14, 0.050, 0.0, 0.0, 0.0),
-        "T1": _wave(0.26, 0.050, 0.18, 0.13, -0.12),
-        "T2": _wave(0.30, 0.032, 0.16, 0.12, -0.10),
-    }
+def _t_wave(*dipole: float) -> dict[str, tuple[float, ...]]:
+    return {"T1": (0.26, 0.050, *(0.55 * d for d in dipole)), "T2": (0.30, 0.032, *(0.45 * d for d in dipole))}
 
 
-def _set_t(beat: Beat, *dipole: float) -> None:
-    beat["T1"].dipole = 0.55 * np.array(dipole)
-    beat["T2"].dipole = 0.45 * np.array(dipole)
-
-
-def _left_bundle_branch_block(beat: Beat) -> None:
+# Finding -> the waves that differ from those of a normal beat.
+CHANGED_WAVES: dict[str, dict[str, tuple[float, ...]]] = {
     # Late, slow, notched forces to the left and back; no septal q; T against QRS.
-    beat["Q"].dipole = np.array([0.10, 0.05, 0.05])
-    beat["R"] = _wave(0.0, 0.022, 0.55, 0.30, 0.50)
-    beat["S"] = _wave(0.055, 0.025, 0.75, 0.20, 0.85)
-    beat["ST"].dipole = np.array([-0.08, -0.03, -0.12])
-    _set_t(beat, -0.38, -0.12, -0.40)
-
-
-def _right_bundle_branch_block(beat: Beat) -> None:
+    "CLBBB": {
+        "Q": (-0.026, 0.008, 0.10, 0.05, 0.05),
+        "R": (0.0, 0.022, 0.55, 0.30, 0.50),
+        "S": (0.055, 0.025, 0.75, 0.20, 0.85),
+        "ST": (0.14, 0.050, -0.08, -0.03, -0.12),
+        **_t_wave(-0.38, -0.12, -0.40),
+    },
     # Terminal forces to the right and front: R' in V1, slurred S in I and V6.
-    beat["S"] = _wave(0.072, 0.022, -0.50, 0.05, -0.65)
-    _set_t(beat, 0.32, 0.20, 0.10)
-
-
-def _first_degree_block(beat: Beat) -> None:
-    beat["P"].center = -0.28
-
-
-def _anterior_infarction(beat: Beat) -> None:
+    "CRBBB": {"S": (0.072, 0.022, -0.50, 0.05, -0.65), **_t_wave(0.32, 0.20, 0.10)},
+    "1AVB": {"P": (-0.28, 0.022, 0.06, 0.11, -0.02)},
     # Anterior forces lost: QS and raised ST in V1-V4.
-    beat["Q"] = _wave(-0.022, 0.013, 0.0, 0.0, 0.55)
-    beat["R"].dipole = np.array([0.60, 0.65, 0.55])
-    beat["ST"].dipole = np.array([0.06, 0.0, -0.22])
-    _set_t(beat, 0.12, 0.15, 0.25)
-
-
-def _inferior_infarction(beat: Beat) -> None:
+    "AMI": {
+        "Q": (-0.022, 0.013, 0.0, 0.0, 0.55),
+        "R": (0.0, 0.012, 0.60, 0.65, 0.55),
+        "ST": (0.14, 0.050, 0.06, 0.0, -0.22),
+        **_t_wave(0.12, 0.15, 0.25),
+    },
     # Initial forces away from the feet: Q and negative T in II, III, aVF.
-    beat["Q"] = _wave(-0.024, 0.014, 0.05, -0.60, -0.05)
-    beat["R"].dipole = np.array([0.95, 0.45, 0.20])
-    beat["ST"].dipole = np.array([0.0, 0.08, 0.0])
-    _set_t(beat, 0.30, -0.26, -0.22)
-
-
-def _left_ventricular_hypertrophy(beat: Beat) -> None:
+    "IMI": {
+        "Q": (-0.024, 0.014, 0.05, -0.60, -0.05),
+        "R": (0.0, 0.012, 0.95, 0.45, 0.20),
+        "ST": (0.14, 0.050, 0.0, 0.08, 0.0),
+        **_t_wave(0.30, -0.26, -0.22),
+    },
     # Large forces to the left and back, strain pattern of ST and T.
-    beat["R"] = _wave(0.0, 0.015, 1.75, 0.75, 0.80)
-    beat["S"].dipole = np.array([-0.10, -0.15, 0.95])
-    beat["ST"].dipole = np.array([-0.10, -0.02, -0.06])
-    _set_t(beat, -0.22, 0.02, -0.28)
-
-
-def _ischemia(beat: Beat) -> None:
-    beat["ST"].dipole = np.array([-0.14, -0.10, 0.08])
-    _set_t(beat, -0.20, -0.12, -0.05)
-
-
-def _long_qt(beat: Beat) -> None:
-    for name in ("T1", "T2"):
-        beat[name].center += 0.11
-        beat[name].width *= 1.25
-
-
-_CHANGES: dict[str, Callable[[Beat], None]] = {
-    "CLBBB": _left_bundle_branch_block,
-    "CRBBB": _right_bundle_branch_block,
-    "1AVB": _first_degree_block,
-    "AMI": _anterior_infarction,
-    "IMI": _inferior_infarction,
-    "LVH": _left_ventricular_hypertrophy,
-    "ISC_": _ischemia,
-    "LNGQT": _long_qt,
+    "LVH": {
+        "R": (0.0, 0.015, 1.75, 0.75, 0.80),
+        "S": (0.032, 0.012, -0.10, -0.15, 0.95),
+        "ST": (0.14, 0.050, -0.10, -0.02, -0.06),
+        **_t_wave(-0.22, 0.02, -0.28),
+    },
+    "ISC_": {"ST": (0.14, 0.050, -0.14, -0.10, 0.08), **_t_wave(-0.20, -0.12, -0.05)},
+    "LNGQT": {"T1": (0.26 + 0.11, 0.050 * 1.25, 0.18, 0.13, -0.12), "T2": (0.30 + 0.11, 0.032 * 1.25, 0.16, 0.12, -0.10)},
 }
 
 
 def _premature_ventricular_beat(rng: np.random.Generator) -> Beat:
     # No P; broad, from a random focus; T against QRS.
-    direction = rng.normal(size=3)
-    direction *= rng.uniform(1.2, 1.9) / np.linalg.norm(direction)
+    dipole = rng.normal(size=3)
+    dipole *= rng.uniform(1.2, 1.9) / np.linalg.norm(dipole)
     return {
-        "R": Wave(0.0, 0.030, direction),
-        "S": Wave(0.070, 0.030, 0.5 * direction),
-        "T1": Wave(0.30, 0.060, -0.45 * direction),
+        "R": np.array([0.0, 0.030, *dipole]),
+        "S": np.array([0.070, 0.030, *(0.5 * dipole)]),
+        "T1": np.array([0.30, 0.060, *(-0.45 * dipole)]),
     }
 
 
 def _individual_beat(finding: str, rng: np.random.Generator) -> Beat:
-    """The beat of one patient: between normal and the full picture of the finding, with individual waves and heart axis."""
-    normal, changed = normal_beat(), normal_beat()
-    if finding in _CHANGES:
-        _CHANGES[finding](changed)
+    """Return the beat of one patient: between normal and the whole finding, with individual waves and heart axis."""
+    changed = NORMAL_BEAT | CHANGED_WAVES.get(finding, {})
     severity = rng.uniform(0.6, 1.15)
     axis = _rotation(np.radians(rng.normal(0.0, [8.0, 8.0, 14.0])))
     gain = np.exp(rng.normal(0.0, 0.2))
     beat = {}
-    for name, start in normal.items():
-        end = changed[name]
-        beat[name] = Wave(
-            (start.center + severity * (end.center - start.center)) * np.exp(rng.normal(0.0, 0.04)),
-            (start.width + severity * (end.width - start.width)) * np.exp(rng.normal(0.0, 0.08)),
-            axis @ (start.dipole + severity * (end.dipole - start.dipole)) * gain * np.exp(rng.normal(0.0, 0.12)),
-        )
+    for name, start in NORMAL_BEAT.items():
+        wave = np.array(start) + severity * (np.array(changed[name]) - np.array(start))
+        wave[0] *= np.exp(rng.normal(0.0, 0.04))
+        wave[1] *= np.exp(rng.normal(0.0, 0.08))
+        wave[2:] = axis @ wave[2:] * gain * np.exp(rng.normal(0.0, 0.12))
+        beat[name] = wave
     return beat
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
-    """Rotation by angles (rad) around X, Y and Z."""
+    """Return the rotation by angles (rad) around X, Y and Z."""
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
         first, second = (axis + 1) % 3, (axis + 2) % 3
@@ -213,7 +165,7 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def _beat_times(rhythm: str, respiration: float, rng: np.random.Generator) -> np.ndarray:
-    """R peaks in s, from before the start of the record to after its end."""
+    """Return R peaks in s, from before the start of the record to after its end."""
     rate = {"SBRAD": rng.uniform(38, 52), "STACH": rng.uniform(105, 140)}.get(rhythm, rng.uniform(60, 95))
     mean_interval = 60.0 / rate
     num_beats = int(DURATION / mean_interval * 1.6) + 4
@@ -226,7 +178,7 @@ def _beat_times(rhythm: str, respiration: float, rng: np.random.Generator) -> np
 
 
 def _ectopic_beats(ectopy: str, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pull some beats forward (the pause after them stays) and say which."""
+    """Move some beats forward (the pause after them stays) and return which."""
     is_ectopic = np.zeros(len(times), dtype=bool)
     if not ectopy:
         return is_ectopic
@@ -238,24 +190,22 @@ def _ectopic_beats(ectopy: str, times: np.ndarray, rng: np.random.Generator) -> 
     return is_ectopic
 
 
-def _dipole(waves: list[Wave], num_samples: int) -> np.ndarray:
-    """Sum of waves, centered in s from the start of the record -> (3, samples) in mV."""
-    centers = np.array([wave.center for wave in waves]) * SAMPLING_RATE
-    widths = np.array([wave.width for wave in waves]) * SAMPLING_RATE
-    dipoles = np.array([wave.dipole for wave in waves])
+def _dipole(waves: np.ndarray, num_samples: int) -> np.ndarray:
+    """Sum up waves (waves, 5), centered in s from the start of the record -> (3, samples) in mV."""
+    centers, widths = waves[:, 0] * SAMPLING_RATE, waves[:, 1] * SAMPLING_RATE
     reach = int(np.ceil(4 * widths.max()))  # beyond 4 widths a Gaussian is below 0.04% of its peak
     samples = np.rint(centers).astype(int)[:, None] + np.arange(-reach, reach + 1)
     values = np.exp(-0.5 * (((samples - centers[:, None]) / widths[:, None]) ** 2).astype(np.float32))
     samples = samples.clip(-1, num_samples) + 1  # what lies outside gathers in a sample at each end, cut off below
     summed = [
         np.bincount(samples.ravel(), weights=(values * weight[:, None]).ravel(), minlength=num_samples + 2)
-        for weight in dipoles.T.astype(np.float32)
+        for weight in waves[:, 2:].T.astype(np.float32)
     ]
     return np.stack(summed)[:, 1:-1]
 
 
 def _noise(respiration: float, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Baseline wander, mains hum and muscle noise on the eight independent leads, (8, samples) in mV."""
+    """Return baseline wander, mains hum and muscle noise on the eight independent leads, (8, samples) in mV."""
     frequencies = np.array([respiration, rng.uniform(0.03, 0.12), 50.0])
     highest = np.array([0.10, 0.10, 0.008])
     gains = rng.uniform(highest / 5, highest, (8, 3))
@@ -273,7 +223,7 @@ def _noise(respiration: float, times: np.ndarray, rng: np.random.Generator) -> n
 
 def simulate(finding: str, rhythm: str, ectopy: str, rng: np.random.Generator) -> np.ndarray:
     """
-    One record.
+    Simulate one record.
 
     Args:
         finding: a key of `FINDINGS`.
@@ -291,24 +241,24 @@ def simulate(finding: str, rhythm: str, ectopy: str, rng: np.random.Generator) -
     is_ectopic = _ectopic_beats(ectopy, peaks, rng)
     intervals = np.diff(peaks, append=peaks[-1] + 0.8)
     ventricular = _premature_ventricular_beat(rng)
-    waves: list[Wave] = []
+    waves = []
     variation = iter(1.0 + rng.normal(0.0, 0.03, len(peaks) * len(beat)))  # from beat to beat
     for peak, interval, ectopic in zip(peaks, intervals, is_ectopic, strict=True):
         if not -1.0 < peak < DURATION + 1.0:
             continue
         breath = 1.0 + 0.06 * np.sin(2 * np.pi * respiration * peak)
         shape = ventricular if ectopic and ectopy == "PVC" else beat
-        for name, wave in shape.items():
+        for name, (center, width, *dipole) in shape.items():
             if name == "P" and rhythm == "AFIB":
                 continue
-            center, gain = wave.center, breath * next(variation)
+            gain = breath * next(variation)
             if name in ("T1", "T2", "ST"):
                 # Bazett: repolarisation takes as long as the square root of the interval.
                 center *= min(1.2, max(0.75, np.sqrt(interval / 0.8)))
             if name == "P" and ectopic:
                 gain = -gain  # an ectopic focus low in the atrium
-            waves.append(Wave(peak + center, wave.width, wave.dipole * gain))
-    dipole = _dipole(waves, num_samples)
+            waves.append([peak + center, width, *(value * gain for value in dipole)])
+    dipole = _dipole(np.array(waves), num_samples)
     if rhythm == "AFIB":
         frequency = rng.uniform(4.5, 8.0) + 0.3 * np.sin(2 * np.pi * 0.5 * times)
         flutter = np.sin(2 * np.pi * np.cumsum(frequency) / SAMPLING_RATE)
@@ -319,7 +269,7 @@ def simulate(finding: str, rhythm: str, ectopy: str, rng: np.random.Generator) -
 
 def twelve_leads(independent: np.ndarray) -> np.ndarray:
     """
-    I, II, V1..V6 in mV -> twelve leads in whole uV, (12, samples) int16 in the order of `FILE_LEADS`.
+    Derive twelve leads in whole uV, (12, samples) int16 in the order of `FILE_LEADS`, from I, II, V1..V6 in mV.
 
     I and II are rounded to even numbers, so that halves of them are whole and Einthoven's and Goldberger's relations hold
     exactly between the stored numbers.
@@ -336,6 +286,7 @@ def write_wfdb_record(path: Path, signal: np.ndarray, sampling_rate: int, lead_n
 
     Some 30 times faster than `wfdb.wrsamp`, which takes 58 ms for a record of 10 s.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     Path(f"{path}.dat").write_bytes(signal.T.astype("<i2").tobytes())
     checksums = signal.sum(axis=1, dtype=np.int64) % 65536
     lines = [f"{path.name} {len(lead_names)} {sampling_rate} {signal.shape[1]}"]
@@ -344,22 +295,20 @@ def write_wfdb_record(path: Path, signal: np.ndarray, sampling_rate: int, lead_n
     Path(f"{path}.hea").write_text("\n".join(lines) + "\n")
 
 
-def _draw(table: Mapping[str, float], rng: np.random.Generator) -> str:
-    weights = np.array(list(table.values()), dtype=float)
-    return str(rng.choice(list(table), p=weights / weights.sum()))
+def _choose(frequencies: Mapping[str, float], rng: np.random.Generator) -> str:
+    weights = np.array(list(frequencies.values()), dtype=float)
+    return str(rng.choice(list(frequencies), p=weights / weights.sum()))
 
 
 def _write_record(directory: Path, seed: int, with_low_rate: bool, index: int) -> dict[str, Any]:
-    """Write the files of one record; its row of `ptbxl_database.csv`."""
+    """Write the files of one record. Return its row of `ptbxl_database.csv`."""
     rng = np.random.default_rng([seed, index])
-    finding, rhythm, ectopy = _draw(FINDINGS, rng), _draw(RHYTHMS, rng), _draw(ECTOPY, rng)
+    finding, rhythm, ectopy = _choose(FINDINGS, rng), _choose(RHYTHMS, rng), _choose(ECTOPY, rng)
     independent = simulate(finding, rhythm, ectopy, rng)
     folder, number = f"{index // 1000 * 1000:05d}", f"{index + 1:05d}"
     high_rate, low_rate = f"records500/{folder}/{number}_hr", f"records100/{folder}/{number}_lr"
-    (directory / high_rate).parent.mkdir(parents=True, exist_ok=True)
     write_wfdb_record(directory / high_rate, twelve_leads(independent), 500, FILE_LEADS)
     if with_low_rate:
-        (directory / low_rate).parent.mkdir(parents=True, exist_ok=True)
         write_wfdb_record(directory / low_rate, twelve_leads(resample(independent, SAMPLING_RATE, 100)), 100, FILE_LEADS)
     patient = index - index // 5  # every fifth record is another one of the patient before
     statements = [finding, ectopy, rhythm] if ectopy else [finding, rhythm]
@@ -384,36 +333,29 @@ def generate_database(
 
     Args:
         directory: where to; created if absent.
-        num_records: how many records of 10 s.
+        num_records: how many records of 10 s, at least one.
         seed: the same seed gives the same files, and record n depends on nothing else.
         with_low_rate: also write the 100 Hz files.
         num_proc: processes to share the work.
 
     Returns:
         `directory`.
-
-    Raises:
-        ValueError: for fewer than one record.
     """
     if num_records < 1:
         raise ValueError(f"num_records={num_records} must be at least 1.")
     directory = Path(directory)
-    write = partial(_write_record, directory, seed, with_low_rate)
-    if num_proc == 1:
-        rows = list(map(write, range(num_records)))
-    else:
-        with process_map(num_proc) as run:
-            rows = list(run(write, range(num_records), chunksize=50))
+    with process_map(num_proc) as run:
+        options = {} if num_proc == 1 else {"chunksize": 50}
+        rows = list(run(partial(_write_record, directory, seed, with_low_rate), range(num_records), **options))
     columns = ["description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"]
-    pd.DataFrame.from_dict(STATEMENTS, orient="index", columns=columns).replace({0: None, "": None}).to_csv(
-        directory / STATEMENTS_FILE
-    )
+    statements = pd.DataFrame.from_dict(STATEMENTS, orient="index", columns=columns).replace({0: None, "": None})
+    statements.to_csv(directory / STATEMENTS_FILE)
     pd.DataFrame(rows).to_csv(directory / DATABASE_CSV, index=False)
     return directory
 
 
 def generate_if_absent(directory: str | Path, num_records: int, **options: Any) -> Path:
-    """[`generate_database`], unless `directory` holds a complete one: its table is written last."""
+    """Call [`generate_database`], unless `directory` holds a complete one: its table is written last."""
     if Path(directory, DATABASE_CSV).is_file():
         return Path(directory)
     logger.info(f"Generating {num_records} synthetic records in {directory}")

@@ -10,11 +10,10 @@ import torch
 
 from .._utils.files import digest_of
 from ..model.signal_processing_ecg_jepa import cut_crops, normalize
+from .builders.ptb_xl import describe_classes, make_task
 from .crops import batch_crops
-from .folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
-from .ptb_xl_tasks import describe_classes, make_task
 from .records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
-from .splits import draw_per_class, draw_share, patient_numbers, split_by_patient
+from .splits import FOLDS_OF_SPLIT, draw_per_class, draw_share, patient_numbers, split_by_patient
 from .tasks import Task, make_statement_task
 
 logger = logging.getLogger(__name__)
@@ -25,12 +24,12 @@ _NAMED = 10  # statements in a message
 @dataclass(frozen=True)
 class LabelBudget:
     """
-    How many of the training labels may be used; drawn by patient and class. Validation and test stay whole.
+    How many of the training labels are used; chosen by patient and class. Validation and test stay whole.
 
     Args:
         fraction: of the training records of each class, at least one of each; 1 for all.
         per_class: or so many records per class; `None` for no such limit.
-        seed: of the draw.
+        seed: of the choice.
     """
 
     fraction: float = 1.0
@@ -38,7 +37,7 @@ class LabelBudget:
     seed: int = 0
 
     def choose(self, labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
-        """Which training records to use, (records,) bool."""
+        """Return which training records to use, (records,) bool."""
         rng = np.random.default_rng(self.seed)
         if self.per_class is not None:
             return draw_per_class(labels, patients, self.per_class, rng)
@@ -94,7 +93,7 @@ class TaskData:
             task = make_task(task_name, prepared.statements(), table)
         elif task_name == "all":
             task = make_statement_task(prepared.statements(), prepared.info.label_names, min_class_records)
-            _say_what_is_too_rare(prepared.name, task.too_rare, min_class_records)
+            _warn_of_rare(prepared.name, task.too_rare, min_class_records)
         else:
             raise ValueError(f"{prepared.name} has no SCP statements, which task {task_name} needs: choose task 'all'.")
         patients = patient_numbers(prepared.column("patient_id"))
@@ -108,33 +107,33 @@ class TaskData:
         return cls(prepared, task, splits, *prepared.lead_statistics(splits["train"]))
 
     def describe_classes(self) -> dict[str, str]:
-        """Class -> what it means, as far as the database says it."""
+        """Return class -> description, as far as the database has one."""
         table = self.database.statement_table()
         known = {} if table is None else describe_classes(self.task.name, table)
         return {name: known[name] for name in self.task.class_names if name in known}
 
     def samples(self, seconds: float) -> int:
-        """A duration in whole samples of the database."""
+        """Return a duration in whole samples of the database."""
         return round(seconds * self.database.info.sampling_rate)
 
     def labels_digest(self) -> str:
-        """Of classes, and of the records of each split with their labels: equal for runs that can be compared."""
+        """Return a digest of the classes and the records of each split with their labels: equal for runs that can be compared."""
         ids = self.database.column("record_id")
         splits = {name: [ids[rows].tolist(), self.task.labels[rows].tolist()] for name, rows in self.splits.items()}
         return digest_of([self.task.class_names, splits])
 
     def labels(self, indices: np.ndarray) -> torch.Tensor:
-        """Class indices (records,) for a single-label task, zeros and ones (records, classes) otherwise."""
+        """Return class indices (records,) for a single-label task, zeros and ones (records, classes) otherwise."""
         labels = torch.from_numpy(self.task.labels[indices])
         return labels.argmax(dim=1) if self.task.single_label else labels
 
     def normalized(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """A record or crop as the model takes it, float32 (leads, samples)."""
+        """Return a record or crop as the model takes it, float32 (leads, samples)."""
         signal = self.database.signal(index, start, length).astype(np.float32) / np.float32(MICROVOLTS_PER_MILLIVOLT)
         return normalize(signal, self.mean.astype(np.float32), self.std.astype(np.float32))
 
     def training_batches(self, batch_size: int, crop_length: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches of random crops (batch, leads, crop_length) and labels without end, every record once per epoch."""
+        """Yield batches of random crops (batch, leads, crop_length) and labels without end, every record once per epoch."""
         rng = np.random.default_rng(seed)
         train = self._long_enough(self.splits["train"], crop_length)
         queue = np.empty(0, dtype=np.int64)
@@ -149,7 +148,7 @@ class TaskData:
     def strided_crops(
         self, indices: np.ndarray, crop_length: int, crop_stride: int, max_crops: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Crops that cover the records, in batches of whole records: (crops, leads, crop_length) and each crop's record."""
+        """Yield crops that cover the records, in batches of whole records: (crops, leads, crop_length) and each crop's record."""
         signals = (self.normalized(index) for index in self._long_enough(indices, crop_length))
         return batch_crops((cut_crops(signal, crop_length, crop_stride) for signal in signals), max_crops)
 
@@ -164,7 +163,7 @@ class TaskData:
         return indices
 
 
-def _say_what_is_too_rare(database: str, statements: list[str], min_class_records: int) -> None:
+def _warn_of_rare(database: str, statements: list[str], min_class_records: int) -> None:
     if statements:
         more = f" and {len(statements) - _NAMED} more" if len(statements) > _NAMED else ""
         names = ", ".join(statements[:_NAMED]) + more
@@ -175,12 +174,11 @@ def _say_what_is_too_rare(database: str, statements: list[str], min_class_record
 
 def _splits(database: PreparedDatabase, task: Task, patients: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     fold = database.column("fold")
-    if np.isnan(fold.astype(float)).all():
+    if np.isnan(fold).all():
         included = np.flatnonzero(task.included)
         parts = split_by_patient(task.labels[included], patients[included], seed)
         return {name: included[rows] for name, rows in parts.items()}
-    folds = {"train": TRAIN_FOLDS, "validation": (VALIDATION_FOLD,), "test": (TEST_FOLD,)}
-    return {name: np.flatnonzero(task.included & np.isin(fold, numbers)) for name, numbers in folds.items()}
+    return {name: np.flatnonzero(task.included & np.isin(fold, folds)) for name, folds in FOLDS_OF_SPLIT.items()}
 
 
 def _check_patients(database: PreparedDatabase, splits: dict[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""What tasks are called. Imports nothing heavy: settings check names before anything is loaded."""
+"""Names of classification tasks. Imports nothing heavy: settings check names before anything is loaded."""
 
 from typing import Literal, get_args
 
@@ -12,14 +12,13 @@ SINGLE_LABEL = ("ST-MEM",)
 
 def parts_of(name: str) -> list[str]:
     """
-    The tasks that a task is made of: `superdiagnostic+rhythm` has the classes of both.
+    Return the tasks that a task is joined from: `superdiagnostic+rhythm` has the classes of both.
 
     Raises:
-        ValueError: for an unknown or repeated part, and for one with exclusive classes among several.
+        ValueError: for an unknown or repeated part, and for exclusive classes joined to others.
     """
     parts = name.split("+")
-    unknown = [part for part in parts if part not in TASKS]
-    if unknown:
+    if unknown := [part for part in parts if part not in TASKS]:
         raise ValueError(
             f"Unknown task {unknown[0]!r}: choose one of {', '.join(TASKS)}, or several joined by '+' (superdiagnostic+rhythm)."
         )

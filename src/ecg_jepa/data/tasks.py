@@ -1,7 +1,7 @@
-"""Statements -> labels of a classification task. `ptb_xl_tasks.py` has the seven of PTB-XL."""
+"""Statements -> labels of a classification task. PTB-XL's seven tasks are in `builders/ptb_xl.py`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,9 +16,9 @@ class Task:
         name: such as one of `task_names.TASKS`, or several of them joined.
         class_names: sorted (of joined tasks, one after the other); only classes that some record has.
         labels: (records, classes) float32 zeros and ones.
-        included: (records,) bool; records without a label of the task are left out, as are, for ST-MEM, those with several.
+        included: (records,) bool; False for records without a label of the task and, for ST-MEM, with several.
         single_label: True for ST-MEM (softmax over exclusive classes).
-        parts: of joined tasks, the name of each and its classes; empty for others.
+        parts: name and classes of each joined task; empty for others.
         too_rare: statements that too few records have to be classes.
     """
 
@@ -31,32 +31,37 @@ class Task:
     too_rare: list[str] = field(default_factory=list)
 
 
+def multi_hot(statements: Sequence[Iterable[str]], names: Sequence[str]) -> np.ndarray:
+    """Return zeros and ones (records, names), float32; statements that are not among the names are left out."""
+    column = {name: index for index, name in enumerate(names)}
+    labels = np.zeros((len(statements), len(names)), dtype=np.float32)
+    for row, of_record in enumerate(statements):
+        labels[row, [column[name] for name in of_record if name in column]] = 1.0
+    return labels
+
+
 def join_tasks(tasks: Sequence[Task]) -> Task:
     """
-    One multi-label task with the classes of several. A record without a label in one of them is left out: nobody may have looked
-    for its classes. A class that two tasks share is taken once.
+    Join tasks into one multi-label task. A class that two tasks share is taken once. A record without a label in one of them is
+    left out: nobody may have looked for its classes.
     """
-    names, columns = [], []
-    for task in tasks:
-        for index, name in enumerate(task.class_names):
-            if name not in names:
-                names.append(name)
-                columns.append(task.labels[:, index])
+    columns = {name: task.labels[:, index] for task in reversed(tasks) for index, name in enumerate(task.class_names)}
+    names = list(dict.fromkeys(name for task in tasks for name in task.class_names))
     included = np.logical_and.reduce([task.included for task in tasks])
-    labels = np.stack(columns, axis=1) * included[:, None]
+    labels = np.stack([columns[name] for name in names], axis=1) * included[:, None]
     parts = {task.name: task.class_names for task in tasks}
     return Task("+".join(parts), names, labels, included, False, parts)
 
 
 def make_statement_task(statements: Sequence[Sequence[str]], label_names: Sequence[str] | None, min_records: int = 1) -> Task:
     """
-    A multi-label task whose classes are statements.
+    Make a multi-label task whose classes are statements.
 
     Args:
         statements: of each record.
-        label_names: statements that were judged on every record (CODE-15's six diagnoses, the columns of an own table): they
-            are the classes, and a record without any is a negative of all. `None`: the classes are the statements that occur,
-            and records without any are left out, since nobody may have looked.
+        label_names: statements that were looked for in every record (CODE-15's six diagnoses, the columns of an own table).
+            They are the classes, and a record without any is a negative of all. `None`: the classes are the statements that
+            occur, and records without any are left out, since nobody may have looked.
         min_records: statements with fewer records are no classes.
 
     Raises:
@@ -68,10 +73,7 @@ def make_statement_task(statements: Sequence[Sequence[str]], label_names: Sequen
     if not classes:
         most = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5)) or "none at all"
         raise ValueError(f"No statement has {min_records} records or more; the most frequent are: {most}.")
-    column = {name: index for index, name in enumerate(classes)}
-    labels = np.zeros((len(statements), len(classes)), dtype=np.float32)
-    for row, of_record in enumerate(statements):
-        labels[row, [column[name] for name in of_record if name in column]] = 1.0
-    included = np.array([label_names is not None or row.any() for row in labels], dtype=bool)
+    labels = multi_hot(statements, classes)
+    included = labels.any(axis=1) | (label_names is not None)
     too_rare = sorted(set(candidates).difference(classes))
     return Task("all", classes, labels, included, single_label=False, too_rare=too_rare)

@@ -6,39 +6,23 @@ import numpy as np
 import torch
 
 from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification
-from ..model.signal_processing_ecg_jepa import crop_starts, cut_crops
-
-
-def attention_over_time(
-    model: EcgJepaForSequenceClassification, signal: np.ndarray, crop_length: int, crop_stride: int
-) -> np.ndarray:
-    """
-    Attention of the pooling query to each patch of a record, averaged over heads and over the crops that hold the patch.
-
-    Args:
-        model: with `classifier_pooling="attentive"`.
-        signal: normalised, (leads, samples).
-        crop_length, crop_stride: in samples, as the record is scored.
-
-    Returns:
-        (patches,), shares that sum to 1; what the query gives to registers is left out.
-
-    Raises:
-        ValueError: if the model pools without attention.
-    """
-    crops = torch.from_numpy(cut_crops(signal, crop_length, crop_stride))
-    return attention_of_crops(model, crops, crop_starts(signal.shape[1], crop_length, crop_stride))
 
 
 @torch.no_grad()
-def attention_of_crops(model: EcgJepaForSequenceClassification, crops: torch.Tensor, starts: Sequence[int]) -> np.ndarray:
+def attention_over_time(model: EcgJepaForSequenceClassification, crops: torch.Tensor, starts: Sequence[int]) -> np.ndarray:
     """
-    The same of a record that is cut already.
+    Return the attention of the pooling query to each patch of a record, averaged over heads and over the crops of the patch.
 
     Args:
         model: with `classifier_pooling="attentive"`.
-        crops: normalised, (crops, leads, samples).
-        starts: the first sample of each.
+        crops: of the normalised record, (crops, leads, samples).
+        starts: the first sample of each crop.
+
+    Returns:
+        (patches,), shares that sum to 1, without what the query gives to registers.
+
+    Raises:
+        ValueError: if the model pools without attention.
     """
     if model.pooling is None:
         raise ValueError(f"classifier_pooling={model.config.classifier_pooling!r} has no query whose attention could be shown.")
@@ -50,7 +34,6 @@ def attention_of_crops(model: EcgJepaForSequenceClassification, crops: torch.Ten
         _, weights = model.pooling(hidden_states)
     finally:
         model.set_attn_implementation(implementation)
-    assert weights is not None
     patch, length = model.config.patch_size, crops.shape[-1]
     per_patch = weights.float().mean(dim=1)[:, 0, -(length // patch) :].cpu().numpy()
     # Crops need not start at multiples of a patch: add up per sample, then average over the samples of each patch.

@@ -1,12 +1,12 @@
 """
-How far probabilities can be taken as such: Brier score, expected calibration error, and the temperature that mends them.
+Calibration of probabilities: Brier score, expected calibration error, and the temperature that improves them.
 
 All is per class, a class against all others, also for exclusive classes. Bins of the calibration error hold equally many records
-(equal mass), so that none rests on a handful; those of equal width leave nearly all records of a rare class in one bin.
+(equal mass): bins of equal width leave nearly all records of a rare class in one bin.
 """
 
 import logging
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,27 +18,30 @@ logger = logging.getLogger(__name__)
 
 MOST_BINS, FEWEST_PER_BIN = 10, 20
 _QUANTILE = 1.959964  # of the normal distribution, for 95%
-_TEMPERATURES = (0.02, 50.0)  # beyond, logits say next to nothing, or everything
+_TEMPERATURES = (0.02, 50.0)  # beyond, all probabilities are nearly equal, or nearly 0 and 1
 
 
-@dataclass(frozen=True)
-class Temperature:
-    """A temperature, and the mean loss on the records it was fitted on without it (`before`) and with it (`after`)."""
+class Temperature(NamedTuple):
+    """A temperature, and the mean loss without it (`before`) and with it (`after`) on the records it was fitted on."""
 
     value: float
     before: float
     after: float
 
 
+def probabilities(logits: np.ndarray, single_label: bool, temperature: float | None = None) -> np.ndarray:
+    """Return softmax for exclusive classes, else sigmoid, of logits (records, classes), averaged over crops, / temperature."""
+    tensor = torch.from_numpy(logits)
+    if temperature is not None:
+        tensor = tensor / temperature
+    return (tensor.softmax(dim=1) if single_label else tensor.sigmoid()).numpy()
+
+
 def mean_loss(labels: np.ndarray, logits: np.ndarray, single_label: bool, temperature: float = 1.0) -> float:
     """
-    What training minimises: cross-entropy for exclusive classes, binary cross-entropy over all classes otherwise.
+    Return the loss of training: cross-entropy for exclusive classes (`single_label`), else binary cross-entropy over all classes.
 
-    Args:
-        labels: zeros and ones, (records, classes).
-        logits: averaged over crops, (records, classes).
-        single_label: whether classes are exclusive.
-        temperature: that logits are divided by.
+    Labels (zeros and ones) and logits are (records, classes); logits are divided by the temperature.
     """
     scaled, truth = torch.from_numpy(np.asarray(logits, dtype=np.float64)) / temperature, torch.from_numpy(np.asarray(labels))
     if single_label:
@@ -48,8 +51,8 @@ def mean_loss(labels: np.ndarray, logits: np.ndarray, single_label: bool, temper
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray, single_label: bool) -> Temperature:
     """
-    The one temperature that makes the loss on these (validation) records lowest (Guo et al. 2017), 1 if none is better. Arguments
-    as for [`mean_loss`]; raises `ValueError` if they do not fit.
+    Return the temperature with the lowest loss on these (validation) records (Guo et al. 2017), 1 if none is better. Arguments as
+    for [`mean_loss`]; raises `ValueError` if they do not fit.
     """
     labels, logits = check_shapes(labels, logits)
     before = mean_loss(labels, logits, single_label)
@@ -64,20 +67,14 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray, single_label: bool) 
     if not after < before:
         return Temperature(1.0, before, before)
     if not _TEMPERATURES[0] * 1.01 < value < _TEMPERATURES[1] / 1.01:
-        logger.warning(f"The temperature is at the end of what is tried, {value:g}: validation records are few, or all right.")
+        logger.warning(f"The temperature is at the end of its range, {value:g}: validation records are few, or all right.")
     return Temperature(value, before, after)
 
 
 def equal_mass_bins(probabilities: np.ndarray, most: int = MOST_BINS, fewest: int = FEWEST_PER_BIN) -> np.ndarray:
     """
-    Bins of about equally many records of rising probability.
-
-    Args:
-        probabilities: of one class, (records,). Records of equal ones share a bin.
-        most: bins; fewer where they would hold less than `fewest` records.
-
-    Returns:
-        The bin of each record from 0 on, (records,); a single one where there are fewer than `fewest` records.
+    Return the bin of each record, from 0 on, (records,): at most `most` bins of about equally many records of rising probability,
+    at least `fewest` in each, or a single bin. Records of equal probability, (records,), share a bin.
     """
     count = len(probabilities)
     size = -(-count // max(1, min(most, count // fewest)))
@@ -92,11 +89,10 @@ def equal_mass_bins(probabilities: np.ndarray, most: int = MOST_BINS, fewest: in
     return np.searchsorted(np.array(edges), probabilities, "left")
 
 
-@dataclass(frozen=True)
-class Reliability:
+class Reliability(NamedTuple):
     """
-    Of the bins of one class, (bins,) each: records, mean probability (`predicted`), share of positives (`observed`) and the 95%
-    interval of that (Wilson 1927), within which it stays also where none or all are positive.
+    Bins of one class, (bins,) each: records, mean probability (`predicted`), share of positives (`observed`) and its 95% interval
+    (Wilson 1927), which stays within 0 and 1 also where none or all are positive.
     """
 
     records: np.ndarray
@@ -107,7 +103,7 @@ class Reliability:
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
-    """Of labels and probabilities of one class, (records,), in the bins of [`equal_mass_bins`]."""
+    """Return the bins of [`equal_mass_bins`] for labels and probabilities of one class, (records,)."""
     bins = equal_mass_bins(probabilities)
     records = np.bincount(bins)
     predicted, observed = (np.bincount(bins, weights=values) / records for values in (probabilities, labels))
@@ -118,39 +114,27 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
     return Reliability(records, predicted, observed, low, high)
 
 
-def calibration_gaps(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def brier(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return the mean squared distance of probability and label of each class; arguments and shapes as in [`metrics`]."""
+    labels, probabilities = check_shapes(labels, probabilities)
+    squares = np.square(probabilities.astype(np.float64) - labels)
+    return squares.mean(axis=0) if counts is None else counts.astype(np.float64) @ squares / len(labels)
+
+
+def expected_calibration_error(
+    labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray | None = None
+) -> np.ndarray:
     """
-    Observation minus prediction of every record in the place of its bin, (records, classes, bins) float32, 0 elsewhere: the sum
-    over records, or over those that were drawn, is what the expected calibration error is the size of.
+    Return per class the mean over records of how far the mean probability of their bin is from its share of positives; arguments
+    and shapes as in [`metrics`]. Bins are those of [`equal_mass_bins`], of all records also for resamples.
     """
     labels, probabilities = check_shapes(labels, probabilities)
-    gaps = np.zeros((*labels.shape, MOST_BINS), dtype=np.float32)
+    gaps = np.zeros((*labels.shape, MOST_BINS), dtype=np.float32)  # label minus probability of a record, at its bin
     for column in range(labels.shape[1]):
         bins = equal_mass_bins(probabilities[:, column])
         gaps[np.arange(len(bins)), column, bins] = labels[:, column] - probabilities[:, column]
-    return gaps
-
-
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """
-    Per class, the mean over records of how far the mean probability of their bin is from its share of positives, (classes,).
-    Labels and probabilities are (records, classes); bins are those of [`equal_mass_bins`].
-    """
-    return np.abs(calibration_gaps(labels, probabilities).sum(axis=0, dtype=np.float64)).sum(axis=1) / len(labels)
-
-
-def brier(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Mean squared distance of probability and label of each class, (classes,); both are (records, classes)."""
-    labels, probabilities = check_shapes(labels, probabilities)
-    return np.square(probabilities.astype(np.float64) - labels).mean(axis=0)
-
-
-def resampled_calibration(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    [`brier`] and [`expected_calibration_error`] in each resample, (resamples, classes) each; bins stay those of all records.
-    `counts` are those of [`bootstrap.resample_counts`].
-    """
-    squares = np.square(probabilities.astype(np.float64) - labels)
-    gaps = calibration_gaps(labels, probabilities).reshape(len(labels), -1)
-    sums = (counts.astype(np.float32) @ gaps).reshape(len(counts), labels.shape[1], MOST_BINS)
-    return counts.astype(np.float64) @ squares / len(labels), np.abs(sums).sum(axis=2, dtype=np.float64) / len(labels)
+    if counts is None:
+        sums = gaps.sum(axis=0, dtype=np.float64)
+    else:
+        sums = (counts.astype(np.float32) @ gaps.reshape(len(labels), -1)).reshape(len(counts), labels.shape[1], MOST_BINS)
+    return np.abs(sums).sum(axis=-1, dtype=np.float64) / len(labels)

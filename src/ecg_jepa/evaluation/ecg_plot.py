@@ -1,4 +1,4 @@
-"""The picture of a record, as on the paper of electrocardiographs and true to its scale."""
+"""Plot of a record on ECG paper, true to scale."""
 
 import math
 import textwrap
@@ -12,9 +12,9 @@ from matplotlib.ticker import MultipleLocator
 
 from .._utils.plot_style import COLORS, new_figure
 
-# The usual paper: 25 mm/s, 10 mm/mV, lines every 1 and 5 mm.
+# The usual paper has 25 mm/s, 10 mm/mV, and lines every 1 and 5 mm.
 MM_PER_SECOND, MM_PER_MILLIVOLT = 25.0, 10.0
-# Of amplitude-free records, whose QRS complexes reach 5 to 10 standard deviations: as high as usual ones in mV.
+# QRS complexes of amplitude-free records reach 5 to 10 standard deviations: as high as usual ones in mV.
 MM_PER_DEVIATION = 2.5
 _MM_PER_INCH, _SQUARE = 25.4, 5.0
 CLINICAL_LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
@@ -22,8 +22,8 @@ CLINICAL_DURATION = 10.0  # s
 _RHYTHM_LEAD = "II"
 
 _ROW_HEIGHT = 30.0  # mm between baselines, if complexes are not so large that they would reach into other rows
-_CLEAR = 2.0  # mm at least between what is drawn in one row and in the next
-_NAME_HEIGHT, _NAME_SIZE = 11.4, 4.0  # mm: where the name of a lead begins above the baseline, and how tall it is
+_CLEAR = 2.0  # mm at least between curves of neighbouring rows
+_NAME_HEIGHT, _NAME_SIZE = 11.4, 4.0  # mm: lower edge of a lead's name above the baseline, and its height
 _NAME_WIDTH = 0.4  # s
 _MARK_HEIGHT, _MARK_DURATION, _MARK_ROOM = 10.0, 0.2, 0.6  # mm and s: calibration mark, and the space in front of the leads
 _LARGEST_PAPER = 5000.0  # mm; artefacts of +-32 mV in all rows, the largest that are prepared, need half of it
@@ -37,24 +37,18 @@ _LETTERS_PER_INCH = 13  # of a title
 
 @dataclass(frozen=True)
 class _Strip:
-    """A lead's stretch in a row: its name, when it begins in s, and its course in mm."""
+    """A lead's stretch in a row: its name, when it begins in s, its curve in mm, and how high its name stands above the baseline."""
 
     name: str
     start: float
     values: np.ndarray
+    name_height: float
 
-    def name_height(self, sampling_rate: float) -> float:
-        """Where its name stands in mm above the baseline: not over the beginning of the course."""
-        beginning = self.values[: max(1, round(_NAME_WIDTH * sampling_rate))]
-        return max(_NAME_HEIGHT, _highest(beginning) + 1.0)
-
-    def above(self, sampling_rate: float) -> float:
-        """Millimetres that it needs above its baseline."""
-        return max(_highest(self.values), self.name_height(sampling_rate) + _NAME_SIZE)
-
-    def below(self) -> float:
-        """Millimetres that it needs below its baseline."""
-        return _highest(-self.values)
+    @classmethod
+    def of(cls, name: str, start: float, values: np.ndarray, sampling_rate: float) -> "_Strip":
+        """Place the name above the beginning of the curve."""
+        beginning = values[: max(1, round(_NAME_WIDTH * sampling_rate))]
+        return cls(name, start, values, max(_NAME_HEIGHT, _highest(beginning) + 1.0))
 
 
 def _highest(values: np.ndarray) -> float:
@@ -71,16 +65,16 @@ def plot_ecg(
     amplitude_free: bool = False,
 ) -> Figure:
     """
-    A record in the clinical layout: three rows of four leads, one after the other in time, and a rhythm strip of lead II. Rows
-    are as far apart as their complexes need; printed in its own size, a second is 25 mm and a millivolt 10 mm.
+    Plot a record in the clinical layout: three rows of four leads, one after the other in time, and a rhythm strip of lead II.
+    Rows are as far apart as their complexes need; printed in its own size, a second is 25 mm and a millivolt 10 mm.
 
     Args:
-        signal: (leads, samples) in mV, or of `amplitude_free` records in standard deviations; the first 10 s are drawn.
+        signal: (leads, samples) in mV, or in standard deviations if `amplitude_free`; the first 10 s are plotted.
         sampling_rate: in Hz.
         lead_names: of the rows, in any order and case.
-        attention: weights over time (patches,) for the same stretch, drawn under it.
-        title: above the picture; it is broken into lines.
-        amplitude_free: each lead was divided by its own standard deviation; the picture says so.
+        attention: weights over time (patches,) for the same stretch, plotted under it.
+        title: above the plot; it is broken into lines.
+        amplitude_free: each lead was divided by its own standard deviation; labels say so.
 
     Raises:
         ValueError: if a lead of the layout is missing, or amplitudes are so large that it would take meters of paper.
@@ -91,22 +85,22 @@ def plot_ecg(
     mm_per_unit = MM_PER_DEVIATION if amplitude_free else MM_PER_MILLIVOLT
     duration = min(CLINICAL_DURATION, signal.shape[1] / sampling_rate)
     rows = _rows(signal[:, : round(duration * sampling_rate)] * mm_per_unit, sampling_rate, lead_names)
-    baselines, height = _space(rows, sampling_rate)
+    baselines, height = _space(rows)
     if height > _LARGEST_PAPER:
         largest = np.nanmax(np.abs(signal[np.isfinite(signal)]))
         raise ValueError(
             f"Amplitudes reach {largest:g} {unit}: at {mm_per_unit:g} mm/{short} that is {height / 1000:.1f} m of paper. Is the "
             f"signal in {unit}?"
         )
-    figure, axis, below = _lay_out(duration, height, title, attention is not None)
-    _draw_paper(axis, duration, height)
+    figure, axis, below = _layout_figure(duration, height, title, attention is not None)
+    _plot_paper(axis, duration, height)
     for baseline, strips in zip(baselines, rows, strict=True):
         for strip in strips:
             seconds = strip.start + np.arange(len(strip.values)) / sampling_rate
             axis.plot(seconds, strip.values + baseline, color="black", linewidth=0.7, linestyle="-")
-            at = (strip.start + 0.04, baseline + strip.name_height(sampling_rate))
+            at = (strip.start + 0.04, baseline + strip.name_height)
             axis.text(*at, strip.name, fontsize=9, fontweight="bold")
-    _draw_marks(axis, baselines, f"{_MARK_HEIGHT / mm_per_unit:g} {short}\n{_MARK_DURATION:g} s")
+    _plot_marks(axis, baselines, f"{_MARK_HEIGHT / mm_per_unit:g} {short}\n{_MARK_DURATION:g} s")
     axis.set_ylabel(f"amplitude ({unit})")
     if below is not None and attention is not None:
         below.stairs(attention, np.linspace(0, duration, len(attention) + 1), fill=True, color=COLORS[0])
@@ -116,7 +110,7 @@ def plot_ecg(
 
 
 def has_clinical_leads(lead_names: Sequence[str]) -> bool:
-    """Whether [`plot_ecg`] can draw records with these leads."""
+    """Return whether [`plot_ecg`] can plot records with these leads."""
     return not _missing_leads(lead_names)
 
 
@@ -126,25 +120,21 @@ def _missing_leads(lead_names: Sequence[str]) -> list[str]:
 
 
 def _rows(signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str]) -> list[list[_Strip]]:
-    """The rows of the layout from top to bottom, of a signal (leads, samples) in mm."""
-    index = {name.lower(): row for row, name in enumerate(lead_names)}
-    rows = []
-    for names in CLINICAL_LAYOUT:
-        parts = np.array_split(np.arange(signal.shape[1]), len(names))
-        rows.append(
-            [
-                _Strip(name, part[0] / sampling_rate, signal[index[name.lower()], part])
-                for name, part in zip(names, parts, strict=True)
-                if len(part)
-            ]
-        )
-    return [*rows, [_Strip(_RHYTHM_LEAD, 0.0, signal[index[_RHYTHM_LEAD.lower()]])]]
+    """Return the rows of the layout from top to bottom, of a signal (leads, samples) in mm."""
+    curves = {name.lower(): row for name, row in zip(lead_names, signal, strict=True)}
+
+    def strip(name: str, part: np.ndarray) -> _Strip:
+        return _Strip.of(name, part[0] / sampling_rate, curves[name.lower()][part], sampling_rate)
+
+    samples = np.arange(signal.shape[1])
+    rows = [zip(names, np.array_split(samples, len(names)), strict=True) for names in CLINICAL_LAYOUT]
+    return [[strip(name, part) for name, part in row if len(part)] for row in [*rows, [(_RHYTHM_LEAD, samples)]]]
 
 
-def _space(rows: list[list[_Strip]], sampling_rate: float) -> tuple[list[float], float]:
-    """Heights of the baselines from top to bottom, and of the whole paper, in mm: on the lines, and no row reaches another."""
-    above = [max(strip.above(sampling_rate) for strip in strips) + _CLEAR for strips in rows]
-    below = [max(strip.below() for strip in strips) for strips in rows]
+def _space(rows: list[list[_Strip]]) -> tuple[list[float], float]:
+    """Return the heights of the baselines from top to bottom, and of the paper, in mm: on its lines, and no row reaches another."""
+    above = [max(max(_highest(s.values), s.name_height + _NAME_SIZE) for s in strips) + _CLEAR for strips in rows]
+    below = [max(_highest(-s.values) for s in strips) for strips in rows]
     baselines = [_whole_squares(max(_ROW_HEIGHT / 2, below[-1] + _CLEAR))]
     for number in range(len(rows) - 2, -1, -1):
         needed = max(_ROW_HEIGHT, above[number + 1] + below[number])
@@ -156,8 +146,8 @@ def _whole_squares(millimetres: float) -> float:
     return _SQUARE * math.ceil(millimetres / _SQUARE)
 
 
-def _lay_out(duration: float, height: float, title: str, with_attention: bool) -> tuple[Figure, Axes, Axes | None]:
-    """The figure, its paper, and the axis for attention under it; by hand, because automatic layouts change the scale."""
+def _layout_figure(duration: float, height: float, title: str, with_attention: bool) -> tuple[Figure, Axes, Axes | None]:
+    """Return the figure, its paper, and the axis for attention under it; automatic layouts would change the scale."""
     paper = ((duration + _MARK_ROOM) * MM_PER_SECOND / _MM_PER_INCH, height / _MM_PER_INCH)
     before = _LEFT_OF_NUMBERS if with_attention else _LEFT
     width = max(_NARROWEST, before + paper[0] + _RIGHT)
@@ -176,9 +166,9 @@ def _lay_out(duration: float, height: float, title: str, with_attention: bool) -
     return figure, axis, below
 
 
-def _draw_paper(axis: Axes, duration: float, height: float) -> None:
+def _plot_paper(axis: Axes, duration: float, height: float) -> None:
     axis.set(xlim=(-_MARK_ROOM, duration), ylim=(0, height), aspect=1 / MM_PER_SECOND)
-    # Plain lines: hundreds of ticks, one per millimetre, take seconds to draw.
+    # Plain lines, because hundreds of ticks, one per millimetre, take seconds.
     for millimetres, color, linewidth in ((1, "#F4D5D5", 0.3), (5, "#E3A5A5", 0.6)):
         times = np.arange(-_MARK_ROOM, duration + 1e-9, millimetres / MM_PER_SECOND)
         heights = np.arange(0, height + 1e-9, millimetres)
@@ -188,8 +178,8 @@ def _draw_paper(axis: Axes, duration: float, height: float) -> None:
     axis.tick_params(length=0, labelleft=False)
 
 
-def _draw_marks(axis: Axes, baselines: Sequence[float], text: str) -> None:
-    """A calibration mark in front of every row; what it is stands under the last."""
+def _plot_marks(axis: Axes, baselines: Sequence[float], text: str) -> None:
+    """Plot a calibration mark in front of every row, with its size under the last."""
     begin, end = (-0.5 * _MARK_ROOM + sign * _MARK_DURATION / 2 for sign in (-1, 1))
     times = np.array([begin - 0.1, begin, begin, end, end, end + 0.1])
     for baseline in baselines:

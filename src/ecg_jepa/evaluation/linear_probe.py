@@ -1,12 +1,37 @@
-"""A quick check of embeddings: logistic regression. `finetuning/` has the real protocols."""
+"""A quick check of an encoder: logistic regression on its mean tokens. `finetuning/` has the protocols."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from .._utils.hardware import crops_at_once
+from ..data.crops import mean_over_crops
+from ..data.task_data import TaskData
+from ..model.modeling_ecg_jepa import EcgJepaModel
 from .metrics import MacroAuroc, measure
+
+
+@torch.no_grad()
+def embed_records(
+    encoder: EcgJepaModel, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], pooling: str = "mean"
+) -> Iterator[np.ndarray]:
+    """
+    Yield the vectors of each batch's records, (records, hidden_size) float32: pooled tokens, averaged over crops.
+
+    Args:
+        encoder: on any device; it is put into evaluation mode.
+        batches: crops and their records, as [`data.crops.batch_crops`] makes them.
+        pooling: "mean" over patches, or the first "register".
+    """
+    encoder.eval()
+    for crops, owners in batches:
+        outputs = encoder(crops.to(encoder.device))
+        pooled = outputs.pooler_output if pooling == "mean" else outputs.last_hidden_state[:, 0]
+        yield mean_over_crops(pooled.float().cpu(), owners).numpy()
 
 
 @dataclass
@@ -17,19 +42,33 @@ class ProbeResult:
     left_out: list[str]
 
 
-def probe_scores(features: np.ndarray, labels: np.ndarray, held_out_features: np.ndarray) -> np.ndarray:
+class Probe:
     """
-    Probabilities of held-out records by a logistic regression per class, (records, classes). A class that all or none of the
-    training records have is NaN.
+    Linear probe of encoders on a task, scored on the validation fold; crops are as long as the encoder takes and do not overlap.
+
+    Args:
+        data: records and labels.
+        num_records: of the training folds at most, evenly spread.
     """
-    learnable = labels.any(axis=0) & ~labels.all(axis=0)
-    scaler = StandardScaler().fit(features)
-    features, held_out_features = scaler.transform(features), scaler.transform(held_out_features)
-    scores = np.full((len(held_out_features), labels.shape[1]), np.nan)
-    for column in np.flatnonzero(learnable):
-        regression = LogisticRegression(C=0.1, max_iter=1000).fit(features, labels[:, column])
-        scores[:, column] = regression.predict_proba(held_out_features)[:, 1]
-    return scores
+
+    def __init__(self, data: TaskData, num_records: int):
+        self.data = data
+        train = data.splits["train"]
+        chosen = train if len(train) <= num_records else train[np.linspace(0, len(train) - 1, num_records).astype(int)]
+        self.parts = (chosen, data.splits["validation"])
+
+    def score(self, encoder: EcgJepaModel) -> ProbeResult:
+        """Return the macro AUROC of an encoder. Raises `FloatingPointError` if its embeddings are not finite."""
+        length, data = encoder.config.signal_length, self.data
+        crops = [data.strided_crops(rows, length, length, crops_at_once(encoder.device)) for rows in self.parts]
+        train, held_out = (np.concatenate(list(embed_records(encoder, batches))) for batches in crops)
+        if not (np.isfinite(train).all() and np.isfinite(held_out).all()):
+            raise FloatingPointError(
+                "Embeddings of the encoder are not finite: resume from an earlier checkpoint with a lower learning rate "
+                "(--allow_changes)."
+            )
+        labels = [data.task.labels[rows] for rows in self.parts]
+        return linear_probe(train, labels[0], held_out, labels[1], data.task.class_names)
 
 
 def linear_probe(
@@ -40,8 +79,7 @@ def linear_probe(
     class_names: list[str],
 ) -> ProbeResult:
     """
-    Fit a logistic regression per class and score held-out records. Deterministic, and nothing is chosen on the latter. Classes
-    that the training records do not have are left out.
+    Fit a logistic regression per class and score held-out records. Deterministic, and nothing is chosen on the latter.
 
     Args:
         features, held_out_features: (records, width).
@@ -49,8 +87,7 @@ def linear_probe(
         class_names: of the columns of the labels.
 
     Raises:
-        ValueError: if there is no class that some training records have and others have not, or none of those among the held-out
-            ones.
+        ValueError: if no class can be learned (all or none of the training records have it), or none of those scored.
     """
     learnable = labels.any(axis=0) & ~labels.all(axis=0)
     if not learnable.any():
@@ -61,3 +98,17 @@ def linear_probe(
     names = np.array(class_names)
     result = measure(MacroAuroc, held_out_labels[:, learnable], scores, class_names=names[learnable].tolist())
     return ProbeResult(result["macro_auroc"], result["auroc_left_out"] + names[~learnable].tolist())
+
+
+def probe_scores(features: np.ndarray, labels: np.ndarray, held_out_features: np.ndarray) -> np.ndarray:
+    """
+    Return probabilities of held-out records by a logistic regression per class, (records, classes); NaN for a class that all or
+    none of the training records have.
+    """
+    scaler = StandardScaler().fit(features)
+    features, held_out_features = scaler.transform(features), scaler.transform(held_out_features)
+    scores = np.full((len(held_out_features), labels.shape[1]), np.nan)
+    for column in np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0)):
+        regression = LogisticRegression(C=0.1, max_iter=1000).fit(features, labels[:, column])
+        scores[:, column] = regression.predict_proba(held_out_features)[:, 1]
+    return scores

@@ -1,33 +1,27 @@
 """
-Metrics as packaged `evaluate.Metric` classes: they work without the Hub, alone and in `evaluate.combine`.
+Definitions of the metrics: AUROC, average precision, and what follows from decisions at thresholds.
 
-All take scores (records, classes) as `predictions` and zeros and ones (records, classes) as `references`; for tasks with
-exclusive classes, each row of `references` has a single one.
+Labels are zeros and ones, scores any increasing function of the probability, both (records, classes). A bootstrap resample is a
+row of `counts` (resamples, records), how often each record is in it; with those as weights, all resamples of a class are computed
+at once. Without counts each record counts once, and the result is (classes,) instead of (resamples, classes).
+
+The `evaluate.Metric` classes at the end work without the Hub, alone and in `evaluate.combine`: scores are `predictions`, labels
+`references`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import datasets
 import evaluate
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_recall_curve
-
-
-@dataclass
-class PerClass:
-    """`macro`: mean over `per_class`; `left_out`: classes that have no such figure; `support`: positives of every class."""
-
-    macro: float
-    per_class: dict[str, float]
-    left_out: list[str]
-    support: dict[str, int]
+from sklearn.metrics import accuracy_score, f1_score
 
 
 def check_shapes(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays. Raises `ValueError` unless both are (records, classes), labels are zeros and ones and no score is NaN."""
+    """Return both as arrays. Raises `ValueError` unless they are (records, classes), labels zeros and ones, and no score is NaN."""
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.shape != scores.shape or labels.ndim != 2:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must both be (records, classes).")
@@ -38,74 +32,121 @@ def check_shapes(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
     return labels, scores
 
 
-def _per_class(values: np.ndarray, labels: np.ndarray, class_names: list[str], scorable: np.ndarray, missing: str) -> PerClass:
-    if not scorable.any():
-        raise ValueError(f"No class has {missing} among the {len(labels)} records.")
-    support = dict(zip(class_names, labels.sum(axis=0).astype(int).tolist(), strict=True))
-    per_class = {class_names[column]: float(values[column]) for column in np.flatnonzero(scorable)}
-    left_out = [class_names[column] for column in np.flatnonzero(~scorable)]
-    return PerClass(float(np.mean(list(per_class.values()))), per_class, left_out, support)
+def auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return the area under the ROC curve, NaN without positives or negatives (Mann & Whitney 1947; ties count half)."""
+    return _per_class(_auroc, labels, scores, counts)
 
 
-def auroc(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> PerClass:
+def average_precision(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return the mean over positives of the precision at their scores, NaN without positives or negatives."""
+    return _per_class(_average_precision, labels, scores, counts)
+
+
+class _Ranks(NamedTuple):
     """
-    Area under the ROC curve per class, from ranks (Mann & Whitney 1947; ties count half).
+    Positives of a class among all records.
 
     Args:
-        labels: zeros and ones, (records, classes).
-        scores: any increasing function of the probability, (records, classes).
-        class_names: of the columns.
-
-    Raises:
-        ValueError: if shapes do not fit, a score is NaN, or no class has both positives and negatives.
+        weights: how often each positive is in a resample, by rising score, (positives, resamples).
+        below, not_above: negatives with a lower score, and with none higher, (positives, resamples).
+        negatives: all of them, (resamples,).
+        first: of each positive, the first one with the same score, (positives,).
     """
+
+    weights: np.ndarray
+    below: np.ndarray
+    not_above: np.ndarray
+    negatives: np.ndarray
+    first: np.ndarray
+
+
+def _per_class(
+    metric: Callable[[_Ranks], np.ndarray], labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | None
+) -> np.ndarray:
     labels, scores = check_shapes(labels, scores)
-    positives = labels.sum(axis=0, dtype=np.float64)
-    negatives = len(labels) - positives
-    scorable = (positives > 0) & (negatives > 0)
-    rank_sums = (rankdata(scores, axis=0) * labels).sum(axis=0)
-    pairs = np.where(scorable, positives * negatives, 1.0)
-    values = (rank_sums - positives * (positives + 1) / 2) / pairs
-    return _per_class(values, labels, class_names, scorable, "both positives and negatives")
+    if counts is None:
+        return _per_class(metric, labels, scores, np.ones((1, len(labels)), dtype=np.int32))[0]
+    by_record = np.ascontiguousarray(counts.T)  # records are sorted and summed over: whole rows are moved and added at once
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        columns = threads.map(lambda c: metric(_rank(labels[:, c] > 0, scores[:, c], by_record)), range(labels.shape[1]))
+        return np.stack(list(columns), axis=1)
 
 
-def average_precision(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> PerClass:
-    """Average precision per class with positives and negatives. Arguments and errors as for [`auroc`]."""
-    labels, scores = check_shapes(labels, scores)
-    positives = labels.sum(axis=0)
-    scorable = (positives > 0) & (positives < len(labels))
-    values = np.zeros(labels.shape[1])
-    for column in np.flatnonzero(scorable):
-        values[column] = average_precision_score(labels[:, column], scores[:, column])
-    return _per_class(values, labels, class_names, scorable, "both positives and negatives")
+def _rank(is_positive: np.ndarray, scores: np.ndarray, by_record: np.ndarray) -> _Ranks:
+    order = np.argsort(scores, kind="stable")
+    positives, others = order[is_positive[order]], order[~is_positive[order]]
+    negatives = np.zeros((len(others) + 1, by_record.shape[1]), dtype=np.int32)  # among how many of the lowest
+    np.cumsum(by_record[others], axis=0, out=negatives[1:])
+    return _Ranks(
+        weights=by_record[positives],
+        below=negatives[np.searchsorted(scores[others], scores[positives], "left")],
+        not_above=negatives[np.searchsorted(scores[others], scores[positives], "right")],
+        negatives=negatives[-1],
+        first=np.searchsorted(scores[positives], scores[positives], "left"),
+    )
 
 
-def f1_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """
-    Per class, the lowest of the scores at which F1 is highest on these (validation) records: predict what reaches it.
-
-    Infinite, so that nothing is predicted, for classes without positives here.
-    """
-    labels, scores = check_shapes(labels, scores)
-    thresholds = np.full(labels.shape[1], np.inf)
-    for column in np.flatnonzero(labels.any(axis=0)):
-        precision, recall, levels = precision_recall_curve(labels[:, column], scores[:, column])
-        total = precision + recall
-        f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
-        thresholds[column] = levels[f1.argmax()]
-    return thresholds
+def _auroc(ranks: _Ranks) -> np.ndarray:
+    wins = np.einsum("pr,pr->r", ranks.weights.astype(np.float64), ranks.below + ranks.not_above) / 2  # a tie is half a win
+    return _ratio(wins, ranks.weights.sum(axis=0) * ranks.negatives.astype(np.float64))
 
 
-def f1(labels: np.ndarray, scores: np.ndarray, class_names: list[str], thresholds: np.ndarray) -> PerClass:
-    """F1 per class with positives, at `thresholds` (classes,) chosen elsewhere. Arguments and errors as for [`auroc`]."""
+def _average_precision(ranks: _Ranks) -> np.ndarray:
+    positives = ranks.weights.sum(axis=0)
+    lower = np.zeros((len(ranks.weights) + 1, len(positives)), dtype=np.int32)  # positives with lower scores
+    np.cumsum(ranks.weights, axis=0, out=lower[1:])
+    true = positives - lower[ranks.first]
+    predicted = true + (ranks.negatives - ranks.below)
+    total = np.einsum("pr,pr->r", true / np.maximum(predicted, 1), ranks.weights)
+    return _ratio(total, np.where(ranks.negatives > 0, positives, 0))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+class Decisions(NamedTuple):
+    """Records of each class in each resample, (resamples, classes) each: all, with the label, predicted, and both."""
+
+    records: np.ndarray
+    positives: np.ndarray
+    predicted: np.ndarray
+    hits: np.ndarray
+
+    def shares(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return sensitivity, specificity, `ppv` and `npv`, each as a number of records and how many it is a share of."""
+        correct_negatives = self.records - self.positives - self.predicted + self.hits
+        return {
+            "sensitivity": (self.hits, self.positives),
+            "specificity": (correct_negatives, self.records - self.positives),
+            "ppv": (self.hits, self.predicted),
+            "npv": (correct_negatives, self.records - self.predicted),
+        }
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Return the shares, NaN where they are of no records, and F1, NaN without positives."""
+        f1 = _ratio(2 * self.hits, self.predicted + self.positives)
+        f1 = np.where(self.positives > 0, f1, np.nan)
+        return {"f1": f1, **{name: _ratio(part, whole) for name, (part, whole) in self.shares().items()}}
+
+
+def decide(labels: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, counts: np.ndarray | None = None) -> Decisions:
+    """Predict each class whose score reaches its threshold, (classes,), and count. Without counts there is one resample: all."""
     labels, scores = check_shapes(labels, scores)
     if np.shape(thresholds) != (labels.shape[1],):
         raise ValueError(f"thresholds {np.shape(thresholds)} must hold one for each of {labels.shape[1]} classes.")
-    predicted = scores >= thresholds
-    # Class by class: of a single one scikit-learn would give the F1 of the negatives as well, and first.
-    columns = range(labels.shape[1])
-    values = np.array([f1_score(labels[:, c] > 0, predicted[:, c], zero_division=0.0) for c in columns])
-    return _per_class(values, labels, class_names, np.any(labels, axis=0), "positives")
+    weights = np.ones((1, len(labels)), np.float32) if counts is None else counts.astype(np.float32)  # exact to 16 million
+    positive, predicted = (labels > 0).astype(np.float32), (scores >= thresholds).astype(np.float32)
+    records = np.broadcast_to(weights.sum(axis=1, keepdims=True, dtype=np.float64), (len(weights), labels.shape[1]))
+    return Decisions(records, *((weights @ part).astype(np.float64) for part in (positive, predicted, positive * predicted)))
+
+
+def macro(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the classes that have a value, of (classes,) or (resamples, classes); NaN where none has."""
+    if values.ndim == 1:
+        return macro(values[None, ~np.isnan(values)])[0]
+    has_value = ~np.isnan(values)
+    return _ratio(np.where(has_value, values, 0.0).sum(axis=1), has_value.sum(axis=1))
 
 
 class _RecordMetric(evaluate.Metric):
@@ -113,24 +154,23 @@ class _RecordMetric(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         values = datasets.List(datasets.Value("float64"))
-        return evaluate.MetricInfo(
-            description=self.__doc__,
-            citation="",
-            features=datasets.Features({"predictions": values, "references": values}),
-        )
+        features = datasets.Features({"predictions": values, "references": values})
+        return evaluate.MetricInfo(description=self.__doc__, citation="", features=features)
 
 
-def _names(labels: Any, class_names: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
-    labels = np.asarray(labels)
-    return labels, list(class_names) if class_names is not None else [str(column) for column in range(labels.shape[1])]
-
-
-def _report(name: str, result: PerClass) -> dict[str, Any]:
+def _report(
+    name: str, values: np.ndarray, labels: Any, class_names: Sequence[str] | None, missing: str = "both positives and negatives"
+) -> dict[str, Any]:
+    """Raises `ValueError` if no class has a value."""
+    if np.isnan(values).all():
+        raise ValueError(f"No class has {missing} among the {len(labels)} records.")
+    names = list(class_names) if class_names is not None else [str(column) for column in range(len(values))]
+    by_name = dict(zip(names, values.tolist(), strict=True))
     return {
-        f"macro_{name}": result.macro,
-        f"{name}_per_class": result.per_class,
-        f"{name}_left_out": result.left_out,
-        f"{name}_support": result.support,
+        f"macro_{name}": float(macro(values)),
+        f"{name}_per_class": {label: value for label, value in by_name.items() if not np.isnan(value)},
+        f"{name}_left_out": [label for label, value in by_name.items() if np.isnan(value)],
+        f"{name}_support": dict(zip(names, np.sum(labels, axis=0).astype(int).tolist(), strict=True)),
     }
 
 
@@ -138,16 +178,14 @@ class MacroAuroc(_RecordMetric):
     """Macro AUROC over classes with both positives and negatives, and that of each class (`class_names` to name them)."""
 
     def _compute(self, predictions: Any, references: Any, class_names: Sequence[str] | None = None) -> dict[str, Any]:
-        labels, names = _names(references, class_names)
-        return _report("auroc", auroc(labels, predictions, names))
+        return _report("auroc", auroc(references, predictions), references, class_names)
 
 
 class MacroAveragePrecision(_RecordMetric):
     """Macro average precision over classes with both positives and negatives, and that of each class."""
 
     def _compute(self, predictions: Any, references: Any, class_names: Sequence[str] | None = None) -> dict[str, Any]:
-        labels, names = _names(references, class_names)
-        return _report("average_precision", average_precision(labels, predictions, names))
+        return _report("average_precision", average_precision(references, predictions), references, class_names)
 
 
 class MacroF1(_RecordMetric):
@@ -160,9 +198,9 @@ class MacroF1(_RecordMetric):
         class_names: Sequence[str] | None = None,
         thresholds: Sequence[float] | None = None,
     ) -> dict[str, Any]:
-        labels, names = _names(references, class_names)
-        chosen = np.full(labels.shape[1], 0.5) if thresholds is None else np.asarray(thresholds)
-        return _report("f1", f1(labels, predictions, names, chosen))
+        chosen = np.full(np.shape(references)[1], 0.5) if thresholds is None else np.asarray(thresholds)
+        values = decide(references, predictions, chosen).metrics()["f1"][0]
+        return _report("f1", values, references, class_names, missing="positives")
 
 
 class ExclusiveAccuracy(_RecordMetric):
@@ -180,11 +218,6 @@ class ExclusiveAccuracy(_RecordMetric):
 
 
 def measure(metric: type[_RecordMetric], labels: np.ndarray, scores: np.ndarray, **options: Any) -> dict[str, Any]:
-    """A metric of labels and scores, (records, classes) each, without a trace on the disk. `options` as for its class."""
+    """Compute an `evaluate` metric of labels and scores, (records, classes) each, in memory. `options` as for its class."""
     check_shapes(labels, scores)
     return metric(keep_in_memory=True).compute(predictions=scores, references=labels, **options)
-
-
-def macro_auroc(labels: np.ndarray, scores: np.ndarray, class_names: list[str]) -> float:
-    """[`MacroAuroc`] as one number, by which training chooses its best validation."""
-    return measure(MacroAuroc, labels, scores, class_names=class_names)["macro_auroc"]

@@ -7,7 +7,7 @@ from ..data.databases import builder_class
 
 
 class PublishedResult(NamedTuple):
-    """A figure of the paper; `std` is `None` where it gives none."""
+    """A result of the paper; `std` is `None` where it gives none."""
 
     auroc: float
     std: float | None
@@ -41,49 +41,42 @@ _SHARE_NEEDED = 0.95
 
 
 def paper_run(configuration: str | None) -> tuple[str, str] | None:
-    """Size and corpus (`all`, `mimic`, `ptb-xl`) of the paper's run that a shipped configuration is; `None` if it is none."""
+    """Return size and corpus of the paper's run that a shipped configuration is, or `None`."""
     return _CONFIGURATIONS.get(configuration or "")
 
 
-def _run_of_encoder(encoder: dict[str, Any]) -> tuple[str, str] | None:
-    """The same for an encoder as `metrics.json` describes it: trained by that configuration, on databases that are complete."""
-    if encoder["path"].startswith(RANDOM_PREFIX):
-        return (encoder["size"], "random") if encoder["size"] else None
-    run = paper_run(encoder.get("configuration"))
-    if run is None or encoder["size"] != run[0]:
-        return None
-    for database in encoder["databases"]:
-        published = builder_class(database["name"]).published
-        if published is None or database["records"] < _SHARE_NEEDED * published.records:
-            return None
-    return run
+def published_rows(size: str, corpus: str) -> list[dict[str, Any]]:
+    """Return all results of an encoder (of [`paper_run`]), with `protocol` (ours), `task`, `auroc` and `std`."""
+    results = zip(_COLUMNS, _TABLE.get((size, corpus), ()), strict=False)
+    return [{"protocol": protocol, "task": task, "auroc": auroc, "std": std} for (protocol, task), (auroc, std) in results]
 
 
 def published_result(metrics: dict[str, Any]) -> PublishedResult | None:
     """
-    The paper's figure for a run with this `metrics.json`, or `None`.
+    Return the paper's result for a run with this `metrics.json`, or `None`.
 
-    It has some for two tasks on the whole of PTB-XL with all labels. A run is set beside one only if encoder and classifier were
-    trained by the shipped configurations, which are the paper's, on complete databases; all this must have been recorded.
-    Fine-tuning after a probe is set beside the paper's fine-tuning, too.
+    The paper has two tasks on the whole of PTB-XL with all labels. A run is compared only if encoder and classifier were trained
+    by the shipped configurations, which are the paper's, on complete databases. Fine-tuning after a probe is compared with the
+    paper's fine-tuning.
     """
-    if metrics["database"] != "ptb-xl" or metrics["label_fraction"] != 1.0 or metrics["labels_per_class"] is not None:
+    whole_task = metrics["database"] == "ptb-xl" and metrics["label_fraction"] == 1.0 and metrics["labels_per_class"] is None
+    if not whole_task or metrics["configuration"] != metrics["protocol"]:
         return None
-    if metrics.get("configuration") != metrics["protocol"] or "digest" not in metrics["encoder"]:
-        return None
-    row = _TABLE.get(_run_of_encoder(metrics["encoder"]) or ("", ""))
-    protocol = "finetune" if metrics["protocol"] == "finetune_after_probe" else metrics["protocol"]
-    if row is None or (protocol, metrics["task"]) not in _COLUMNS[: len(row)]:
-        return None
-    if sum(metrics["records"].values()) < _SHARE_NEEDED * _RECORDS[metrics["task"]]:
-        return None
-    return PublishedResult(*row[_COLUMNS.index((protocol, metrics["task"]))])
+    protocol = metrics["protocol"].removesuffix("_after_probe")
+    for row in published_rows(*_run_of_encoder(metrics["encoder"])):
+        if (row["protocol"], row["task"]) == (protocol, metrics["task"]):
+            complete = sum(metrics["records"].values()) >= _SHARE_NEEDED * _RECORDS[metrics["task"]]
+            return PublishedResult(row["auroc"], row["std"]) if complete else None
+    return None
 
 
-def published_rows(size: str, corpus: str) -> list[dict[str, Any]]:
-    """All figures of an encoder (of [`paper_run`]), with `protocol` (ours), `task`, `auroc` and `std`."""
-    figures = _TABLE[(size, corpus)]
-    return [
-        {"protocol": protocol, "task": task, "auroc": auroc, "std": std}
-        for (protocol, task), (auroc, std) in zip(_COLUMNS, figures, strict=False)
-    ]
+def _run_of_encoder(encoder: dict[str, Any]) -> tuple[str, str]:
+    """Return size and corpus of the paper's run that an encoder of `metrics.json` is, or empty ones."""
+    if encoder["path"].startswith(RANDOM_PREFIX):
+        return (encoder["size"] or "", "random")
+    run = paper_run(encoder["configuration"])
+    for database in encoder["databases"]:
+        published = builder_class(database["name"]).published
+        if published is None or database["records"] < _SHARE_NEEDED * published.records:
+            return ("", "")
+    return run if run is not None and encoder["size"] == run[0] else ("", "")

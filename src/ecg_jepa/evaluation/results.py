@@ -1,19 +1,26 @@
-"""What a run reports: every metric on the test records, with intervals, and thresholds chosen on validation."""
+"""Predictions -> `metrics.json`: every metric on the test records, per class and as a mean, each with its bootstrap interval."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from .._utils.files import read_json
 from ..data.tasks import Task
-from .bootstrap import Interval, bootstrap, macro_auroc_interval, resample_counts
-from .calibration import FEWEST_PER_BIN, MOST_BINS, Temperature, fit_temperature
-from .class_metrics import FEWEST, FIXED_SENSITIVITIES, FigureTable, Thresholds, macro_entries, measure_calibration
-from .decisions import sensitivity_thresholds
-from .metrics import ExclusiveAccuracy, MacroAuroc, MacroAveragePrecision, MacroF1, f1_thresholds, measure
+from .bootstrap import Measured, bootstrap, macro_auroc, resample_counts
+from .calibration import (
+    FEWEST_PER_BIN,
+    MOST_BINS,
+    brier,
+    expected_calibration_error,
+    fit_temperature,
+    probabilities,
+)
+from .metrics import ExclusiveAccuracy, auroc, average_precision, decide, measure
 from .subgroups import score_groups
+from .thresholds import FEWEST, Thresholds, choose_thresholds
 
 # What a finished run leaves in its folder; the first is written last.
 METRICS_FILE = "metrics.json"
@@ -28,15 +35,79 @@ class Predictions:
     logits: np.ndarray
 
 
-def probabilities(logits: np.ndarray, single_label: bool, temperature: float | None = None) -> np.ndarray:
+def measure_test(
+    labels: np.ndarray, logits: np.ndarray, scores: np.ndarray, thresholds: Thresholds, num_resamples: int
+) -> dict[str, Measured]:
+    """Return all metrics of the test records; labels, logits and probabilities (`scores`) are (records, classes)."""
+    counts = resample_counts(len(labels), num_resamples, seed=0)
+    decidable = (_fewer(labels) >= FEWEST) & thresholds.reliable
+
+    def decisions(chosen: np.ndarray) -> dict[str, Measured]:
+        observed, resampled = decide(labels, scores, chosen), decide(labels, scores, chosen, counts).metrics()
+        values = {name: rows[0] for name, rows in observed.metrics().items()}
+        shares = {
+            name: Measured(np.where(decidable, values[name], np.nan), resampled[name], out_of=out_of[0])
+            for name, (_, out_of) in observed.shares().items()
+        }
+        return {"f1": Measured(values["f1"], resampled["f1"], centred=True), **shares}
+
+    measured = {
+        "auroc": Measured(auroc(labels, logits), auroc(labels, logits, counts)),
+        "average_precision": Measured(
+            average_precision(labels, logits), average_precision(labels, logits, counts), centred=True
+        ),
+        **measure_calibration(labels, scores, counts),
+        **decisions(thresholds.decision),
+    }
+    for sensitivity, chosen in thresholds.at_sensitivity.items():
+        at = decisions(chosen)
+        measured |= {f"{name}_at_{sensitivity:.2f}": at[name] for name in ("sensitivity", "specificity", "ppv")}
+    return measured
+
+
+def measure_calibration(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> dict[str, Measured]:
+    """Return Brier score and expected calibration error of probabilities (records, classes)."""
+    scorable = _fewer(labels) > 0
+    errors = np.where(scorable, expected_calibration_error(labels, scores), np.nan)
+    return {
+        "brier": Measured(np.where(scorable, brier(labels, scores), np.nan), brier(labels, scores, counts)),
+        "expected_calibration_error": Measured(errors, expected_calibration_error(labels, scores, counts), centred=True),
+    }
+
+
+def _fewer(labels: np.ndarray) -> np.ndarray:
+    """Return the number of positives or of negatives of each class, whichever is smaller."""
+    positives = labels.sum(axis=0)
+    return np.minimum(positives, len(labels) - positives)
+
+
+def as_metrics(measured: Mapping[str, Measured], labels: np.ndarray, class_names: list[str], reliable: np.ndarray) -> dict[str, Any]:
     """
-    Softmax for exclusive classes, sigmoid otherwise, of logits (records, classes) divided by the temperature, if there is one.
-    Logits are averaged over crops before.
+    Return the entries of `metrics.json`: `macro` and `per_class`, metric -> `value` and `interval`, None where there is none;
+    `left_out`, class -> why it has no decisions, and `undefined`, metric -> further classes without it.
     """
-    tensor = torch.from_numpy(logits)
-    if temperature is not None:
-        tensor = tensor / temperature
-    return (tensor.softmax(dim=1) if single_label else tensor.sigmoid()).numpy()
+    left_out = {}
+    for name, positives, trusted in zip(class_names, labels.sum(axis=0), reliable, strict=True):
+        if not trusted:
+            left_out[name] = f"fewer than {FEWEST} positives or negatives among the validation records"
+        for count, kind in ((positives, "positives"), (len(labels) - positives, "negatives")):
+            if count < FEWEST:
+                left_out[name] = f"{int(count)} {kind} among the test records, fewer than {FEWEST}"
+    enough = _fewer(labels) >= FEWEST
+    per_class = {
+        name: {metric: values.of_class(column, with_interval=bool(enough[column])) for metric, values in measured.items()}
+        for column, name in enumerate(class_names)
+    }
+    undefined = {
+        metric: [name for name in class_names if name not in left_out and per_class[name][metric]["value"] is None]
+        for metric in measured
+    }
+    return {
+        "macro": {metric: values.macro() for metric, values in measured.items()},
+        "per_class": per_class,
+        "left_out": left_out,
+        "undefined": {metric: names for metric, names in undefined.items() if names},
+    }
 
 
 def summarize(
@@ -48,11 +119,10 @@ def summarize(
     groups: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """
-    The metrics of a run, as they go into `metrics.json`.
+    Return the metrics of a run, as they go into `metrics.json`.
 
-    Classes that the test records do not allow to score are left out of the means and named. Whatever is chosen (temperature,
-    thresholds on probabilities) is chosen on validation records. Intervals are 95% percentile bootstrap intervals over test
-    records, `None` where there are too few.
+    Temperature and thresholds are chosen on validation records. Intervals are 95% percentile bootstrap intervals over test
+    records, `None` where there are too few. Classes that the test records do not allow to score are left out of the means.
 
     Args:
         task: of the run.
@@ -64,95 +134,54 @@ def summarize(
     names = task.class_names
     temperature = fit_temperature(validation.labels, validation.logits, task.single_label) if calibrate else None
     divisor = temperature.value if temperature else None
+    thresholds = choose_thresholds(validation.labels, probabilities(validation.logits, task.single_label, divisor))
     scores = probabilities(test.logits, task.single_label, divisor)
-    thresholds = _choose(validation.labels, probabilities(validation.logits, task.single_label, divisor))
-    figures = FigureTable(test.labels, test.logits, scores, names, thresholds, num_resamples)
-    ranked = measure(MacroAuroc, test.labels, test.logits, class_names=names)
-    precision = measure(MacroAveragePrecision, test.labels, test.logits, class_names=names)
-    f1 = measure(MacroF1, test.labels, scores, class_names=names, thresholds=thresholds.decision)
-    means = macro_entries(figures.measured)
-    chosen = thresholds.by_name(names)
+    measured = measure_test(test.labels, test.logits, scores, thresholds, num_resamples)
+    support = test.labels.sum(axis=0).astype(int).tolist()
     metrics: dict[str, Any] = {
-        "test_macro_auroc": ranked["macro_auroc"],
-        "test_macro_auroc_interval": means["auroc"]["interval"],
-        "test_auroc": ranked["auroc_per_class"],
-        "classes_left_out": ranked["auroc_left_out"],
-        "test_support": ranked["auroc_support"],
-        "test_macro_average_precision": precision["macro_average_precision"],
-        "test_macro_average_precision_interval": means["average_precision"]["interval"],
-        "test_average_precision": precision["average_precision_per_class"],
-        "test_macro_f1": f1["macro_f1"],
-        "test_macro_f1_interval": means["f1"]["interval"],
-        "test_f1": f1["f1_per_class"],
-        **chosen,
-        "test_figures": figures.as_metrics(),
-        "calibration": _calibration(task, test, temperature, num_resamples),
+        "test_metrics": as_metrics(measured, test.labels, names, thresholds.reliable),
+        "test_support": dict(zip(names, support, strict=True)),
+        "classes_left_out": [name for name, value in zip(names, measured["auroc"].values, strict=True) if np.isnan(value)],
+        **thresholds.by_name(names),
+        "calibration": {
+            "bins": f"equal mass, at most {MOST_BINS}, of at least {FEWEST_PER_BIN} records",
+            "temperature": divisor,
+        },
     }
+    if temperature:
+        plain = probabilities(test.logits, task.single_label)
+        before = measure_calibration(test.labels, plain, resample_counts(len(plain), num_resamples, seed=0))
+        metrics["calibration"] |= {
+            "validation_loss": {"before": temperature.before, "after": temperature.after},
+            "before": {name: values.macro() for name, values in before.items()},
+        }
     if groups:
         metrics["subgroups"] = score_groups(test.labels, test.logits, names, groups, num_resamples)
     if task.parts:
-        metrics["test_parts"] = {name: _of_part(task, test, classes, num_resamples) for name, classes in task.parts.items()}
+        columns = {part: [names.index(name) for name in classes] for part, classes in task.parts.items()}
+        metrics["test_parts"] = {
+            part: macro_auroc(test.labels[:, chosen], test.logits[:, chosen], num_resamples) for part, chosen in columns.items()
+        }
     if task.single_label:
         metrics |= _exclusive(test, num_resamples)
     return metrics
 
 
-def _choose(labels: np.ndarray, scores: np.ndarray) -> Thresholds:
-    """On validation records: labels and probabilities (records, classes)."""
-    positives = labels.sum(axis=0)
-    return Thresholds(
-        f1_thresholds(labels, scores),
-        {sensitivity: sensitivity_thresholds(labels, scores, sensitivity) for sensitivity in FIXED_SENSITIVITIES},
-        np.minimum(positives, len(labels) - positives) >= FEWEST,
-    )
-
-
-def _calibration(task: Task, test: Predictions, temperature: Temperature | None, num_resamples: int) -> dict[str, Any]:
-    """The temperature, and macro Brier score and calibration error without and with it; the latter is `test_figures`', too."""
-    result: dict[str, Any] = {
-        "bins": f"equal mass, at most {MOST_BINS}, of at least {FEWEST_PER_BIN} records",
-        "temperature": None if temperature is None else temperature.value,
-    }
-    if temperature is None:
-        return result
-    positives = test.labels.sum(axis=0)
-    scorable = (positives > 0) & (positives < len(test.labels))
-    counts = resample_counts(len(test.labels), num_resamples, seed=0)
-    result["validation_loss"] = {"before": temperature.before, "after": temperature.after}
-    for name, divisor in (("before", None), ("after", temperature.value)):
-        scores = probabilities(test.logits, task.single_label, divisor)
-        result[name] = macro_entries(measure_calibration(test.labels, scores, scorable, counts))
-    return result
-
-
-def _of_part(task: Task, test: Predictions, class_names: list[str], num_resamples: int) -> dict[str, Any]:
-    """Macro AUROC of some classes alone, and its interval; `None` if none of them has positives and negatives."""
-    columns = [task.class_names.index(name) for name in class_names]
-    part = Predictions(test.labels[:, columns], test.logits[:, columns])
-    if not (part.labels.any(axis=0) & (part.labels == 0).any(axis=0)).any():
-        return {"macro_auroc": None, "interval": None}
-    value = measure(MacroAuroc, part.labels, part.logits, class_names=class_names)["macro_auroc"]
-    return {"macro_auroc": value, "interval": _auroc_bounds(part, num_resamples)}
-
-
-def _auroc_bounds(test: Predictions, num_resamples: int) -> list[float] | None:
-    """`None` where there are too few records for an interval."""
-    try:
-        return _bounds(macro_auroc_interval(test.labels, test.logits, num_resamples))
-    except ValueError:
-        return None
-
-
-def _bounds(interval: Interval) -> list[float]:
-    return [interval.low, interval.high]
-
-
 def _exclusive(test: Predictions, num_resamples: int) -> dict[str, Any]:
     correct = test.labels.argmax(axis=1) == test.logits.argmax(axis=1)
-    interval = bootstrap(lambda counts: (counts * correct).sum(axis=1) / counts.sum(axis=1), len(correct), num_resamples)
-    figures = measure(ExclusiveAccuracy, test.labels, test.logits)
+    found = bootstrap(lambda counts: (counts * correct).sum(axis=1) / counts.sum(axis=1), len(correct), num_resamples)
+    metrics = measure(ExclusiveAccuracy, test.labels, test.logits)
     return {
-        "test_accuracy": figures["accuracy"],
-        "test_accuracy_interval": _bounds(interval),
-        "test_exclusive_macro_f1": figures["exclusive_macro_f1"],
+        "test_accuracy": metrics["accuracy"],
+        "test_accuracy_interval": [found.low, found.high],
+        "test_exclusive_macro_f1": metrics["exclusive_macro_f1"],
     }
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    """Return a run's `metrics.json`, with the names of today also where an earlier version has written it."""
+    metrics = read_json(run / METRICS_FILE)
+    if "test_figures" in metrics:
+        metrics["test_metrics"] = metrics.pop("test_figures")
+    metrics["settings"].setdefault("calibrate", False)
+    return metrics

@@ -1,22 +1,22 @@
-"""Classifiers over pre-trained encoders: making one for a task, and scoring records with it."""
+"""Classifiers over pre-trained encoders: building one for a task, and scoring records with it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .._utils.hardware import crops_at_once
+from ..data.crops import mean_over_crops
 from ..data.task_data import TaskData
 from ..model.configuration_ecg_jepa import EcgJepaConfig
 from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
 from .encoders import StartingPoint
-from .protocols import ProtocolSettings
+from .protocols import FinetuneSettings
 
 
-def build_classifier(settings: ProtocolSettings, start: StartingPoint, data: TaskData) -> EcgJepaForSequenceClassification:
+def build_classifier(settings: FinetuneSettings, start: StartingPoint, data: TaskData) -> EcgJepaForSequenceClassification:
     """
-    A classifier for the task on an encoder, with a new head, or for `finetune_after_probe` the probe's.
+    Return a classifier for the task on an encoder, with a new head, or for `finetune_after_probe` with the probe's.
 
     Raises:
         ValueError: if sampling rate or leads of encoder and records differ, crops do not fit the encoder, or the probe was
@@ -29,7 +29,7 @@ def build_classifier(settings: ProtocolSettings, start: StartingPoint, data: Tas
         "problem_type": "single_label_classification" if task.single_label else "multi_label_classification",
         "hidden_dropout_prob": settings.dropout,
         "label_descriptions": data.describe_classes() or None,
-        # Of the head that was there; a probe's, too, is trained on.
+        # Those of the old head do not fit; also a probe's head is trained further.
         "decision_thresholds": None,
         "temperature": None,
     }
@@ -44,13 +44,13 @@ def build_classifier(settings: ProtocolSettings, start: StartingPoint, data: Tas
     else:
         model = EcgJepaForSequenceClassification(config)
         if start.directory is not None:
-            # Not from_pretrained of the whole: a head that the directory may hold must not be taken over.
+            # Only the encoder: from_pretrained of the whole would take over a head that the directory may hold.
             model.ecg_jepa = EcgJepaModel.from_pretrained(start.directory, config=config)
     model.ecg_jepa.requires_grad_(not settings.frozen)
     return model
 
 
-def _check_crops(settings: ProtocolSettings, config: EcgJepaConfig, data: TaskData) -> None:
+def _check_crops(settings: FinetuneSettings, config: EcgJepaConfig, data: TaskData) -> None:
     samples = data.samples(settings.crop_duration)
     if samples % config.patch_size or not 0 < samples <= config.signal_length:
         longest, patch = (value / config.sampling_rate for value in (config.signal_length, config.patch_size))
@@ -70,19 +70,11 @@ def _check_probe(start: StartingPoint, class_names: list[str]) -> None:
         )
 
 
-@dataclass
-class EncodedCrops:
-    """What the head sees of some crops, and the record (position in its split) that each crop belongs to."""
-
-    hidden_states: torch.Tensor
-    owners: torch.Tensor
-
-
 class Scorer:
     """
-    Logits of the records of a split, averaged over crops that cover each record.
+    Scores the records of a split over crops that cover each record.
 
-    With a frozen encoder its output is computed once and kept in memory: only the head changes between validations.
+    The output of a frozen encoder is computed once and kept in memory: only the head changes between validations.
 
     Args:
         model: the classifier.
@@ -100,34 +92,26 @@ class Scorer:
         crop_stride: int,
         frozen: bool,
     ):
-        self.model = model
-        self.data = data
-        self.indices = data.splits[split]
+        self.model, self.data, self.indices = model, data, data.splits[split]
         self.crop_length, self.crop_stride = crop_length, crop_stride
         self.frozen = frozen
-        self._kept: list[EncodedCrops] | None = None
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     @torch.no_grad()
     def logits(self) -> np.ndarray:
-        """(records, classes), float32. Leaves the model in evaluation mode."""
+        """Return (records, classes), float32, averaged over crops. Leaves the model in evaluation mode."""
         self.model.eval()
-        device = next(self.model.parameters()).device
-        total = torch.zeros(len(self.indices), self.model.num_labels)
-        crops = torch.zeros(len(self.indices), 1)
-        for batch in self._encoded(device):
-            scores = self.model.classify_tokens(batch.hidden_states.to(device)).float().cpu()
-            total.index_add_(0, batch.owners, scores)
-            crops.index_add_(0, batch.owners, torch.ones(len(batch.owners), 1))
-        return (total / crops).numpy()
+        device = self.model.device
+        if self.frozen and self._kept is None:
+            self._kept = [(tokens.cpu(), owners) for tokens, owners in self._encode(device)]
+        batches = self._encode(device) if self._kept is None else self._kept
+        scores = [
+            mean_over_crops(self.model.classify_tokens(tokens.to(device)).float().cpu(), owners) for tokens, owners in batches
+        ]
+        return torch.cat(scores).numpy()
 
-    def _encoded(self, device: torch.device) -> Iterator[EncodedCrops] | list[EncodedCrops]:
-        if not self.frozen:
-            return self._encode(device)
-        if self._kept is None:
-            self._kept = [EncodedCrops(b.hidden_states.cpu(), b.owners) for b in self._encode(device)]
-        return self._kept
-
-    def _encode(self, device: torch.device) -> Iterator[EncodedCrops]:
-        at_once = crops_at_once(device) * (self.model.config.signal_length // self.crop_length)  # of as many patches
+    def _encode(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield what the head sees of some crops, and the record of each crop."""
+        at_once = crops_at_once(device) * (self.model.config.signal_length // self.crop_length)  # as many patches
         for crops, owners in self.data.strided_crops(self.indices, self.crop_length, self.crop_stride, at_once):
-            yield EncodedCrops(self.model.encode(crops.to(device)), owners)
+            yield self.model.encode(crops.to(device)), owners

@@ -1,8 +1,7 @@
 """What a run starts from: a directory, a repository of the Hugging Face Hub, or random weights."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._utils.files import RANDOM_PREFIX, TRAINING_INFO_FILE, digest_of, read_json
 from .._utils.model_directory import model_directory, weights_digest
@@ -11,21 +10,22 @@ from ..model.configuration_ecg_jepa import SIZES, EcgJepaConfig
 # What the published sizes share (Weimann & Conrad 2024, section 3).
 _PUBLISHED_INPUT = {"sampling_rate": 500, "signal_length": 5000, "patch_size": 25}
 
-# Parts of a configuration that say what is classified and how, not what the encoder is.
+# Parts of a configuration that describe the classification, not the encoder.
 _OF_THE_HEAD = {
     *("id2label", "label2id", "problem_type", "label_descriptions", "decision_thresholds", "temperature"),
     *("architectures", "transformers_version", "auto_map", "dtype"),
 }
 
 
-@dataclass(frozen=True)
-class StartingPoint:
+class StartingPoint(NamedTuple):
     """
+    Weights to start from.
+
     Args:
         name: as the user named it.
         config: of the model.
         directory: of its weights; `None` for random ones.
-        info: what was recorded of its training; empty for random weights and older directories.
+        info: `training_info.json`; empty where there is none.
     """
 
     name: str
@@ -34,7 +34,7 @@ class StartingPoint:
     info: dict[str, Any]
 
     def digest(self) -> str:
-        """Of the weights, or of what random ones depend on beside the seed."""
+        """Return SHA-256 of the weights; for random weights, of the configuration."""
         if self.directory is not None:
             return weights_digest(self.directory)
         values = self.config.to_dict()
@@ -42,9 +42,9 @@ class StartingPoint:
 
     def describe_encoder(self) -> dict[str, Any]:
         """
-        The encoder, for tables of results and cards: `path` as named, `digest` of the weights, `size` if it is a published one,
-        and, where it was recorded, `objective`, `configuration` (the shipped one that it was trained by, if it was) and
-        `databases` (name and number of records each). A probe's encoder is the one that it was trained on.
+        Return what tables and cards say of the encoder: `path` as named, `digest` of the weights, `size` if it is a published one,
+        and, where it was recorded, `objective`, `configuration` (the shipped one, if it was trained by one) and `databases` (name
+        and number of records each). The encoder of a probe is the one that the probe was trained on.
         """
         if self.info.get("protocol") in ("linear", "attentive"):
             return self.info["encoder"]
@@ -62,7 +62,7 @@ class StartingPoint:
 
 def find_start(name: str, sampling_rate: int = 500, amplitude_free: bool = False) -> StartingPoint:
     """
-    Find what a run starts from.
+    Find the weights to start from.
 
     Args:
         name: a directory, a Hub repository, `random:xs|s|b`, or `random:` with a directory or repository, whose architecture is
@@ -72,23 +72,23 @@ def find_start(name: str, sampling_rate: int = 500, amplitude_free: bool = False
     Raises:
         FileNotFoundError: if there is none of that name.
     """
-    if name.removeprefix(RANDOM_PREFIX) in SIZES and name.startswith(RANDOM_PREFIX):
-        size = name.removeprefix(RANDOM_PREFIX)
-        config = EcgJepaConfig.from_size(size, sampling_rate=sampling_rate, amplitude_free=amplitude_free)
+    is_random, model = name.startswith(RANDOM_PREFIX), name.removeprefix(RANDOM_PREFIX)
+    if is_random and model in SIZES:
+        config = EcgJepaConfig.from_size(model, sampling_rate=sampling_rate, amplitude_free=amplitude_free)
         return StartingPoint(name, config, None, {})
-    if name.startswith(RANDOM_PREFIX) and "/" not in name and not Path(name.removeprefix(RANDOM_PREFIX)).is_dir():
+    if is_random and "/" not in model and not Path(model).is_dir():
         sizes = ", ".join(f"{RANDOM_PREFIX}{size}" for size in SIZES)
         raise FileNotFoundError(f"There is no {name}: choose {sizes}, or {RANDOM_PREFIX} with the directory of a model.")
-    directory = model_directory(name.removeprefix(RANDOM_PREFIX))
+    directory = model_directory(model)
     config = EcgJepaConfig.from_pretrained(directory)
-    if name.startswith(RANDOM_PREFIX):
+    if is_random:
         return StartingPoint(name, config, None, {})
     path = directory / TRAINING_INFO_FILE
     return StartingPoint(name, config, directory, read_json(path) if path.is_file() else {})
 
 
 def published_size(config: EcgJepaConfig) -> str | None:
-    """The published size that a configuration is, down to rate, length and patches; `None` if it is none."""
+    """Return the published size that a configuration is, down to rate, length and patches; `None` if it is none."""
     for size, numbers in SIZES.items():
         if all(getattr(config, name) == value for name, value in {**numbers, **_PUBLISHED_INPUT}.items()):
             return size

@@ -1,40 +1,28 @@
-"""How an encoder is judged on a task: all that a run can be told, and what follows from it."""
+"""Protocols of fine-tuning: the settings of a run, and what follows from them."""
 
-from dataclasses import fields
-from typing import Any, Literal
+from typing import Literal
 
-from .._utils.schedules import warmup_cosine_schedule
+from .._utils.optimization import warmup_cosine_schedule
 from .._utils.settings import check_at_least, check_seed, check_share, option, settings, shipped_configuration
 from ..data.task_names import TASKS, parts_of
 
 PROTOCOLS = ("linear", "attentive", "finetune", "finetune_after_probe")
 
-# Settings that say where a run lies and what it tells, not what comes out of it.
-RUN_ONLY = frozenset({"data_dir", "output_dir", "overwrite_output_dir", "report_to", "model_name_or_path"})
-
-# Settings that say what a protocol is applied to, not what it is.
-APPLIED_TO = RUN_ONLY | {
-    *("task", "database", "label_fraction", "labels_per_class", "min_class_records", "split_seed"),
-    *("seed", "mixed_precision"),
-    "calibrate",  # what is done with the classifier when it is trained; the order of its scores stays
-}
-
-# Settings that there were not when runs were first recorded, and what those had in their place: with it, a run is the same run.
-ADDED_SINCE = {"calibrate": False}
-
 _SHORTEST_STRIDE = 0.02  # s: a sample at 50 Hz, the lowest rate
 
 
 @settings
-class ProtocolSettings:
+class FinetuneSettings:
     """
     Settings of `ecg-jepa finetune`. The defaults are the attentive probe's; `training/configs/<protocol>.yaml` has the
-    figures of each protocol (paper, section 4). Raises `ValueError` for values that do not fit together.
+    values of each protocol (paper, section 4). Raises `ValueError` for values that do not fit together.
     """
 
     # What
     model_name_or_path: str = option(
-        "", "pre-trained directory or Hub repository; random:xs|s|b, or random:DIRECTORY for its architecture, untrained"
+        "",
+        "pre-trained directory or Hub repository; random:xs|s|b, or random:DIRECTORY for its architecture, untrained",
+        run_only=True,  # the digest of the weights counts instead
     )
     protocol: Literal["linear", "attentive", "finetune", "finetune_after_probe"] = option(
         "attentive",
@@ -46,13 +34,13 @@ class ProtocolSettings:
         f"PTB-XL task ({', '.join(TASKS)}), or several joined (superdiagnostic+rhythm); 'all' takes the statements of any other "
         "database as they are",
     )
-    data_dir: str = option("data/prepared", "prepared database, or a folder of several")
+    data_dir: str = option("data/prepared", "prepared database, or a folder of several", run_only=True)
     database: str | None = option(None, "which one, if data_dir has several")
-    output_dir: str = option("runs/finetune", "folder of the classifier")
-    overwrite_output_dir: bool = option(False, "remove what a finished run left in output_dir")
+    output_dir: str = option("runs/finetune", "folder of the classifier", run_only=True)
+    overwrite_output_dir: bool = option(False, "remove what a finished run left in output_dir", run_only=True)
 
     # Labels
-    label_fraction: float = option(1.0, "of the training records of each class, drawn by patient; validation and test stay whole")
+    label_fraction: float = option(1.0, "of the training records of each class, chosen by patient; validation and test stay whole")
     labels_per_class: int | None = option(None, "or so many training records per class")
     min_class_records: int = option(10, "databases other than PTB-XL: statements with fewer records are no classes")
     split_seed: int = option(0, "databases without folds: of the split by patient")
@@ -83,7 +71,7 @@ class ProtocolSettings:
     patience: int = option(5000, "stop after this many steps without a better validation")
     seed: int = option(0, "of the head, crops and order of records")
     mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
-    report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...")
+    report_to: list[str] = option([], "trackers of Accelerate: tensorboard, wandb, ...", run_only=True)
 
     def __post_init__(self) -> None:
         parts_of(self.task)
@@ -110,27 +98,23 @@ class ProtocolSettings:
 
     @property
     def frozen(self) -> bool:
-        """Whether the encoder stays as it is."""
+        """Return whether the encoder stays as it is."""
         return self.protocol in ("linear", "attentive")
 
     @property
     def pooling(self) -> str | None:
-        """The head's pooling; `None` keeps the one of the probe."""
+        """Return the head's pooling; `None` keeps the one of the probe."""
         return {"linear": "mean", "attentive": "attentive", "finetune": "register"}.get(self.protocol)
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then cosine (constant if both ends are the same)."""
+        """Return the rate of linear warm-up, then cosine (constant if both ends are the same)."""
         return warmup_cosine_schedule(step, self.max_steps, self.learning_rate, self.final_learning_rate, self.warmup_steps)
 
     def evaluation_due(self, step: int) -> bool:
-        """Whether to validate after optimiser step `step`."""
+        """Return whether to validate after optimiser step `step`."""
         return (step + 1) % self.eval_steps == 0 or step + 1 == self.max_steps
 
     def configuration(self) -> str | None:
-        """The shipped configuration of the protocol whose settings these are; `None` if they are others."""
-        return shipped_configuration(self, APPLIED_TO)
-
-    def what_counts(self) -> dict[str, Any]:
-        """The settings that decide what comes out; those of `ADDED_SINCE` where they are not as before."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in RUN_ONLY}
-        return {name: value for name, value in values.items() if name not in ADDED_SINCE or value != ADDED_SINCE[name]}
+        """Return the shipped configuration of a protocol with these settings, whatever they are applied to; `None` for others."""
+        data = ("task", "database", "label_fraction", "labels_per_class", "min_class_records", "split_seed")
+        return shipped_configuration(self, apart_from=(*data, "seed", "mixed_precision", "calibrate"))

@@ -1,37 +1,37 @@
 """A run of a protocol on a task: open, train, and score the test records once."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from .._utils.processes import share_of_batch
 from .._utils.run_directory import MODEL_FILES, check_own, left_in
+from .._utils.settings import deciding_values
 from ..data.task_data import LabelBudget, TaskData
-from ..evaluation.metrics import macro_auroc
+from ..evaluation.metrics import MacroAuroc, measure
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Predictions, summarize
 from ..evaluation.subgroups import groups_of
 from .classifier import build_classifier
 from .encoders import find_start
 from .finetuning_loop import FinetuningRun, train
-from .protocols import ProtocolSettings
+from .protocols import FinetuneSettings
 
 PLOTS_DIR = "plots"
 
 FAILURE_FILE = "not_scored.json"  # of a sweep, beside a run that it could not score
 
-# What a run writes, in patterns; a folder may hold other files, which are none of its business.
-_PICTURES = tuple(f"{PLOTS_DIR}/{name}.png" for name in ("roc", "precision_recall", "calibration", "ecg_[0-9]*"))
-WRITTEN = ("training_info.json", METRICS_FILE, PREDICTIONS_FILE, FAILURE_FILE, *_PICTURES, *MODEL_FILES)
+# Patterns of the files that a run writes; a folder may hold others, which are left alone.
+_PLOTS = tuple(f"{PLOTS_DIR}/{name}.png" for name in ("roc", "precision_recall", "calibration", "ecg_[0-9]*"))
+WRITTEN = ("training_info.json", METRICS_FILE, PREDICTIONS_FILE, FAILURE_FILE, *_PLOTS, *MODEL_FILES)
 
 
-@dataclass
-class FinetuningResult:
+class FinetuningResult(NamedTuple):
     """
+    What a run has measured.
+
     Args:
         metrics: content of `metrics.json`.
         test: predictions of the test records.
@@ -45,9 +45,9 @@ class FinetuningResult:
     seconds: float
 
 
-def check_directory(settings: ProtocolSettings) -> None:
+def check_directory(settings: FinetuneSettings) -> None:
     """
-    See whether the folder of a run may be used; nothing in it is touched yet.
+    Check that the folder of a run may be used, and touch nothing in it.
 
     Raises:
         FileExistsError: if it holds a finished run, unless `overwrite_output_dir`, or a model that is no classifier.
@@ -67,8 +67,8 @@ def check_directory(settings: ProtocolSettings) -> None:
     check_own(directory, [name for name in WRITTEN if name != FAILURE_FILE])  # with that note alone, it is tried again
 
 
-def load_task(settings: ProtocolSettings) -> TaskData:
-    """The records and labels of the task, and of the latter no more than asked for."""
+def load_task(settings: FinetuneSettings) -> TaskData:
+    """Load the records of the task, with as many of the training labels as asked for."""
     return TaskData.load(
         settings.data_dir,
         settings.task,
@@ -79,9 +79,9 @@ def load_task(settings: ProtocolSettings) -> TaskData:
     )
 
 
-def open_run(settings: ProtocolSettings, accelerator: Accelerator) -> FinetuningRun:
+def open_run(settings: FinetuneSettings, accelerator: Accelerator) -> FinetuningRun:
     """
-    The records of the task and a classifier for them, whose head depends on the seed.
+    Load the records of the task and build a classifier for them, whose head depends on the seed.
 
     Raises:
         FileNotFoundError, ValueError: if model, records and task do not fit together, or no class could be scored.
@@ -89,14 +89,6 @@ def open_run(settings: ProtocolSettings, accelerator: Accelerator) -> Finetuning
     share_of_batch(settings.batch_size, accelerator.num_processes)
     set_seed(settings.seed)
     data = load_task(settings)
-    _check_scorable(data)
-    records = data.database.info
-    start = find_start(settings.model_name_or_path, records.sampling_rate, records.amplitude_free)
-    return FinetuningRun(settings, accelerator, data, start, build_classifier(settings, start, data))
-
-
-def _check_scorable(data: TaskData) -> None:
-    """Raise `ValueError` before anything is trained if no class could be scored on validation or test records."""
     for split in ("validation", "test"):
         labels = data.task.labels[data.splits[split]]
         if not (labels.any(axis=0) & (labels == 0).any(axis=0)).any():
@@ -104,26 +96,28 @@ def _check_scorable(data: TaskData) -> None:
                 f"No class has both positives and negatives among the {len(labels)} {split} records of {data.database.name}: add "
                 "records, or split them otherwise (a column split in the table of own records, --split_seed)."
             )
+    records = data.database.info
+    start = find_start(settings.model_name_or_path, records.sampling_rate, records.amplitude_free)
+    return FinetuningRun(settings, accelerator, data, start, build_classifier(settings, start, data))
 
 
 def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
     """
-    Train and score the classifier, and put the thresholds (and temperature) that were chosen on validation into its
-    configuration. Returns the result on the main process, `None` on others.
+    Train and score the classifier, and put thresholds and temperature, chosen on validation, into its configuration.
+
+    Returns the result on the main process, `None` on others.
     """
     encoder = run.start.describe_encoder()
     started = time.perf_counter()
     validation = run.scorer("validation")
-    best = train(run, validation)
+    best, steps = train(run, validation)
     if not run.accelerator.is_main_process:
         return None
     seconds = time.perf_counter() - started
-    steps = best.pop("steps")
-    test = run.predict(run.scorer("test"))
+    test, checked = run.predict(run.scorer("test")), run.predict(validation)  # now in float32
     settings, data = run.settings, run.data
-    checked = run.predict(validation)
-    best["validation_macro_auroc"] = macro_auroc(checked.labels, checked.logits, data.task.class_names)  # now in float32
-    summary = summarize(data.task, checked, test, calibrate=settings.calibrate, groups=_groups(data))
+    groups = groups_of(*(data.database.column(name)[data.splits["test"]] for name in ("sex", "age")))
+    summary = summarize(data.task, checked, test, calibrate=settings.calibrate, groups=groups)
     run.model.config.temperature = summary["calibration"]["temperature"]
     run.model.config.decision_thresholds = summary["decision_thresholds"]
     metrics = {
@@ -137,17 +131,12 @@ def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
         "label_fraction": settings.label_fraction,
         "labels_per_class": settings.labels_per_class,
         "seed": settings.seed,
-        "settings": settings.what_counts(),
+        "settings": deciding_values(settings),
         "labels_too_rare": data.task.too_rare,
         "records": {split: len(indices) for split, indices in data.splits.items()},
-        **best,
+        "best_step": best.step,
+        "validation_macro_auroc": measure(MacroAuroc, checked.labels, checked.logits)["macro_auroc"],
         "training_seconds": seconds,
         **summary,
     }
     return FinetuningResult(metrics, test, steps * settings.batch_size, seconds)
-
-
-def _groups(data: TaskData) -> dict[str, np.ndarray]:
-    """Sex and age band of the test records, as far as the database says."""
-    test = data.splits["test"]
-    return groups_of(data.database.column("sex")[test], data.database.column("age")[test])

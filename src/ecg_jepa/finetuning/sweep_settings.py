@@ -1,4 +1,4 @@
-"""Many runs from one file: protocols x tasks x encoders x shares of the labels x seeds."""
+"""The runs of a sweep: protocols x tasks x encoders x shares of the labels x seeds."""
 
 import itertools
 from pathlib import Path
@@ -6,14 +6,12 @@ from pathlib import Path
 from .._utils.files import RANDOM_PREFIX, shipped
 from .._utils.settings import field_names, make_settings, option, read_yaml, settings
 from ..data.task_names import TASKS, parts_of
-from .protocols import PROTOCOLS, ProtocolSettings
+from .protocols import PROTOCOLS, FinetuneSettings
 
 # Settings that the sweep gives its runs itself.
-_OF_THE_SWEEP = frozenset(
-    {
-        *("protocol", "model_name_or_path", "task", "label_fraction", "labels_per_class", "seed"),
-        *("data_dir", "database", "output_dir", "overwrite_output_dir", "report_to"),
-    }
+_OF_THE_SWEEP = (
+    *("protocol", "model_name_or_path", "task", "label_fraction", "labels_per_class", "seed"),
+    *("data_dir", "database", "output_dir", "overwrite_output_dir", "report_to"),
 )
 
 
@@ -48,10 +46,9 @@ class SweepSettings:
             raise ValueError(f"settings: a sweep has one mixed_precision, not {' and '.join(sorted(precisions))}.")
 
     def overrides(self, protocol: str) -> dict[str, str]:
-        """`settings` as keys and values for a protocol; its own win. Raises `ValueError` if one is malformed."""
-        known = [name for name in field_names(ProtocolSettings) if name not in _OF_THE_SWEEP]
-        for_all: dict[str, str] = {}
-        own: dict[str, str] = {}
+        """Return `settings` as keys and values for a protocol; its own win. Raises `ValueError` if one is malformed."""
+        known = [name for name in field_names(FinetuneSettings) if name not in _OF_THE_SWEEP]
+        found: dict[str, dict[str, str]] = {"": {}, protocol: {}}
         for entry in self.settings:
             name, sign, value = entry.partition("=")
             scope, dot, key = name.rpartition(".")
@@ -62,14 +59,13 @@ class SweepSettings:
                     f"settings: {entry!r} is neither KEY=VALUE nor PROTOCOL.KEY=VALUE with a protocol among "
                     f"{', '.join(PROTOCOLS)} and a key among {', '.join(known)}."
                 )
-            if scope in ("", protocol):
-                (own if scope else for_all)[key] = value
-        return {**for_all, **own}
+            found.setdefault(scope, {})[key] = value
+        return {**found[""], **found[protocol]}
 
 
-def plan(sweep: SweepSettings) -> list[ProtocolSettings]:
+def plan(sweep: SweepSettings) -> list[FinetuneSettings]:
     """
-    The runs in an order in which each finds what it starts from: probes before the fine-tuning that goes on from them.
+    Return the runs in an order in which each finds what it starts from: probes before the fine-tuning of them.
 
     Raises:
         ValueError: if two models have the same folder name, or settings do not fit the runs.
@@ -77,31 +73,25 @@ def plan(sweep: SweepSettings) -> list[ProtocolSettings]:
     names = {model: _folder_name(model) for model in sweep.models}
     if len(set(names.values())) < len(names):
         raise ValueError(f"Models must differ in the last part of their paths: {', '.join(sweep.models)}.")
-    ordered = [protocol for protocol in PROTOCOLS if protocol in sweep.protocols]
-    choices = itertools.product(ordered, sweep.models, sweep.tasks, sweep.label_fractions, sweep.seeds)
-    return [_run(sweep, names[model], protocol, model, task, fraction, seed) for protocol, model, task, fraction, seed in choices]
-
-
-def _run(
-    sweep: SweepSettings, name: str, protocol: str, model: str, task: str, label_fraction: float, seed: int
-) -> ProtocolSettings:
     config_dir = shipped("configs") if sweep.config_dir is None else Path(sweep.config_dir)
-    values = read_yaml(str(config_dir / f"{protocol}.yaml"))
-
-    def directory(of_protocol: str) -> str:
-        return str(Path(sweep.output_dir, name, of_protocol, task, f"labels-{label_fraction:g}", f"seed-{seed}"))
-
-    values |= {
-        "protocol": protocol,
-        "model_name_or_path": directory("attentive") if protocol == "finetune_after_probe" else model,
-        "task": task,
-        "label_fraction": label_fraction,
-        "seed": seed,
-        "data_dir": sweep.data_dir,
-        "database": sweep.database,
-        "output_dir": directory(protocol),
-    }
-    return make_settings(ProtocolSettings, {**values, **sweep.overrides(protocol)})
+    runs = []
+    for protocol in (protocol for protocol in PROTOCOLS if protocol in sweep.protocols):
+        values = read_yaml(str(config_dir / f"{protocol}.yaml"))
+        for model, task, fraction, seed in itertools.product(sweep.models, sweep.tasks, sweep.label_fractions, sweep.seeds):
+            place = Path(task, f"labels-{fraction:g}", f"seed-{seed}")
+            folder = Path(sweep.output_dir, names[model])
+            run = {
+                "protocol": protocol,
+                "model_name_or_path": str(folder / "attentive" / place) if protocol == "finetune_after_probe" else model,
+                "task": task,
+                "label_fraction": fraction,
+                "seed": seed,
+                "data_dir": sweep.data_dir,
+                "database": sweep.database,
+                "output_dir": str(folder / protocol / place),
+            }
+            runs.append(make_settings(FinetuneSettings, {**values, **run, **sweep.overrides(protocol)}))
+    return runs
 
 
 def _folder_name(model: str) -> str:

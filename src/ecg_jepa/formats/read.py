@@ -1,29 +1,39 @@
-"""Files of ECGs, whatever their format -> signals in mV: [`read_ecg`]."""
+"""Read an ECG from a file of any format: [`read_ecg`]."""
 
 import os
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from transformers.utils import logging
 
-from ..model.plausibility_ecg_jepa import ImplausibleSignalError, check_plausible, check_rate
-from ..model.signal_processing_ecg_jepa import UNKNOWN_UNIT
-from .binary_formats import MISSING_FILE, read_dicom, read_edf, read_npy, read_scp
+from ..model.signal_processing_ecg_jepa import (
+    UNKNOWN_UNIT,
+    ImplausibleSignalError,
+    check_declared,
+    check_plausible,
+    check_rate,
+    declare,
+)
 from .csv_table import looks_like_csv, read_csv_ecg
-from .ecg import Contents, Ecg, check_declared, declare, to_millivolts
-from .wfdb_record import RecordError, check_record_size, plain_file_size, read_wfdb, signal_files
-from .xml_formats import read_xml
+from .dicom import read_dicom
+from .ecg import MISSING_FILE, Ecg, ReadEcg, RecordError, plain_file_size
+from .edf import read_edf
+from .ge_muse import read_muse
+from .hl7_aecg import read_aecg
+from .numpy_array import read_npy
+from .philips import read_philips
+from .scp_ecg import read_scp
+from .wfdb_record import read_wfdb, signal_files
+from .xml_document import parse_xml
 
 logger = logging.get_logger(__name__)
 
-_BEGINNING = 1 << 16  # bytes that a format is recognised by
+FORMATS = "WFDB, NumPy .npy, DICOM, HL7 aECG, GE MUSE XML, Philips XML, SCP-ECG, EDF, BDF, CSV with a header"
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
 
-# Suffixes, and what files of such names are expected to be.
+# The format that a suffix promises.
 _SUFFIXES = {
     ".npy": "NumPy",
     ".dcm": "DICOM",
@@ -35,17 +45,28 @@ _SUFFIXES = {
     ".xml": "XML",
 }
 
-_READERS: dict[str, Callable[[Path], Contents]] = {
+_XML_READERS = {"AnnotatedECG": read_aecg, "RestingECG": read_muse, "restingecgdata": read_philips}  # by root
+_XML_NAMES = "AnnotatedECG (HL7 aECG), RestingECG (GE MUSE), restingecgdata (Philips)"
+
+
+def _read_xml(path: Path) -> ReadEcg:
+    root = parse_xml(path)
+    if root.tag not in _XML_READERS:
+        raise RecordError(path, "unknown XML", f"the document is a {root.tag!r}, expected one of {_XML_NAMES}")
+    return _XML_READERS[root.tag](path, root)
+
+
+_READERS: dict[str, Callable[[Path], ReadEcg]] = {
     "NumPy": read_npy,
     "DICOM": read_dicom,
     "EDF": read_edf,
     "BDF": read_edf,
     "SCP-ECG": read_scp,
     "CSV": read_csv_ecg,
-    "XML": read_xml,
+    "XML": _read_xml,
 }
 
-# What else a file may be that is taken for an ECG, by its first bytes.
+# Other files that are taken for ECGs, by their first bytes.
 _OTHERS = {
     b"MATLAB 5.0": "a MATLAB file without a WFDB header beside it",
     b"\x89HDF": "an HDF5 file",
@@ -57,11 +78,7 @@ _OTHERS = {
     b"ISHNE1.0": "an ISHNE Holter recording: convert it to EDF or WFDB",
 }
 
-# Fields that a wfdb.Record has, and an Ecg or EcgRecord.
-_OF_WFDB = ("p_signal", "fs", "sig_name", "units")
-_OF_ECG = ("signal", "sampling_rate", "lead_names")
-
-FORMATS = "WFDB, NumPy .npy, DICOM, HL7 aECG, GE MUSE XML, Philips XML, SCP-ECG, EDF, BDF, CSV with a header"
+_BEGINNING = 1 << 16  # bytes by which a format is recognised
 
 
 def read_ecg(
@@ -82,7 +99,7 @@ def read_ecg(
         unit: "mV", "uV", "V" or "nV", of a file that does not say it; "unknown" is the same as `None`, but that leads of a
             WFDB record need no gain then.
         check_plausibility: refuse what cannot be an ECG: rates outside 50 to 4,000 Hz, and where the unit is known, amplitudes of
-            another unit, flat and mostly missing leads (see `plausibility_ecg_jepa`).
+            another unit, flat and mostly missing leads.
 
     Returns:
         `signal` (leads, samples) float32, in mV if the unit is known, `sampling_rate` in Hz, `lead_names` as the standard spells
@@ -98,36 +115,43 @@ def read_ecg(
     if not isinstance(path, (str, PathLike)):
         raise ValueError(f"path must be the path of a file, but is a {type(path).__name__}.")
     path = Path(path)
-    ecg = declare(path, _read(path, unit), sampling_rate, lead_names, unit)
+    format_name = recognize(path)
+    if format_name == "WFDB":
+        found, units, *_ = read_wfdb(wfdb_record(path), any_gain=unit == UNKNOWN_UNIT)
+    else:
+        found, units = _READERS[format_name](path)
+    ecg = declare(path, found, sampling_rate, lead_names, unit, units)
     if check_plausibility:
-        _check(path, ecg)
+        _check_plausibility(path, ecg)
     return ecg
 
 
-def _read(path: Path, unit: str | None) -> Contents:
-    format_name = recognize(path)
-    return _read_wfdb(path, any_gain=unit == UNKNOWN_UNIT) if format_name == "WFDB" else _READERS[format_name](path)
-
-
-def _read_wfdb(path: Path, any_gain: bool) -> Contents:
-    record = read_wfdb(wfdb_record(path), any_gain)
-    return Contents(record.signal, record.sampling_rate, record.lead_names, record.units)
+def _check_plausibility(path: Path, ecg: Ecg) -> None:
+    try:
+        if ecg.sampling_rate is not None:
+            check_rate(ecg.sampling_rate)
+        if ecg.unit is not None:
+            names = ecg.lead_names or [f"number {row + 1}" for row in range(len(ecg.signal))]
+            for oddity in check_plausible(ecg.signal, names):
+                logger.warning(f"{path}: {oddity}")
+    except ImplausibleSignalError as error:
+        raise ImplausibleSignalError(error.reason, f"{path}: {error.detail}") from error
 
 
 def wfdb_record(path: Path) -> Path:
-    """The WFDB record that a file belongs to: the same without one of WFDB's extensions."""
+    """Return the WFDB record that a file belongs to: the same without one of WFDB's extensions."""
     return path.with_suffix("") if path.suffix in WFDB_SUFFIXES else path
 
 
 def has_wfdb_header(path: Path) -> bool:
-    """Whether this names a WFDB record whose header is there."""
+    """Return whether this names a WFDB record whose header is there."""
     record = wfdb_record(path)
     return os.path.exists(f"{record}.hea") if record.name else False
 
 
 def recognize(path: Path) -> str:
     """
-    Name of the format of a file, by its content; of a WFDB record "WFDB".
+    Return the name of the format of a file, by its content; of a WFDB record "WFDB".
 
     Raises:
         RecordError: if the file is missing, no plain file, or of no known format; the message says what it looks like.
@@ -135,11 +159,11 @@ def recognize(path: Path) -> str:
     if path.suffix in WFDB_SUFFIXES and has_wfdb_header(path):
         return "WFDB"
     try:
-        plain_file_size(path, path, MISSING_FILE)
+        plain_file_size(path, path, at_most=None)
     except RecordError as error:
         missing = error.reason == MISSING_FILE
         if has_wfdb_header(path) or (missing and path.suffix in WFDB_SUFFIXES):
-            return "WFDB"  # which says itself what is missing
+            return "WFDB"  # whose reader says what is missing
         if missing:
             detail = f"no file {path.name}, and no WFDB record of that name: no file {path.name}.hea"
             raise RecordError(path, MISSING_FILE, detail) from None
@@ -174,29 +198,24 @@ def _by_content(beginning: bytes) -> str | None:
     if beginning[16:22] == b"SCPECG" or points_to_itself:
         return "SCP-ECG"
     text = _as_text(beginning)
-    if text is None:
-        return None
     if text.lstrip().startswith("<"):
         return "XML"
     return "CSV" if looks_like_csv(_first_line(text)) else None
 
 
 def _first_line(text: str) -> str:
-    """Whatever ends lines: there are files with nothing but carriage returns."""
-    return next(iter(text.splitlines()), "")
+    return next(iter(text.splitlines()), "")  # there are files whose lines end with carriage returns alone
 
 
-def _as_text(beginning: bytes) -> str | None:
-    """The beginning of a file as text; `None` if it is none."""
+def _as_text(beginning: bytes) -> str:
+    """Return the beginning of a file as text; an empty one for binary data."""
     if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
         return beginning.decode("utf-16", errors="ignore").lstrip("\ufeff")
-    if b"\0" in beginning:
-        return None
-    return beginning.decode("utf-8-sig", errors="replace")
+    return "" if b"\0" in beginning else beginning.decode("utf-8-sig", errors="replace")
 
 
 def _unknown(path: Path, beginning: bytes) -> RecordError:
-    """What is wrong with a file of no known format, in the terms of the format that its name promises."""
+    """Return what is wrong with a file of no known format, in the terms of the format that its name promises."""
     if not beginning:
         return RecordError(path, "unknown format", "the file is empty")
     for magic, meaning in _OTHERS.items():
@@ -215,9 +234,8 @@ def _unknown(path: Path, beginning: bytes) -> RecordError:
 
 def is_ecg_file(path: Path) -> bool:
     """
-    Whether a file is listed as an ECG: by its extension, so that one that is damaged, or a table or text of another kind, gets
-    its reason when it is read; DICOM objects, whose names often have no extension, by their content. Files of WFDB records are
-    not: see `record_files` of the readers.
+    Return whether a file is listed as an ECG: by its suffix, so that a damaged one gets its reason when it is read; DICOM objects,
+    whose names often have no suffix, by their content. WFDB records are listed by `data.raw_files.record_files`.
     """
     if path.suffix.lower() in _SUFFIXES:
         return True
@@ -231,95 +249,13 @@ def is_ecg_file(path: Path) -> bool:
 
 
 def files_of(path: str | Path) -> list[str]:
-    """The files that [`read_ecg`] reads for this path."""
+    """Return the files that [`read_ecg`] reads for this path."""
     path = Path(path)
-    if os.path.isfile(path) and not (path.suffix in WFDB_SUFFIXES and has_wfdb_header(path)):
-        return [str(path)]
-    if not has_wfdb_header(path) and path.suffix.lower() in _SUFFIXES:
+    if not (path.suffix in WFDB_SUFFIXES and has_wfdb_header(path)) and (
+        path.is_file() or (path.suffix.lower() in _SUFFIXES and not has_wfdb_header(path))
+    ):
         return [str(path)]
     record = wfdb_record(path)
     header = record.with_name(f"{record.name}.hea")
     names = signal_files(header) or [f"{record.name}.dat", f"{record.name}.mat"]
     return [str(header), *(str(record.parent / name) for name in names)]
-
-
-def describes_itself(record: Any) -> bool:
-    """
-    Whether a record has one of the forms that say something of themselves: the path of a file, an [`Ecg`], an `EcgRecord` or a
-    `wfdb.Record`. The latter by their fields, not their classes: the code of a checkpoint and the installed package each have
-    classes of their own.
-    """
-    return isinstance(record, (str, PathLike)) or any(
-        all(hasattr(record, name) for name in names) for names in (_OF_WFDB, _OF_ECG)
-    )
-
-
-def as_ecg(
-    record: Any,
-    sampling_rate: float | None = None,
-    lead_names: Sequence[str] | None = None,
-    unit: str | None = None,
-) -> Ecg:
-    """
-    A record that [`describes_itself`], with what is declared of it. Plausibility is not checked.
-
-    Raises:
-        RecordError: as [`read_ecg`], also for declarations that contradict the record.
-    """
-    if isinstance(record, (str, PathLike)):
-        return read_ecg(record, sampling_rate, lead_names, unit, check_plausibility=False)
-    contents = _of_wfdb(record) if hasattr(record, "p_signal") else _of_ecg(record)
-    name = str(getattr(record, "record_name", None) or type(record).__name__)
-    return declare(name, contents, sampling_rate, lead_names, unit)
-
-
-def _of_wfdb(record: Any) -> Contents:
-    name = record.record_name or "wfdb.Record"
-    if record.p_signal is None:
-        detail = "read it with physical=True (and, if it has several segments, m2s=True), so that it has a p_signal"
-        raise RecordError(name, "no physical signal", detail)
-    values = np.asarray(record.p_signal, dtype=np.float64).T
-    if values.ndim != 2:
-        raise RecordError(name, "unreadable signal", f"p_signal of shape {values.T.shape}, expected (samples, leads)")
-    check_record_size(Path(name), *values.shape)
-    signal, units = to_millivolts(name, values, record.units or [None] * len(values))
-    return Contents(signal, record.fs, record.sig_name, units)
-
-
-def _of_ecg(record: Any) -> Contents:
-    """An `Ecg` has a unit; an `EcgRecord` is in mV."""
-    values = np.asarray(record.signal)
-    if values.ndim != 2 or values.dtype.kind not in "iuf" or not values.size:
-        detail = f"{values.dtype} {values.shape}, expected numbers (leads, samples)"
-        raise RecordError(type(record).__name__, "unreadable signal", detail)
-    if getattr(record, "units", None) is not None:  # in mV, whatever the file had
-        return Contents(values, record.sampling_rate, record.lead_names, record.units)
-    signal, units = to_millivolts(type(record).__name__, values, [getattr(record, "unit", "mV")] * len(values))
-    return Contents(signal, record.sampling_rate, record.lead_names, units)
-
-
-def _check(path: Path, ecg: Ecg) -> None:
-    """The rule of `plausibility_ecg_jepa`, with the file in its words."""
-    try:
-        if ecg.sampling_rate is not None:
-            check_rate(ecg.sampling_rate)
-        if ecg.unit is not None:
-            names = ecg.lead_names or [f"number {row + 1}" for row in range(len(ecg.signal))]
-            for oddity in check_plausible(ecg.signal, names):
-                logger.warning(f"{path}: {oddity}")
-    except ImplausibleSignalError as error:
-        raise ImplausibleSignalError(error.reason, f"{path}: {error.detail}") from error
-
-
-__all__ = [
-    "FORMATS",
-    "Ecg",
-    "as_ecg",
-    "describes_itself",
-    "files_of",
-    "has_wfdb_header",
-    "is_ecg_file",
-    "read_ecg",
-    "recognize",
-    "wfdb_record",
-]

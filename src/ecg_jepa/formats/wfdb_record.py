@@ -1,22 +1,21 @@
 """
-WFDB records -> signals in mV.
+WFDB records.
 
 Records of one segment in format 16, one sample per frame, which ECG databases consist of, are read directly: wfdb takes 5 to
-16 ms to parse a header, the strict parser here 0.05 ms. It declines whatever it is not sure to read as wfdb does, and leaves
-that to wfdb; the tests hold the two against each other.
+16 ms to parse a header, the strict parser here 0.05 ms. Whatever the parser does not know is left to wfdb; the tests hold the two
+against each other.
 """
 
 import re
-import stat
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..model.signal_processing_ecg_jepa import MAX_VALUES, STANDARD_LEADS_LOWER, unit_factor
+from ..model.signal_processing_ecg_jepa import MAX_VALUES, STANDARD_LEADS_LOWER, Ecg, RecordError, unit_factor
+from .ecg import MISSING_FILE, check_length, check_record_size, load_library, plain_file_size, reading
 
 _RECORD_LINE = re.compile(
     r"[-\w]+ [ \t]+ (?P<leads>\d{1,9}) [ \t]+ (?P<rate>\d+(?:\.\d+)?) [ \t]+ (?P<samples>\d{1,12})"
@@ -35,7 +34,7 @@ _SIGNAL_LINE = re.compile(
 # File and format, and then nothing, or a gain of 0 or of no digits.
 _SIGNAL_WITHOUT_GAIN = re.compile(r"\S+[ \t]+\d\S*(?:[ \t]+(?=\S)[-+]?0*\.?0*(?:[eE]\S*)?(?:[(/]\S*)?(?:[ \t].*)?)?")
 
-_FIELDS_BEFORE_NAME = 8  # of a line with all of them
+_FIELDS_BEFORE_NAME = 8  # of a complete signal line
 
 # Bytes per sample of the formats in which every sample takes a whole number of bytes.
 _SAMPLE_BYTES = {"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4}
@@ -45,31 +44,24 @@ _MISSING_SAMPLE = np.iinfo(np.int16).min  # WFDB's code for "not recorded" in fo
 _HEADER_AT_MOST = 1 << 20  # bytes; real ones have some thousand
 
 
-class RecordError(ValueError):
-    """A record that cannot be used; `reason` says why in a form that can be counted."""
+class WfdbRecord(NamedTuple):
+    """
+    A record and what else its header says.
 
-    def __init__(self, record: str | Path, reason: str, detail: str = ""):
-        super().__init__(record, reason, detail)
-        self.record, self.reason, self.detail = str(record), reason, detail
+    Args:
+        ecg: the signal in mV; with leads of unknown gain, of any unit.
+        units: of the leads, as the header has them; `None` for leads of unknown gain.
+        comments: without their `#`.
+        num_bad_checksums: signals that contradict the checksum in the header.
+    """
 
-    def __str__(self) -> str:
-        return f"{self.record}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
-
-
-@dataclass
-class EcgRecord:
-    """A signal as read from its file: (leads, samples) in mV, NaN where nothing was recorded."""
-
-    signal: np.ndarray
-    sampling_rate: float
-    lead_names: list[str]
-    comments: list[str] = field(default_factory=list)  # of a WFDB header, without the "#"
-    num_bad_checksums: int = 0
-    units: list[str] | None = None  # of the leads, as the file has them
+    ecg: Ecg
+    units: list[str] | None
+    comments: list[str]
+    num_bad_checksums: int
 
 
-@dataclass(frozen=True)
-class WfdbSignal:
+class WfdbSignal(NamedTuple):
     """A signal line: `(sample - baseline) / gain` is the value in `unit`."""
 
     file: str
@@ -81,9 +73,8 @@ class WfdbSignal:
     name: str
 
 
-@dataclass(frozen=True)
-class WfdbHeader:
-    """What a header says."""
+class WfdbHeader(NamedTuple):
+    """A header of the plain kind."""
 
     sampling_rate: float  # Hz
     num_samples: int  # per signal
@@ -91,27 +82,47 @@ class WfdbHeader:
     comments: list[str]
 
 
-def split_header(text: str) -> tuple[list[str], list[str]]:
-    """Lines of a header that are not empty, apart from comments, and the comments without their `#`."""
-    lines = [line for line in map(str.strip, text.splitlines()) if line]
-    comments = [line.lstrip("#").strip() for line in lines if line.startswith("#")]
-    return [line for line in lines if not line.startswith("#")], comments
+def read_wfdb(path: Path, any_gain: bool = False) -> WfdbRecord:
+    """
+    Read a WFDB record.
 
+    Args:
+        path: the record, with or without `.hea`.
+        any_gain: whether leads may have no gain, for amplitude-free use. A gain of 0, or none, says that the amplitude is not
+            known (header(5)), and wfdb silently takes 200 units per mV. By default, the 12 standard leads and leads without a
+            name must have a gain; others without one are NaN throughout.
 
-def signal_files(header: str | Path) -> list[str]:
-    """Names of the files that a header says the signals are in; none if it cannot be read."""
-    try:
-        if plain_file_size(Path(header), Path(header), "missing header", at_most=_HEADER_AT_MOST) == 0:
-            return []
-        lines, _ = split_header(Path(header).read_text(errors="replace"))
-    except (OSError, ValueError):
-        return []
-    return list(dict.fromkeys(line.split()[0] for line in lines[1:]))
+    Returns:
+        The signal (leads, samples) in mV, with NaN where the file marks samples as missing, leads in the order of the header.
+
+    Raises:
+        RecordError: if a file is missing, truncated or longer than its header says, cannot be parsed, has a unit that is no
+            voltage, or a lead without a gain.
+    """
+    path = path.with_suffix("") if path.suffix == ".hea" else path
+    header_file = path.parent / f"{path.name}.hea"
+    plain_file_size(path, header_file, "missing header", _HEADER_AT_MOST)
+    content = header_file.read_bytes()
+    # wfdb drops what is not ASCII, so that a gain in uV with a Greek letter would be read as V.
+    for line in content.split(b"\n"):
+        if not line.isascii() and not line.lstrip().startswith(b"#"):
+            raise RecordError(path, "unreadable header", f"characters beyond ASCII: {line.decode(errors='replace').strip()!r}")
+    text = content.decode("ascii", errors="ignore")
+    header = parse_header(text)
+    if header is not None:
+        return _read_format_16(path, header)
+    lines, comments = _split_header(text)
+    without_gain = _rows_without_gain(path, lines, any_gain)
+    record = _read_through_wfdb(path, comments)
+    if without_gain and any_gain:
+        return record._replace(ecg=record.ecg._replace(unit=None), units=None)
+    record.ecg.signal[without_gain] = np.nan
+    return record
 
 
 def parse_header(text: str) -> WfdbHeader | None:
-    """The header, or `None` for anything but the plain kind described above."""
-    lines, comments = split_header(text)
+    """Parse a header; return `None` for anything but the plain kind described above."""
+    lines, comments = _split_header(text)
     record = _RECORD_LINE.fullmatch(lines[0]) if lines else None
     if record is None or len(lines) != int(record["leads"]) + 1 or not _is_date(record):
         return None
@@ -131,12 +142,32 @@ def parse_header(text: str) -> WfdbHeader | None:
                 name=fields["name"],
             )
         )
+    # Signals of one file must stand together and begin at one offset.
+    files = [key for key, _ in groupby(signals, key=lambda signal: (signal.file, signal.offset))]
     header = WfdbHeader(float(record["rate"]), int(record["samples"]), signals, comments)
-    return header if header.sampling_rate and header.num_samples and signals and _files_are_contiguous(signals) else None
+    is_plain = header.sampling_rate and header.num_samples and signals and len({name for name, _ in files}) == len(files)
+    return header if is_plain else None
+
+
+def signal_files(header: Path) -> list[str]:
+    """Return the names of the signal files in a header; none if it cannot be read."""
+    try:
+        plain_file_size(header, header, "missing header", at_most=_HEADER_AT_MOST)
+        lines, _ = _split_header(header.read_text(errors="replace"))
+    except (OSError, ValueError):
+        return []
+    return list(dict.fromkeys(line.split()[0] for line in lines[1:]))
+
+
+def _split_header(text: str) -> tuple[list[str], list[str]]:
+    """Return the lines of a header that are not empty, and the comments without their `#`."""
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    comments = [line.lstrip("#").strip() for line in lines if line.startswith("#")]
+    return [line for line in lines if not line.startswith("#")], comments
 
 
 def _is_date(record: re.Match[str]) -> bool:
-    """Whether time and date, where given, exist: wfdb refuses the others."""
+    """Return whether time and date, where given, exist: wfdb refuses the others."""
     try:
         for name, form in (("time", "%H:%M:%S"), ("date", "%d/%m/%Y")):
             if record[name]:
@@ -146,206 +177,93 @@ def _is_date(record: re.Match[str]) -> bool:
     return True
 
 
-def _files_are_contiguous(signals: list[WfdbSignal]) -> bool:
-    """Whether signals of a file stand together and agree on where its samples begin."""
-    files = [(signal.file, signal.offset) for signal in signals]
-    runs = [file for index, file in enumerate(files) if index == 0 or file != files[index - 1]]
-    return len({name for name, _ in runs}) == len(runs)
-
-
-def read_wfdb(path: str | Path, any_gain: bool = False) -> EcgRecord:
-    """
-    Read a WFDB record.
-
-    Records of one segment in format 16, which all ECG databases here consist of, are read directly; any other through wfdb.
-    Both give the same numbers.
-
-    Args:
-        path: the record, with or without `.hea`.
-        any_gain: whether leads may have any, for amplitude-free use. A gain of 0, or none, says that the amplitude is not known
-            (header(5)), and wfdb takes 200 units per mV for it in silence. By default, one of the 12 standard leads, or one
-            without a name, must have a gain, and others without are NaN throughout.
-
-    Returns:
-        The physical signal in mV, float32 (leads, samples), with NaN where the file marks samples as missing, the rate in
-        Hz, leads in the order of the header, and its comments. With leads of any gain, `units` is `None`.
-
-    Raises:
-        RecordError: if a file is missing, truncated or longer than its header says, cannot be parsed, has a unit that is no
-            voltage, or a lead without a gain.
-    """
-    path = Path(path)
-    path = path.with_suffix("") if path.suffix == ".hea" else path
-    header_file = path.parent / f"{path.name}.hea"
-    plain_file_size(path, header_file, "missing header", _HEADER_AT_MOST)
-    content = header_file.read_bytes()
-    # wfdb drops what is not ASCII, so that a gain in uV with a Greek letter would be read as V.
-    for line in content.split(b"\n"):
-        if not line.isascii() and not line.lstrip().startswith(b"#"):
-            raise RecordError(path, "unreadable header", f"characters beyond ASCII: {line.decode(errors='replace').strip()!r}")
-    text = content.decode("ascii", errors="ignore")
-    header = parse_header(text)
-    if header is not None:
-        return _read_format_16(path, header)
-    lines, comments = split_header(text)
-    uncalibrated = _without_gain(path, lines, any_gain)
-    read = _read_through_wfdb(path, comments)
-    if uncalibrated and any_gain:
-        return replace(read, units=None)
-    read.signal[uncalibrated] = np.nan
-    return read
-
-
-def _without_gain(path: Path, lines: list[str], any_gain: bool) -> list[int]:
-    """Rows whose line in the header has no gain. Raises `RecordError` for those that must have one."""
-    of_signals = lines[1:] if lines and "/" not in lines[0].split()[0] else []  # lines of segments have no gain
-    rows = [row for row, line in enumerate(of_signals) if _SIGNAL_WITHOUT_GAIN.fullmatch(line)]
+def _rows_without_gain(path: Path, lines: list[str], any_gain: bool) -> list[int]:
+    """Return the rows whose line in the header has no gain. Raises `RecordError` for those that must have one."""
+    signal_lines = lines[1:] if lines and "/" not in lines[0].split()[0] else []  # lines of segments have no gain
+    rows = [row for row, line in enumerate(signal_lines) if _SIGNAL_WITHOUT_GAIN.fullmatch(line)]
     for row in rows if not any_gain else ():
-        fields = of_signals[row].split(maxsplit=_FIELDS_BEFORE_NAME)
+        fields = signal_lines[row].split(maxsplit=_FIELDS_BEFORE_NAME)
         if len(fields) <= _FIELDS_BEFORE_NAME or fields[-1].strip().lower() in STANDARD_LEADS_LOWER:
             detail = (
-                f"{of_signals[row]!r} has no gain: write the units per mV there, as in 1000/mV; amplitude-free use does without "
+                f"{signal_lines[row]!r} has no gain: write the units per mV there, as in 1000/mV; amplitude-free use does without "
                 'one (unit="unknown", prepare --amplitude_free)'
             )
             raise RecordError(path, "amplitude not known", detail)
     return rows
 
 
-def _read_format_16(path: Path, header: WfdbHeader) -> EcgRecord:
-    files = [(file, list(signals)) for file, signals in groupby(header.signals, key=lambda signal: signal.file)]
-    for name, signals in files:
-        size = plain_file_size(path, _signal_file(path, name), "missing signal file")
-        _check_size(path, name, size, signals[0].offset + 2 * len(signals) * header.num_samples)
-    check_record_size(path, len(header.signals), header.num_samples)
-    leads = []
-    num_bad_checksums = 0
-    for name, signals in files:
-        samples = np.frombuffer(_signal_file(path, name).read_bytes(), "<i2", offset=signals[0].offset).reshape(
-            header.num_samples, len(signals)
-        )
-        digital = np.ascontiguousarray(samples.T)
-        checksums = digital.sum(axis=1, dtype=np.int64)
-        for description, row, checksum in zip(signals, digital, checksums, strict=True):
-            # In float64 and in wfdb's order, so that the result is the same to the last bit.
-            physical = row.astype(np.float64)
-            physical -= description.baseline
-            physical /= description.gain
-            physical *= voltage_factor(path, description.unit)
-            physical[row == _MISSING_SAMPLE] = np.nan
-            leads.append(physical.astype(np.float32))
-            num_bad_checksums += int((checksum - description.checksum) % 65536 != 0)
-    names = [description.name for description in header.signals]
-    units = [description.unit for description in header.signals]
-    return EcgRecord(np.stack(leads), header.sampling_rate, names, header.comments, num_bad_checksums, units)
-
-
-def voltage_factor(path: Path, unit: str) -> float:
-    """Millivolts per `unit` of the record at `path`. Raises `RecordError` if it is no voltage."""
+def _millivolts(path: Path, unit: str) -> float:
     try:
         return unit_factor(unit)
     except ValueError as error:
         raise RecordError(path, "unknown unit", str(error)) from error
 
 
-def plain_file_size(path: Path, file: Path, missing: str, at_most: int | None = None) -> int:
-    """
-    Bytes of a file of the record `path`, before any of it is read.
-
-    Raises:
-        RecordError: with reason `missing` if it is not there, and if it is no plain file (a folder, pipe or device, which could
-            be read for ever), cannot be looked at, or has more than `at_most` bytes.
-    """
-    try:
-        found = file.stat()
-    except FileNotFoundError:
-        raise RecordError(path, missing, f"no file {file.name}") from None
-    except (OSError, ValueError) as error:  # no permission, links in a circle, too long a name; NUL in a name
-        raise RecordError(path, "unreadable file", str(error)) from error
-    if not stat.S_ISREG(found.st_mode):
-        raise RecordError(path, "no plain file", f"{file.name} is a folder, pipe or device")
-    if at_most is not None and found.st_size > at_most:
-        raise RecordError(path, "too large", f"{file.name} has {found.st_size:,} bytes, at most {at_most:,} are expected")
-    return found.st_size
-
-
-def check_record_size(path: Path, num_leads: int, num_samples: int) -> None:
-    """Raise `RecordError` for a record that would take more memory than any that this package is for."""
-    if num_leads * num_samples > MAX_VALUES:
-        detail = (
-            f"{num_leads} leads of {num_samples:,} samples, at most {MAX_VALUES:,} values are read: cut it into shorter records"
-        )
-        raise RecordError(path, "too large", detail)
-
-
 def _signal_file(path: Path, name: str) -> Path:
-    """Where a signal file is that a header names: beside it."""
+    """Return the path of a signal file that a header names: beside it. Raises `RecordError` for one elsewhere."""
     if Path(name).name != name:
         raise RecordError(path, "signal file elsewhere", f"the header names {name}, expected a file in its own folder")
     return path.parent / name
 
 
-def _check_size(path: Path, name: str, actual: int, expected: int) -> None:
-    if actual != expected:
-        reason = "truncated signal file" if actual < expected else "wrong length"
-        raise RecordError(path, reason, f"{name} has {actual} bytes, its header says {expected}")
+def _read_format_16(path: Path, header: WfdbHeader) -> WfdbRecord:
+    files = [(name, list(signals)) for name, signals in groupby(header.signals, key=lambda signal: signal.file)]
+    for name, signals in files:
+        size = plain_file_size(path, _signal_file(path, name), at_most=None)
+        check_length(path, name, size, signals[0].offset + 2 * len(signals) * header.num_samples)
+    check_record_size(path, len(header.signals), header.num_samples)
+    leads = []
+    num_bad_checksums = 0
+    for name, signals in files:
+        samples = np.frombuffer(_signal_file(path, name).read_bytes(), "<i2", offset=signals[0].offset)
+        digital = np.ascontiguousarray(samples.reshape(header.num_samples, len(signals)).T)
+        checksums = digital.sum(axis=1, dtype=np.int64)
+        for description, row, checksum in zip(signals, digital, checksums, strict=True):
+            # In float64 and in wfdb's order, so that the result is the same to the last bit.
+            physical = row.astype(np.float64)
+            physical -= description.baseline
+            physical /= description.gain
+            physical *= _millivolts(path, description.unit)
+            physical[row == _MISSING_SAMPLE] = np.nan
+            leads.append(physical.astype(np.float32))
+            num_bad_checksums += int((checksum - description.checksum) % 65536 != 0)
+    ecg = Ecg(np.stack(leads), header.sampling_rate, [signal.name for signal in header.signals], "mV")
+    return WfdbRecord(ecg, [signal.unit for signal in header.signals], header.comments, num_bad_checksums)
 
 
-def _read_through_wfdb(path: Path, comments: list[str]) -> EcgRecord:
-    try:
-        import wfdb  # here, because most records do without it, and it takes a second
-    except ImportError:
-        detail = "this record is not of the plain kind: install wfdb to read it"
-        raise RecordError(path, "wfdb is missing", detail) from None
-    try:
+def _read_through_wfdb(path: Path, comments: list[str]) -> WfdbRecord:
+    wfdb = load_library(path, "wfdb", "this kind of WFDB record")  # here, because most records do without it: it takes a second
+    with reading(path, "header"):
         header = wfdb.rdheader(str(path))
-    except Exception as error:  # wfdb raises what its parsing happens to run into
-        raise RecordError(path, "unreadable header", f"{type(error).__name__}: {error}") from error
     if isinstance(header, wfdb.MultiRecord) or not header.n_sig or not header.fs or header.sig_len == 0:
         raise RecordError(path, "unreadable header", "expected one segment with signals, their length and rate")
     if header.file_name is None or len(header.file_name) != header.n_sig:
         lines = len(header.file_name or [])
         raise RecordError(path, "unreadable header", f"{lines} signal lines, where the first line says {header.n_sig}")
     _check_signal_files(path, header)
-    factors = np.array([voltage_factor(path, unit) for unit in header.units])
-    try:
+    factors = np.array([_millivolts(path, unit) for unit in header.units])
+    with reading(path, "signal"):
         record = wfdb.rdrecord(str(path), physical=False)
         num_bad_checksums = sum(
             stated is not None and per_frame in (None, 1) and (stated - actual) % 65536 != 0
             for stated, actual, per_frame in zip(record.checksum, record.calc_checksum(), header.samps_per_frame, strict=True)
         )
         physical = record.dac()
-    except Exception as error:
-        raise RecordError(path, "unreadable signal", f"{type(error).__name__}: {error}") from error
     if header.sig_len is not None and physical.shape != (header.sig_len, header.n_sig):
         raise RecordError(path, "wrong length", f"{physical.shape[0]} samples, header says {header.sig_len}")
     signal = np.ascontiguousarray((physical.T * factors[:, None]).astype(np.float32))
-    return EcgRecord(signal, float(header.fs), list(header.sig_name), comments, num_bad_checksums, list(header.units))
+    ecg = Ecg(signal, float(header.fs), list(header.sig_name), "mV")
+    return WfdbRecord(ecg, list(header.units), comments, num_bad_checksums)
 
 
 def _check_signal_files(path: Path, header: Any) -> None:
-    """
-    Signal files must be there and as long as the header says; wfdb reads the beginning of a longer one in silence.
-    """
+    """Check that signal files are there and as long as stated; wfdb reads the beginning of a longer one in silence."""
     for name in dict.fromkeys(header.file_name):
         signals = [index for index, other in enumerate(header.file_name) if other == name]
-        is_told = header.sig_len is not None and all(header.fmt[index] in _SAMPLE_BYTES for index in signals)
-        # Samples take at most four bytes where the header tells how many there are, and else, in packed formats, one or more.
-        at_most = (4 if is_told else 1) * MAX_VALUES
-        size = plain_file_size(path, _signal_file(path, name), "missing signal file", at_most)
-        if not is_told:
-            continue  # a length that is not stated, and packed formats: left to wfdb
-        frame = sum(_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
-        _check_size(path, name, size, (header.byte_offset[signals[0]] or 0) + frame * header.sig_len)
+        has_length = header.sig_len is not None and all(header.fmt[index] in _SAMPLE_BYTES for index in signals)
+        # Samples take at most four bytes where their number is stated, and else, in packed formats, one or more.
+        size = plain_file_size(path, _signal_file(path, name), MISSING_FILE, (4 if has_length else 1) * MAX_VALUES)
+        if has_length:
+            frame = sum(_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
+            check_length(path, name, size, (header.byte_offset[signals[0]] or 0) + frame * header.sig_len)
     check_record_size(path, header.n_sig, header.sig_len or 0)
-
-
-__all__ = [
-    "EcgRecord",
-    "RecordError",
-    "check_record_size",
-    "parse_header",
-    "plain_file_size",
-    "read_wfdb",
-    "signal_files",
-    "voltage_factor",
-]

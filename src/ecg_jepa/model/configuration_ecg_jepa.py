@@ -9,60 +9,32 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.utils import logging
 
 from .signal_processing_ecg_jepa import STANDARD_LEADS
 
 logger = logging.get_logger(__name__)
 
-# Width, depth and heads of encoder and predictor (Weimann & Conrad 2024, section 3).
-SIZES: dict[str, dict[str, int]] = {
-    "xs": {
-        "hidden_size": 192,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
-        "pred_hidden_size": 96,
-        "pred_num_hidden_layers": 8,
-        "pred_num_attention_heads": 4,
-    },
-    "s": {
-        "hidden_size": 384,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 6,
-        "pred_hidden_size": 192,
-        "pred_num_hidden_layers": 8,
-        "pred_num_attention_heads": 6,
-    },
-    "b": {
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "pred_hidden_size": 384,
-        "pred_num_hidden_layers": 12,
-        "pred_num_attention_heads": 12,
-    },
-}
+
+def _size(width: int, depth: int, heads: int) -> dict[str, int]:
+    encoder = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads}
+    return encoder | {"pred_hidden_size": width // 2, "pred_num_hidden_layers": depth, "pred_num_attention_heads": heads}
+
+
+# Weimann & Conrad 2024, section 3.
+SIZES: dict[str, dict[str, int]] = {"xs": _size(192, 8, 4), "s": _size(384, 8, 6), "b": _size(768, 12, 12)}
 
 # Keys that transformers and its companions write into config.json without declaring them as fields.
 _FOREIGN_KEYS = {
-    "attn_implementation",
-    "auto_map",
-    "custom_pipelines",
-    "experts_implementation",
-    "model_type",
-    "name_or_path",
-    "num_labels",
-    "output_attentions",
-    "quantization_config",
-    "tie_word_embeddings",
-    "torch_dtype",
-    "use_cache",
+    *("attn_implementation", "auto_map", "custom_pipelines", "experts_implementation", "model_type", "name_or_path"),
+    *("num_labels", "output_attentions", "quantization_config", "tie_word_embeddings", "torch_dtype", "use_cache"),
 }
 
-# What values can be. The upper ends are far beyond any model; a file that was damaged asks for memory and time without end.
+# Ranges of values. The upper ends are far beyond any model: a damaged file would ask for memory and time without end.
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("sampling_rate", "patch_size"), (1, 1_000_000)),
-    "signal_length": (1, 100_000_000),
+    "signal_length": (1, 10_000_000),
     **dict.fromkeys(("num_hidden_layers", "pred_num_hidden_layers"), (1, 1_000)),
     **dict.fromkeys(("hidden_size", "pred_hidden_size", "num_attention_heads", "pred_num_attention_heads"), (1, 16_384)),
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), (0, 1)),
@@ -73,11 +45,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "initializer_range": (0, 1e3),
 }
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
-_MOST_PATCHES = 1_000_000
-_UNNAMED_LABELS = {0: "LABEL_0", 1: "LABEL_1"}  # what transformers makes of no labels at all
-_OF_DECISIONS = ("decision_thresholds", "temperature")
-_OF_LABELS = (*_OF_DECISIONS, "label_descriptions")
-_MOST_LEADS = 1_000
+_UNNAMED_LABELS = {0: "LABEL_0", 1: "LABEL_1"}  # transformers' default
+_HEAD_FIELDS = ("decision_thresholds", "temperature", "label_descriptions")
 
 
 @strict
@@ -86,56 +55,38 @@ class EcgJepaConfig(PreTrainedConfig):
     Architecture of an ECG-JEPA vision transformer. The defaults are ViT-S; see [`EcgJepaConfig.from_size`] for the others.
 
     Args:
-        lead_names (`list[str]`, defaults to the twelve standard leads):
-            Leads in the order in which the model expects them.
-        sampling_rate (`int`, defaults to 500): Samples per second of `input_values`, in Hz.
-        signal_length (`int`, defaults to 5000): Longest input in samples; a multiple of `patch_size`.
-        patch_size (`int`, defaults to 25): Samples per patch; a patch spans all leads.
+        lead_names (`list[str]`): Leads in the order in which the model expects them.
+        sampling_rate (`int`): Samples per second of `input_values`, in Hz.
+        signal_length (`int`): Longest input in samples; a multiple of `patch_size`.
+        patch_size (`int`): Samples per patch; a patch spans all leads.
         hidden_size, num_hidden_layers, num_attention_heads (`int`): Width, depth and heads of the encoder.
-        mlp_ratio (`float`, defaults to 4.0): Width of the MLP relative to `hidden_size`.
-        hidden_act (`str`, defaults to `"gelu"`): Activation of the MLP (exact GELU).
-        qkv_bias (`bool`, defaults to `False`): Bias in the query, key and value projections.
-        use_bias (`bool`, defaults to `False`): Bias in all other linear and convolutional layers.
-        norm_bias (`bool`, defaults to `False`): Bias in the LayerNorms.
-        layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the LayerNorms.
-        layerscale_value (`float`, defaults to 0.0): Initial LayerScale of the encoder; 0 means no LayerScale.
-        hidden_dropout_prob (`float`, defaults to 0.0): Dropout on both residual branches and before the classifier.
-        attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout on attention weights.
-        num_register_tokens (`int`, defaults to 1): Learned tokens in front of the patches.
-        initializer_range (`float`, defaults to 0.02): Standard deviation of the truncated normal initialisation.
-        position_encoding (`"sinusoidal"` or `"rotary"`, defaults to `"sinusoidal"`):
-            Fixed positions added to patch tokens, or attention that turns with the distance of patches, so that tokens need not
-            carry where they are.
-        amplitude_free (`bool`, defaults to `False`):
-            Whether signals are band-passed and each lead of each record is divided by its own standard deviation: what the model
-            was trained on, and all that it may be given. Otherwise they are in mV.
         pred_hidden_size, pred_num_hidden_layers, pred_num_attention_heads (`int`): The same for the predictor.
-        classifier_pooling (`"attentive"`, `"register"` or `"mean"`, defaults to `"attentive"`):
-            What the classifier sees: a learned query's view of all tokens, the first register, or the mean patch.
-        classifier_pool_registers (`bool`, defaults to `True`): Whether the attentive query also sees the registers.
-        readout_layers (`int`, defaults to 1): Last layers of which the classifier sees a learned average.
-        classifier_bias (`bool`, *optional*): Bias of the classifier; `None` means as `use_bias`.
-        classifier_qkv_bias (`bool`, *optional*): Bias of the attentive pooling's projections; `None` means as `qkv_bias`.
-        label_descriptions (`dict[str, str]`, *optional*): Label -> what it means.
-        decision_thresholds (`dict[str, float]`, *optional*):
-            Label -> probability (0 to 1) from which on it is decided for, chosen on validation records. They belong to the head.
-        temperature (`float`, *optional*):
-            What logits are divided by before sigmoid or softmax, so that probabilities fit validation records; `None` means 1.
-            It belongs to the head; the models' `logits` are not divided by it.
+        mlp_ratio (`float`): Width of the MLP relative to `hidden_size`.
+        hidden_act (`str`): Activation of the MLP; `"gelu"` is the exact GELU.
+        qkv_bias, use_bias, norm_bias (`bool`): Bias in the query, key and value projections; in all other linear layers and the
+            convolution; in the LayerNorms, whose epsilon is `layer_norm_eps`.
+        layerscale_value (`float`): Initial LayerScale of the encoder; 0 means no LayerScale.
+        hidden_dropout_prob (`float`): Dropout on both residual branches and before the classifier.
+        attention_probs_dropout_prob (`float`): Dropout on attention weights.
+        num_register_tokens (`int`): Learned tokens in front of the patches.
+        initializer_range (`float`): Standard deviation of the truncated normal initialisation.
+        position_encoding (`"sinusoidal"` or `"rotary"`): Fixed positions added to patch tokens, or rotary attention.
+        amplitude_free (`bool`): Whether the model was trained on, and takes only, band-passed signals with each lead divided by
+            its own standard deviation. Otherwise signals are in mV.
+        classifier_pooling (`"attentive"`, `"register"` or `"mean"`): Input of the classifier: attention of a learned query over
+            all tokens (registers only with `classifier_pool_registers`), the first register, or the mean patch.
+        readout_layers (`int`): Number of last layers of which the classifier takes a learned average.
+        classifier_bias, classifier_qkv_bias (`bool`, *optional*): Bias of the classifier, and of the attentive pooling's
+            projections; `None` means as `use_bias` and `qkv_bias`.
+        label_descriptions (`dict[str, str]`, *optional*): Label -> its meaning.
+        decision_thresholds (`dict[str, float]`, *optional*): Label -> lowest probability (0 to 1) that counts as positive, chosen
+            on validation records. They belong to the head.
+        temperature (`float`, *optional*): Divisor of logits before sigmoid or softmax, fitted to validation records; `None` means
+            1. It belongs to the head; the models' `logits` are not divided by it.
 
     Raises:
         ValueError: for values that do not fit together or an unknown key; the message names the fix.
-
-    Example:
-
-    ```python
-    >>> from ecg_jepa import EcgJepaConfig, EcgJepaModel
-
-    >>> config = EcgJepaConfig.from_size("xs")
-    >>> model = EcgJepaModel(config)
-    >>> model.num_parameters()
-    3600000
-    ```"""
+    """
 
     model_type = "ecg_jepa"
 
@@ -174,8 +125,8 @@ class EcgJepaConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self._reject_unknown_keys(kwargs)
         if not __name__.startswith("transformers_modules."):
-            # Where transformers finds this key, it asks to trust the checkpoint's own pipeline code, even if the package is
-            # installed and its pipeline registered. Only the checkpoint's copy of this file keeps it.
+            # With this key, transformers asks to trust the checkpoint's own pipeline code, even if the package is installed
+            # and its pipeline registered. Only the checkpoint's copy of this file keeps it.
             kwargs.pop("custom_pipelines", None)
         self.lead_names = list(self.lead_names)
         self.validate_architecture()
@@ -184,16 +135,14 @@ class EcgJepaConfig(PreTrainedConfig):
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> "EcgJepaConfig":
-        """The published size `"xs"`, `"s"` or `"b"`, with any field overridden by keyword."""
+        """Return the published size `"xs"`, `"s"` or `"b"`, with any field overridden by keyword."""
         if size not in SIZES:
             raise ValueError(f"Unknown size {size!r}: choose one of {', '.join(map(repr, SIZES))}.")
         return cls(**{**SIZES[size], **overrides})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """
-        As `PreTrainedConfig.from_pretrained`, but a folder without a configuration is an error: transformers takes the defaults.
-        """
+        """Call `PreTrainedConfig.from_pretrained`; a folder without config.json raises, where transformers takes the defaults."""
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         if folder.is_dir() and not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} has no config.json: is it the directory of a model?")
@@ -205,10 +154,10 @@ class EcgJepaConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """
-        As `PreTrainedConfig.from_dict`, but the configuration of another kind of model is an error, not a warning.
+        Call `PreTrainedConfig.from_dict`; the configuration of another kind of model is an error, not a warning.
 
         Raises:
-            ValueError: for that, and for values that are no configuration; the message names the file, if there is one.
+            ValueError: for that, and for invalid values; the message names the file, if there is one.
         """
         source = kwargs.get("name_or_path")  # AutoConfig says it here
         where = f"{source} (config.json): this" if source else "This"
@@ -221,36 +170,36 @@ class EcgJepaConfig(PreTrainedConfig):
         dtype = config_dict.get("dtype")
         if dtype is not None and str(dtype).removeprefix("torch.") not in _DTYPES:
             raise ValueError(f"{where} has dtype={dtype!r}, expected one of {', '.join(_DTYPES)}.")
-        # A misspelt keyword is an error, but a file may have been written by a later version or another tool.
+        # Unlike a misspelt keyword, an unknown key in a file is no error: a later version or another tool may have written it.
         unknown = cls._unknown_keys(config_dict)
         if unknown:
             logger.warning(f"{where} has keys that EcgJepaConfig does not use: {', '.join(unknown)}.")
         known = {key: value for key, value in config_dict.items() if key not in unknown}
         if cls._asks_for_other_labels(known, kwargs):
-            logger.info(f"{where} is asked for with other labels: thresholds and temperature of the old ones are left out.")
-            known = {key: value for key, value in known.items() if key not in _OF_LABELS}
+            logger.info(f"{where} is loaded with other labels: thresholds and temperature of the old ones are dropped.")
+            known = {key: value for key, value in known.items() if key not in _HEAD_FIELDS}
         try:
             result = super().from_dict(known, **kwargs)
-            (result[0] if isinstance(result, tuple) else result)._check_decisions()  # what keywords have changed
-        except (ValueError, StrictDataclassError, TypeError, AttributeError, KeyError) as error:  # what transformers runs into
+            config = result[0] if isinstance(result, tuple) else result
+            config._check_decisions()  # keywords may have changed them
+        except (ValueError, StrictDataclassError, TypeError, AttributeError, KeyError) as error:  # as transformers raises
             raise ValueError(f"{where} is no configuration of ECG-JEPA: {error}") from error
-        config = result[0] if isinstance(result, tuple) else result
         for key in unknown:
             setattr(config, key, config_dict[key])
         return result
 
     @property
     def num_patches(self) -> int:
-        """Patches of the longest input."""
+        """Number of patches of the longest input."""
         return self.signal_length // self.patch_size
 
     def forget_decisions(self) -> None:
-        """Drop thresholds and temperature: what they were chosen for, a head, is no longer the same."""
+        """Drop thresholds and temperature, which were chosen for another head."""
         self.decision_thresholds = None
         self.temperature = None
 
     def validate_architecture(self) -> None:
-        """Check that the values fit together; transformers calls this again before saving. Raises `ValueError`."""
+        """Raise `ValueError` unless the values fit together; transformers calls this again before saving."""
         for name, (least, most) in _BOUNDS.items():
             value = getattr(self, name)
             if value < least:
@@ -259,19 +208,13 @@ class EcgJepaConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={value} must be at most {most}: is the file damaged?")
         for prefix in ("", "pred_"):
             width, heads = getattr(self, f"{prefix}hidden_size"), getattr(self, f"{prefix}num_attention_heads")
-            if width % 2:
+            # Sine and cosine positions take pairs of channels, rotary ones in every head.
+            step = math.lcm(2, 2 * heads if self.position_encoding == "rotary" else heads)
+            if width % step:
+                lower, upper = width - width % step, width - width % step + step
                 raise ValueError(
-                    f"{prefix}hidden_size={width} is odd, but sine and cosine positions take pairs of channels: use {width + 1}."
-                )
-            if self.position_encoding == "rotary" and width % (2 * heads) and not width % heads:
-                raise ValueError(
-                    f"{prefix}hidden_size={width} gives {prefix}num_attention_heads={heads} heads of odd width {width // heads}, "
-                    f"but rotary positions take pairs of channels: use {prefix}hidden_size={(width // heads + 1) * heads}."
-                )
-            if width % heads:
-                raise ValueError(
-                    f"{prefix}hidden_size={width} is not divisible by {prefix}num_attention_heads={heads}: "
-                    f"use {prefix}hidden_size={width - width % heads or heads} or a number of heads that divides {width}."
+                    f"{prefix}hidden_size={width} must be a multiple of {step} with {prefix}num_attention_heads={heads} and "
+                    f"{self.position_encoding} positions: use {prefix}hidden_size={lower or upper} or {upper}."
                 )
         if self.signal_length % self.patch_size:
             shorter = self.signal_length - self.signal_length % self.patch_size
@@ -281,13 +224,6 @@ class EcgJepaConfig(PreTrainedConfig):
             )
         if not 1 <= self.readout_layers <= self.num_hidden_layers:
             raise ValueError(f"readout_layers={self.readout_layers} must be 1 to num_hidden_layers={self.num_hidden_layers}.")
-        if self.num_patches > _MOST_PATCHES or len(self.lead_names) > _MOST_LEADS:
-            raise ValueError(
-                f"{self.num_patches} patches of {len(self.lead_names)} leads are more than the {_MOST_PATCHES} and {_MOST_LEADS} "
-                "that are possible."
-            )
-        from transformers.activations import ACT2FN  # here, because it imports torch
-
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act={self.hidden_act!r} is no activation of transformers: use one such as 'gelu'.")
         if not self.lead_names:
@@ -303,7 +239,7 @@ class EcgJepaConfig(PreTrainedConfig):
         self._check_decisions()
 
     def _check_decisions(self) -> None:
-        """Check thresholds and temperature, and that what is said of labels is of such as there are. Raises `ValueError`."""
+        """Raise `ValueError` for invalid thresholds or temperature, and for thresholds or descriptions of unknown labels."""
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature={self.temperature} must be positive and finite, or None for no scaling of logits.")
         for name, value in (self.decision_thresholds or {}).items():
@@ -321,9 +257,9 @@ class EcgJepaConfig(PreTrainedConfig):
 
     @staticmethod
     def _asks_for_other_labels(values: dict[str, Any], keywords: dict[str, Any]) -> bool:
-        """Whether the keywords of a call replace the labels of a configuration, and with them its head."""
+        """Return whether keywords of a call replace the labels of a configuration, and with them its head."""
         labels = values.get("id2label")
-        if not isinstance(labels, dict) or any(keywords.get(name) is not None for name in _OF_LABELS):
+        if not isinstance(labels, dict) or any(keywords.get(name) is not None for name in _HEAD_FIELDS):
             return False
         wanted, count = keywords.get("id2label"), keywords.get("num_labels")
         return (wanted is not None and list(wanted.values()) != list(labels.values())) or count not in (None, len(labels))
@@ -335,11 +271,7 @@ class EcgJepaConfig(PreTrainedConfig):
 
     @classmethod
     def _reject_unknown_keys(cls, keys: dict[str, Any]) -> None:
-        # transformers sets whatever it does not know as an attribute, so a misspelt key would be ignored in silence.
+        # transformers sets unknown keys as attributes, so that a misspelt key would be silently ignored.
         for key in cls._unknown_keys(keys):
-            nearest = difflib.get_close_matches(key, cls.__dataclass_fields__, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            hint = "".join(f" Did you mean {near!r}?" for near in difflib.get_close_matches(key, cls.__dataclass_fields__, n=1))
             raise ValueError(f"EcgJepaConfig has no key {key!r}.{hint}")
-
-
-__all__ = ["EcgJepaConfig"]

@@ -23,10 +23,6 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_ecg_jepa import EcgJepaConfig
 
-# Where plain attention is faster on a CPU (see `fused_attention_is_slow`), its weights for this many tokens fit into memory with
-# ease; 0 leaves PyTorch's fused one to all.
-PLAIN_ATTENTION_TOKENS = 1024
-
 
 @dataclass
 class EcgJepaForPreTrainingOutput(ModelOutput):
@@ -36,6 +32,8 @@ class EcgJepaForPreTrainingOutput(ModelOutput):
         prediction: predicted latents of the hidden patches, (batch, hidden patches, hidden_size).
         target: the target encoder's latents of the same patches, same shape, without gradient.
         hidden_states, attentions: the context encoder's, when asked for.
+        context: the context encoder's tokens of the visible patches, (batch, visible patches, hidden_size).
+        context_prediction: predicted latents of the visible patches, when asked for; same shape as `context`.
     """
 
     loss: torch.Tensor | None = None
@@ -43,24 +41,25 @@ class EcgJepaForPreTrainingOutput(ModelOutput):
     target: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    context: torch.Tensor | None = None
+    context_prediction: torch.Tensor | None = None
 
 
 def sinusoidal_positions(num_positions: int, width: int) -> torch.Tensor:
-    """Fixed 1-D positions, (num_positions, width): sine on even, cosine on odd channels, base 10000."""
+    """Return fixed 1-D positions, (num_positions, width): sine on even, cosine on odd channels, base 10000."""
     frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
     angles = torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
 
 
 class MismatchedWeightsError(RuntimeError, ValueError):
-    """Weights have other shapes than their configuration says: a `RuntimeError`, as transformers raises, and a bad value."""
+    """Weights have other shapes than their configuration says; transformers raises `RuntimeError`."""
 
 
 def rotary_angles(positions: torch.Tensor, width: int, num_heads: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Rotary positions (Su et al. 2021) for [`rotate`]: cosine and signed sine, (batch, tokens, width) in `dtype`, of the angles by
-    which pairs of channels of queries and keys are turned, the same in every head. Positions (batch, tokens); base 10000, as for
-    sinusoidal ones.
+    Return rotary positions (Su et al. 2021) for [`rotate`]: cosine and signed sine of the angles of pairs of channels, the same
+    in every head, (batch, tokens, width). Positions (batch, tokens); base 10000, as for sinusoidal ones.
     """
     head_width = width // num_heads
     frequencies = 10000.0 ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device=positions.device) / head_width)
@@ -70,15 +69,15 @@ def rotary_angles(positions: torch.Tensor, width: int, num_heads: int, dtype: to
 
 
 def rotate(states: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], num_heads: int) -> torch.Tensor:
-    """Turn queries or keys (batch, tokens, width) by [`rotary_angles`]; a pair is a channel and the one half a head further."""
+    """Rotate queries or keys (batch, tokens, width) by [`rotary_angles`]; pairs are channels half a head apart."""
     cosine, sine = (angles.to(states.dtype) for angles in rotation)
     heads = states.unflatten(-1, (num_heads, -1))
-    # All heads at once, because a CPU multiplies long rows several times as fast as a head's.
+    # All heads at once: a CPU multiplies long rows several times as fast as those of one head.
     return torch.addcmul(states * cosine, heads.roll(heads.shape[-1] // 2, dims=-1).flatten(-2), sine)
 
 
 def dtype_of_products(weight: torch.Tensor) -> torch.dtype:
-    """What a linear layer with such a weight computes in: its own type, or autocast's."""
+    """Return the dtype in which a linear layer with such a weight computes: its own, or autocast's."""
     device = weight.device.type
     is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if is_autocast else weight.dtype
@@ -94,8 +93,8 @@ def check_patch_indices(name: str, indices: torch.Tensor, batch_size: int) -> No
     """Raise `ValueError` unless `indices` is a long tensor (batch_size, patches), of one patch or more."""
     if indices.dim() != 2 or indices.shape[0] != batch_size or not indices.shape[1] or indices.dtype != torch.long:
         raise ValueError(
-            f"{name} must hold patch indices, a long tensor of shape (batch={batch_size}, patches) with a patch or more, but "
-            f"got {indices.dtype} of shape {tuple(indices.shape)}."
+            f"{name} must hold patch indices, a long tensor of shape (batch={batch_size}, patches) with a patch or more, but got "
+            f"{indices.dtype} of shape {tuple(indices.shape)}."
         )
 
 
@@ -109,25 +108,13 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Plain softmax attention over (batch, heads, tokens, head width); also returns the weights."""
+    """Compute softmax attention over (batch, heads, tokens, head width); also return the weights."""
     weights = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
         weights = weights + attention_mask
     weights = nn.functional.softmax(weights, dim=-1).to(query.dtype)  # summed in float32 also in narrower types
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
-def fused_attention_is_slow(query: torch.Tensor) -> bool:
-    """
-    Whether plain attention takes half to two thirds of the time of PyTorch's fused one (torch 2.13): on CPUs in bfloat16, and in
-    float32 where PyTorch was told to multiply with oneDNN, which the fused one calls for every small block.
-    """
-    if query.device.type != "cpu":
-        return False
-    if query.dtype != torch.float32 or torch.compiler.is_compiling():  # what is exported may run where PyTorch was told otherwise
-        return query.dtype == torch.bfloat16
-    return bool(torch.backends.mkldnn.matmul.fp32_precision == "bf16")  # type: ignore[attr-defined]
 
 
 def attend(
@@ -139,30 +126,19 @@ def attend(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
-    Multi-head attention through the implementation that the configuration names.
+    Compute multi-head attention in the implementation that the configuration names.
 
     `query` (batch, queries, width), `key` and `value` (batch, keys, width) -> (batch, queries, width) and the weights,
     or `None` where the implementation does not return any. `module` holds `config`, `num_heads` and `attention_dropout`;
-    `rotation` of [`rotary_angles`] turns queries and keys.
+    queries and keys are rotated by `rotation`, of [`rotary_angles`].
     """
     batch, num_queries, width = query.shape
     if rotation is not None:
         query, key = (rotate(states, rotation, module.num_heads) for states in (query, key))
-    query, key, value = (
-        x.view(batch, -1, module.num_heads, width // module.num_heads).transpose(1, 2) for x in (query, key, value)
-    )
+    query, key, value = (states.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for states in (query, key, value))
     interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
-    is_sdpa = module.config._attn_implementation == "sdpa"
-    if is_sdpa and key.shape[2] <= PLAIN_ATTENTION_TOKENS and fused_attention_is_slow(query):
-        interface = eager_attention_forward
-    output, weights = interface(
-        module,
-        *(query, key, value),
-        None,
-        dropout=module.attention_dropout if module.training else 0.0,
-        scaling=(width // module.num_heads) ** -0.5,
-        **kwargs,
-    )
+    dropout, scaling = module.attention_dropout if module.training else 0.0, (width // module.num_heads) ** -0.5
+    output, weights = interface(module, query, key, value, None, dropout=dropout, scaling=scaling, **kwargs)
     return output.reshape(batch, num_queries, width), weights
 
 
@@ -174,28 +150,21 @@ class EcgJepaEmbeddings(nn.Module):
     def __init__(self, config: EcgJepaConfig):
         super().__init__()
         self.config = config
-        self.patch_projection = nn.Conv1d(
-            len(config.lead_names),
-            config.hidden_size,
-            kernel_size=config.patch_size,
-            stride=config.patch_size,
-            bias=config.use_bias,
-        )
-        self.register_tokens = (
-            nn.Parameter(torch.zeros(1, config.num_register_tokens, config.hidden_size)) if config.num_register_tokens else None
-        )
-        self.register_buffer(
-            "position_embeddings", sinusoidal_positions(config.num_patches, config.hidden_size), persistent=False
-        )
+        leads, width, patch = len(config.lead_names), config.hidden_size, config.patch_size
+        self.patch_projection = nn.Conv1d(leads, width, kernel_size=patch, stride=patch, bias=config.use_bias)
+        registers = config.num_register_tokens
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, width)) if registers else None
+        self.register_buffer("position_embeddings", sinusoidal_positions(config.num_patches, width), persistent=False)
 
     def forward(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, leads, samples) -> (batch, registers + kept patches, hidden_size)."""
         self._check_input(input_values, patch_indices)
-        if patch_indices is not None:
-            input_values = self._cut_out(input_values, patch_indices)
+        if patch_indices is not None:  # keep these patches only, side by side
+            patches = input_values.unflatten(2, (-1, self.config.patch_size))
+            index = patch_indices[:, None, :, None].expand(-1, patches.shape[1], -1, self.config.patch_size)
+            input_values = patches.gather(2, index).flatten(2)
         dtype = self.patch_projection.weight.dtype
-        # Under autocast the projection is bfloat16, but what layers add up stays in the weights' float32: content is small beside
-        # positions, and bfloat16 is coarse.
+        # Under autocast the projection is bfloat16, but the residual stream stays float32: content is small beside positions.
         tokens = self.patch_projection(input_values.to(dtype)).transpose(1, 2).to(dtype)
         if self.config.position_encoding == "sinusoidal":
             positions = self.position_embeddings[None, : tokens.shape[1]]
@@ -207,23 +176,17 @@ class EcgJepaEmbeddings(nn.Module):
             tokens = torch.cat([registers, tokens], dim=1)
         return tokens
 
-    def _cut_out(self, input_values: torch.Tensor, patch_indices: torch.Tensor) -> torch.Tensor:
-        """The kept patches (batch, kept) of signals (batch, leads, samples) side by side: (batch, leads, kept * patch_size)."""
-        patches = input_values.unflatten(2, (-1, self.config.patch_size))
-        index = patch_indices[:, None, :, None].expand(-1, patches.shape[1], -1, self.config.patch_size)
-        return patches.gather(2, index).flatten(2)
-
     def rotation(self, tokens: torch.Tensor, patch_indices: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
         """
-        What [`attend`] turns queries and keys of tokens (batch, registers + kept patches, hidden_size) by; `None` without rotary
-        positions. Registers are not turned.
+        Return the `rotation` for [`attend`] of tokens (batch, registers + kept patches, hidden_size); `None` without rotary
+        positions. Registers are not rotated.
         """
         if self.config.position_encoding != "rotary":
             return None
         registers = self.config.num_register_tokens
         if patch_indices is None:
             patch_indices = torch.arange(tokens.shape[1] - registers, device=tokens.device)[None]
-        positions = nn.functional.pad(patch_indices, (registers, 0))  # angle 0: not turned
+        positions = nn.functional.pad(patch_indices, (registers, 0))  # angle 0
         dtype = dtype_of_products(self.patch_projection.weight)
         angles = rotary_angles(positions, self.config.hidden_size, self.config.num_attention_heads, dtype)
         # A CPU takes twice as long to multiply by rows that all records share.
@@ -235,27 +198,20 @@ class EcgJepaEmbeddings(nn.Module):
         if input_values.dim() != 3 or input_values.shape[1] != len(config.lead_names):
             raise ValueError(
                 f"input_values must be (batch, {len(config.lead_names)} leads, samples) with leads "
-                f"{', '.join(config.lead_names)}, but its shape is {tuple(input_values.shape)}. "
-                "EcgJepaFeatureExtractor brings records into this form."
+                f"{', '.join(config.lead_names)}, but its shape is {tuple(input_values.shape)}: use EcgJepaFeatureExtractor."
             )
         samples = input_values.shape[2]
         if samples == 0 or samples % config.patch_size or samples > config.signal_length:
             raise ValueError(
                 f"input_values has {samples} samples, but the model takes 1 to {config.num_patches} whole patches of "
-                f"{config.patch_size} samples ({config.patch_size} to {config.signal_length} samples at "
-                f"{config.sampling_rate} Hz): crop the signal."
+                f"{config.patch_size} samples (up to {config.signal_length} at {config.sampling_rate} Hz): crop the signal."
             )
         if patch_indices is not None:
             check_patch_indices("patch_indices", patch_indices, input_values.shape[0])
 
 
 class EcgJepaResidualProjection(nn.Linear):
-    """
-    The last linear layer of a residual branch, initialised with a smaller standard deviation.
-
-    A class of its own because transformers only ever initialises modules of packages like this one that hold parameters
-    themselves: a block cannot do it for its children.
-    """
+    """The last linear layer of a residual branch; `_init_weights` gives it a smaller standard deviation."""
 
 
 class EcgJepaAttention(nn.Module):
@@ -266,13 +222,11 @@ class EcgJepaAttention(nn.Module):
         self.config = config
         self.num_heads = num_heads
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.is_causal = False
+        self.is_causal = False  # for the attention implementations
         self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
         self.projection = EcgJepaResidualProjection(width, width, bias=config.use_bias)
 
-    def forward(
-        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, tokens, width) -> the same shape, and attention weights if the implementation returns them."""
         query, key, value = self.qkv(hidden_states).chunk(3, dim=-1)
         output, weights = attend(self, query, key, value, **kwargs)
@@ -312,18 +266,15 @@ class EcgJepaLayer(GradientCheckpointingLayer):
     def __init__(self, config: EcgJepaConfig, width: int, num_heads: int, has_layerscale: bool = False):
         super().__init__()
 
-        def layerscale() -> nn.Module:
-            return EcgJepaLayerScale(config, width) if has_layerscale else nn.Identity()
-
         self.attention_norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
         self.attention = EcgJepaAttention(config, width, num_heads)
-        self.attention_scale = layerscale()
+        self.attention_scale = EcgJepaLayerScale(config, width) if has_layerscale else nn.Identity()
         self.mlp_norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
         self.mlp = EcgJepaMLP(config, width)
-        self.mlp_scale = layerscale()
+        self.mlp_scale = EcgJepaLayerScale(config, width) if has_layerscale else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """(batch, tokens, width) -> the same shape."""
         attended, _ = self.attention(self.attention_norm(hidden_states), **kwargs)
         hidden_states = hidden_states + self.dropout(self.attention_scale(attended))
@@ -331,7 +282,7 @@ class EcgJepaLayer(GradientCheckpointingLayer):
 
 
 class EcgJepaPredictor(nn.Module):
-    """Context tokens and the places of hidden patches -> predicted latents of the hidden patches."""
+    """Predicts latents of hidden patches from context tokens and the positions of both."""
 
     position_embeddings: torch.Tensor
 
@@ -354,22 +305,18 @@ class EcgJepaPredictor(nn.Module):
         context_mask: torch.Tensor,
         target_mask: torch.Tensor,
         with_context: bool = False,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> torch.Tensor:
-        """
-        `context` (batch, K, hidden_size), masks (batch, K) and (batch, M) -> (batch, M, hidden_size), or `with_context` of the
-        visible patches as well and before the others, (batch, K + M, hidden_size).
-        """
+        """`context` (batch, K, hidden_size) -> (batch, M, hidden_size); `with_context` (batch, K + M, hidden_size), K first."""
         context = self.input_projection(context).to(self.mask_token.dtype)
-        hidden = self.mask_token.expand(*target_mask.shape, -1)
-        hidden_states = torch.cat([context, hidden], dim=1)
-        places = torch.cat([context_mask, target_mask], dim=1)
+        hidden_states = torch.cat([context, self.mask_token.expand(*target_mask.shape, -1)], dim=1)
+        positions = torch.cat([context_mask, target_mask], dim=1)
         if self.config.position_encoding == "rotary":
             dtype = dtype_of_products(self.input_projection.weight)
-            rotation = rotary_angles(places, self.config.pred_hidden_size, self.config.pred_num_attention_heads, dtype)
-            kwargs["rotation"] = rotation  # type: ignore[typeddict-unknown-key]
+            rotation = rotary_angles(positions, self.config.pred_hidden_size, self.config.pred_num_attention_heads, dtype)
+            kwargs["rotation"] = rotation
         else:
-            hidden_states = hidden_states + gather_patches(self.position_embeddings[None].to(context.dtype), places)
+            hidden_states = hidden_states + gather_patches(self.position_embeddings[None].to(context.dtype), positions)
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
         first = 0 if with_context else context.shape[1]
@@ -377,7 +324,7 @@ class EcgJepaPredictor(nn.Module):
 
 
 class EcgJepaAttentivePooling(nn.Module):
-    """One learned query that looks at all tokens; heads as in the encoder."""
+    """Attention of one learned query over all tokens, with as many heads as the encoder."""
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__()
@@ -428,21 +375,26 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": EcgJepaLayer, "attentions": EcgJepaAttention}
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the patch projection of the encoder."""
+        encoder: Any = getattr(self, self.base_model_prefix, self)
+        return encoder.embeddings.patch_projection
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """
-        As `PreTrainedModel.from_pretrained`, but damaged weights are errors that name where they are.
+        Call `PreTrainedModel.from_pretrained`; damaged weights are errors that name where they are.
 
         Raises:
-            ValueError: if the weights cannot be read, are not all finite, have more of the encoder than their configuration says,
-                or lack parts: any of the encoder, or some but not all of another network (an absent head is a new one).
-                With `output_loading_info`, what is missing or too much is in there instead.
+            ValueError: if the weights cannot be read, are not finite, have more of the encoder than their configuration says, or
+                lack any of the encoder, or some but not all of another network (an absent head is a new one). With
+                `output_loading_info`, missing and unexpected weights are returned instead.
             MismatchedWeightsError: if they have other shapes than the configuration says.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         ignores_sizes = kwargs.pop("ignore_mismatched_sizes", False)
         source = f"The weights in {pretrained_model_name_or_path} (model.safetensors)"
-        # Sizes that differ are reported below, with their names.
+        # Mismatched sizes are reported below, with their names.
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         try:
             loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -455,60 +407,53 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
                 f"{source} do not fit its config.json in {len(info['mismatched_keys'])} places, the first of them {name}: "
                 f"{tuple(found)} instead of {tuple(expected)}. For a head of another size, pass ignore_mismatched_sizes=True."
             )
-        # Who asks what is missing or too much judges for themselves.
-        model._check_left_over(source, () if wants_info else info["unexpected_keys"])
-        model._check_loaded(source, () if wants_info else info["missing_keys"])
+        if not wants_info:
+            model._check_keys(source, info["missing_keys"], info["unexpected_keys"])
+        for name, parameter in model.named_parameters():
+            if not parameter.is_meta and not bool(parameter.isfinite().all()):
+                raise ValueError(f"{source} have NaN or infinite values in {name}.")
         new = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
-        # A new head, or none: it has not chosen any thresholds.
         if not hasattr(model, "classifier") or any(name.startswith("classifier.") for name in new):
             model.config.forget_decisions()
         return (model, info) if wants_info else model
 
-    def _check_left_over(self, source: str, unexpected: Iterable[str]) -> None:
-        """Raise `ValueError` if weights have more of the encoder than was built: it would be another one than was trained."""
-        is_alone = not hasattr(self, self.base_model_prefix)
-        networks = {self.base_model_prefix, *(("embeddings", "layers", "norm") if is_alone else ())}
-        left_over = sorted(name for name in unexpected if name.partition(".")[0] in networks)
-        if left_over:
+    def _check_keys(self, source: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+        """Raise `ValueError` for weights of the encoder that were not built, and for networks that were loaded in part."""
+        base = self.base_model_prefix
+        is_alone = not hasattr(self, base)
+        networks = {base, *(("embeddings", "layers", "norm") if is_alone else ())}
+        if extra := sorted(name for name in unexpected if name.partition(".")[0] in networks):
             raise ValueError(
-                f"{source} hold {len(left_over)} parts that their config.json does not know, the first of them "
-                f"{', '.join(left_over[:3])}: they belong to another config.json."
+                f"{source} hold {len(extra)} parts that their config.json does not know, the first of them "
+                f"{', '.join(extra[:3])}: they belong to another config.json."
             )
 
-    def _check_loaded(self, source: str, missing: Iterable[str]) -> None:
-        """Raise `ValueError` if weights lack what they may not lack, or are not finite; `source` begins the message."""
-        missing = set(missing)
-
         def network(name: str) -> str:
-            return name.partition(".")[0] if hasattr(self, self.base_model_prefix) else self.base_model_prefix
+            return base if is_alone else name.partition(".")[0]
 
-        names = [name for name, _ in self.named_parameters()]
-        incomplete = {network(name) for name in names if network(name) == self.base_model_prefix or name not in missing}
-        lacking = sorted(name for name in missing if network(name) in incomplete)
-        if lacking:
+        missing = set(missing)
+        incomplete = {base} | {network(name) for name, _ in self.named_parameters() if name not in missing}
+        if lacking := sorted(name for name in missing if network(name) in incomplete):
             raise ValueError(
                 f"{source} lack {len(lacking)} of {type(self).__name__}, the first of them "
                 f"{', '.join(lacking[:3])}: they are incomplete or belong to another config.json."
             )
-        for name, parameter in self.named_parameters():
-            if not parameter.is_meta and not bool(parameter.isfinite().all()):
-                raise ValueError(f"{source} have NaN or infinite values in {name}.")
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """
-        As `PreTrainedModel.save_pretrained`; the code goes along, so that the directory works without this package. `AutoModel`
-        reads the encoder of it, whatever is saved.
+        Call `PreTrainedModel.save_pretrained`, which also writes the code, so that the directory works without this package.
+        `AutoModel` reads the encoder of it, whatever is saved.
         """
-        # transformers adds the class that it saves.
+        # transformers adds the saved class.
         self.config.auto_map = {"AutoModel": f"{__name__.rpartition('.')[2]}.{EcgJepaModel.__name__}"}
         super().save_pretrained(save_directory, *args, **kwargs)
         for weights in Path(save_directory).glob("*.safetensors"):
-            # safetensors writes for the owner alone; configuration and weights are for the same readers.
+            # safetensors makes weights readable for the owner only.
             shutil.copymode(Path(save_directory, "config.json"), weights)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # Only functions of transformers.initialization: they leave alone what from_pretrained has loaded.
+        # Only functions of transformers.initialization, which do not change loaded weights.
         std = self.config.initializer_range
         if isinstance(module, (nn.Linear, nn.Conv1d)):
             # The encoder's depth counts in both networks, as in the reference.
@@ -533,18 +478,14 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
         elif isinstance(module, EcgJepaLayerMix):
             init.zeros_(module.layer_logits)
         if isinstance(module, (EcgJepaEmbeddings, EcgJepaPredictor)):
-            # from_pretrained builds on the meta device, where a buffer that is not saved has no values.
+            # from_pretrained builds on the meta device, where a buffer without saved values has none.
             init.copy_(module.position_embeddings, sinusoidal_positions(*module.position_embeddings.shape))
 
 
 class EcgJepaModel(EcgJepaPreTrainedModel):
-    """
-    One ECG-JEPA encoder.
+    """One ECG-JEPA encoder; from any checkpoint of this package it loads the encoder meant for use (the target encoder)."""
 
-    Loaded from any checkpoint of this package it is the encoder meant for use (in pre-training: the target encoder).
-    """
-
-    # The rest of a pre-training or classifier checkpoint is of no use here, and no reason to warn.
+    # Other parts of a pre-training or classifier checkpoint are no reason to warn.
     _keys_to_ignore_on_load_unexpected = [r"^(context_encoder|predictor|mixing|pooling|classifier)\."]
 
     def __init__(self, config: EcgJepaConfig):
@@ -556,10 +497,6 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
         )
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.norm_bias)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The patch projection."""
-        return self.embeddings.patch_projection
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -591,10 +528,7 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
     def layer_outputs(
         self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None, num_layers: int = 1, **kwargs: Any
     ) -> list[torch.Tensor]:
-        """
-        The outputs of the last `num_layers` layers, the very last one last, each through the final norm; of each the shape and
-        arguments as for [`~EcgJepaModel.forward`].
-        """
+        """Return the outputs of the last `num_layers` layers, in order, each through the final norm; see `forward`."""
         hidden_states = self.embeddings(input_values, patch_indices)
         rotation = self.embeddings.rotation(hidden_states, patch_indices)
         outputs = deque([hidden_states], maxlen=num_layers)
@@ -603,35 +537,29 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
         return [self.norm(hidden_states) for hidden_states in outputs]
 
 
-class EcgJepaContextEncoder(EcgJepaModel):
-    """The encoder that is trained and sees visible patches only; a class of its own, so as not to be taken for the one to use."""
-
-
 class EcgJepaEncoderPair(EcgJepaPreTrainedModel):
     """
-    An encoder that is trained and its moving average.
-
-    `.ecg_jepa` is an exponential moving average of `.context_encoder` that never takes gradients; a training loop calls
-    [`~EcgJepaEncoderPair.update_target_encoder`] once per optimiser step.
+    A trained `.context_encoder` and its exponential moving average `.ecg_jepa`, which never takes gradients; a training loop
+    calls `update_target_encoder` once per optimiser step.
     """
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
-        self.context_encoder = EcgJepaContextEncoder(config)
+        self.context_encoder = EcgJepaModel(config)
         self._add_networks(config)
         self.ecg_jepa = EcgJepaModel(config)
         self.post_init()
-        self._freeze_target_encoder()
+        self.ecg_jepa.requires_grad_(False)
 
     def _add_networks(self, config: EcgJepaConfig) -> None:
-        """What is trained beside the encoder. The order of networks decides what a seed makes of each."""
+        """Add what is trained beside the encoder. The order of networks decides their random initialisation."""
 
     @torch.no_grad()
     def initialize_weights(self) -> None:
-        """Initialise what no checkpoint brought; both encoders start equal."""
+        """Initialise the weights that were not loaded; both encoders start equal."""
         super().initialize_weights()
         for target, context in zip(self.ecg_jepa.parameters(), self.context_encoder.parameters(), strict=True):
-            # A checkpoint may hold the target encoder alone: then the context encoder starts from it.
+            # From a checkpoint of the target encoder alone, the context encoder starts from it.
             if getattr(target, "_is_hf_initialized", False):
                 init.copy_(context, target)
             else:
@@ -639,46 +567,38 @@ class EcgJepaEncoderPair(EcgJepaPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, which forgets that the target encoder is frozen: freeze it again."""
+        """Call `PreTrainedModel.from_pretrained`, then freeze the target encoder, which transformers unfreezes."""
         result = super().from_pretrained(*args, **kwargs)
-        model = result[0] if isinstance(result, tuple) else result
-        model._freeze_target_encoder()
+        (result[0] if isinstance(result, tuple) else result).ecg_jepa.requires_grad_(False)
         return result
 
-    def _freeze_target_encoder(self) -> None:
-        self.ecg_jepa.requires_grad_(False)
-
     def train(self, mode: bool = True) -> "EcgJepaEncoderPair":
-        """Training mode for what is trained; the target encoder stays in evaluation mode (no dropout)."""
+        """Set the training mode; the target encoder stays in evaluation mode (no dropout)."""
         super().train(mode)
         self.ecg_jepa.eval()
         return self
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The patch projection of the target encoder."""
-        return self.ecg_jepa.get_input_embeddings()
-
     @torch.no_grad()
     def update_target_encoder(self, momentum: float) -> None:
         """
-        One EMA step: target = momentum * target + (1 - momentum) * context.
+        Do one EMA step: target = momentum * target + (1 - momentum) * context.
 
-        The reference does this at the start of every forward; once after every optimiser step is the same training
-        without gradient accumulation, and the intended one with it.
+        The reference does this at the start of every forward; here it is done once after every optimiser step, which is the
+        same without gradient accumulation.
         """
         targets = [parameter.data for parameter in self.ecg_jepa.parameters()]
         sources = [parameter.data for parameter in self.context_encoder.parameters()]
         torch._foreach_lerp_(targets, sources, 1.0 - momentum)
 
     def without_registers(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Tokens of an encoder (batch, registers + patches, hidden_size) -> those of patches."""
+        """Return the patches of tokens (batch, registers + patches, hidden_size)."""
         return hidden_states[:, self.config.num_register_tokens :]
 
     @torch.no_grad()
     def encode_targets(self, input_values: torch.Tensor, num_layers: int = 1) -> list[torch.Tensor]:
         """
-        What the target encoder makes of all patches of signals (batch, leads, samples): the outputs of its last `num_layers`
-        layers, each through the final norm, (batch, patches, hidden_size), the very last one last.
+        Return the target encoder's outputs for all patches of signals (batch, leads, samples), (batch, patches, hidden_size) from
+        each of its last `num_layers` layers, in order, through the final norm.
         """
         return [self.without_registers(output) for output in self.ecg_jepa.layer_outputs(input_values, num_layers=num_layers)]
 
@@ -695,6 +615,8 @@ class EcgJepaForPreTraining(EcgJepaEncoderPair):
         input_values: torch.Tensor,
         context_mask: torch.Tensor,
         target_mask: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        predict_context: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> EcgJepaForPreTrainingOutput:
         r"""
@@ -702,21 +624,28 @@ class EcgJepaForPreTraining(EcgJepaEncoderPair):
             input_values (`torch.Tensor` of shape `(batch, leads, samples)`): Normalised signals.
             context_mask (`torch.LongTensor` of shape `(batch, K)`): Indices of the visible patches.
             target_mask (`torch.LongTensor` of shape `(batch, M)`): Indices of the hidden patches to predict.
+            targets (`torch.Tensor` of shape `(batch, patches, hidden_size)`, *optional*):
+                What is predicted of every patch; default: the output of the target encoder.
+            predict_context (`bool`, *optional*): Predict visible patches as well, as `context_prediction`.
 
         Returns:
             [`EcgJepaForPreTrainingOutput`] with the L1 `loss`, `prediction` and `target` (batch, M, hidden_size).
         """
         check_patch_indices("context_mask", context_mask, input_values.shape[0])
         check_patch_indices("target_mask", target_mask, input_values.shape[0])
-        target = gather_patches(self.encode_targets(input_values)[0], target_mask)
-        context = self.context_encoder(input_values, patch_indices=context_mask, **kwargs)
-        prediction = self.predictor(self.without_registers(context.last_hidden_state), context_mask, target_mask)
+        target = gather_patches(self.encode_targets(input_values)[0] if targets is None else targets, target_mask)
+        encoded = self.context_encoder(input_values, patch_indices=context_mask, **kwargs)
+        context = self.without_registers(encoded.last_hidden_state)
+        prediction = self.predictor(context, context_mask, target_mask, with_context=predict_context)
+        visible = prediction.shape[1] - target_mask.shape[1]
         return EcgJepaForPreTrainingOutput(
-            loss=nn.functional.l1_loss(prediction.float(), target.float()),
-            prediction=prediction,
+            loss=nn.functional.l1_loss(prediction[:, visible:].float(), target.float()),
+            prediction=prediction[:, visible:],
             target=target,
-            hidden_states=context.hidden_states,
-            attentions=context.attentions,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            context=context,
+            context_prediction=prediction[:, :visible] if predict_context else None,
         )
 
 
@@ -736,18 +665,14 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, self.num_labels, bias=bias)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The patch projection of the encoder."""
-        return self.ecg_jepa.get_input_embeddings()
-
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """As for the other models; `pipeline("ecg-classification")` works with the directory as well."""
-        # Also what makes transformers copy that file.
+        """Save as the other models do, and so that `pipeline("ecg-classification")` works with the directory."""
+        # Imported here, so that transformers copies that file, too.
         from .pipeline_ecg_jepa import EcgClassificationPipeline
 
         implementation = f"{EcgClassificationPipeline.__module__.rpartition('.')[2]}.{EcgClassificationPipeline.__name__}"
-        pipelines = {"ecg-classification": {"impl": implementation, "pt": ["AutoModelForSequenceClassification"]}}
-        self.config.custom_pipelines = pipelines
+        pipeline = {"impl": implementation, "pt": ["AutoModelForSequenceClassification"]}
+        self.config.custom_pipelines = {"ecg-classification": pipeline}
         try:
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
@@ -755,18 +680,14 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
 
     def reset_classifier(self, num_labels: int | None = None, id2label: dict[int, str] | None = None) -> None:
         """
-        A new, untrained head (classifier and attentive pooling) for another set of labels; the encoder stays as it is.
-        Thresholds, temperature and descriptions of the old labels are dropped.
+        Replace the head (classifier and attentive pooling) by an untrained one, without thresholds, temperature and descriptions.
 
         Args:
             num_labels: number of labels; may be left out if `id2label` is given.
             id2label: index -> name of each label; default: `LABEL_0`, `LABEL_1`, ...
-
-        Raises:
-            ValueError: if neither is given, or they contradict each other.
         """
-        count = len(id2label) if num_labels is None and id2label is not None else num_labels
-        if not count or count < 1:
+        count = len(id2label or ()) if num_labels is None else num_labels
+        if count < 1:
             raise ValueError("Give num_labels (at least 1) or id2label for the new classifier.")
         names = {index: f"LABEL_{index}" for index in range(count)} if id2label is None else dict(id2label)
         if sorted(names) != list(range(count)):
@@ -774,30 +695,29 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
         self.num_labels = count
         self.config.forget_decisions()
         self.config.label_descriptions = None
-        self.config.id2label = names
-        self.config.label2id = {name: index for index, name in names.items()}
+        self.config.id2label, self.config.label2id = names, {name: index for index, name in names.items()}
         old = self.classifier
         self.classifier = nn.Linear(old.in_features, count, bias=old.bias is not None).to(old.weight)
         for module in (self.classifier, *(self.pooling.modules() if self.pooling is not None else ())):
             for parameter in module.parameters(recurse=False):
-                parameter._is_hf_initialized = False  # or initialisation would leave what was loaded
+                parameter._is_hf_initialized = False  # or _init_weights would keep the loaded values
             self._init_weights(module)
 
     def encode(self, input_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """
-        What the head sees of signals (batch, leads, samples): tokens (batch, registers + patches, hidden_size), or with
-        `readout_layers` those of each layer, (batch, layers, registers + patches, hidden_size).
+        Return the input of the head for signals (batch, leads, samples): tokens (batch, registers + patches, hidden_size), or
+        with `readout_layers` those of each layer, (batch, layers, registers + patches, hidden_size).
         """
         if self.mixing is None:
             return self.ecg_jepa.layer_outputs(input_values, **kwargs)[0]
         return torch.stack(self.ecg_jepa.layer_outputs(input_values, num_layers=self.config.readout_layers, **kwargs), dim=1)
 
     def mix_layers(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """What [`~EcgJepaForSequenceClassification.encode`] returns -> tokens (batch, registers + patches, hidden_size)."""
+        """Average the layers of `encode`'s output -> tokens (batch, registers + patches, hidden_size)."""
         return hidden_states if self.mixing is None else self.mixing(hidden_states)
 
     def classify_tokens(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The head alone: what [`~EcgJepaForSequenceClassification.encode`] returns -> logits (batch, labels)."""
+        """Apply the head to `encode`'s output -> logits (batch, labels)."""
         hidden_states = self.mix_layers(hidden_states)
         if self.pooling is not None:
             pooled, _ = self.pooling(hidden_states)
@@ -830,21 +750,11 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
             input_values = input_values.flatten(0, 1)
         logits = self.classify_tokens(self.encode(input_values, **kwargs))
         logits = logits.view(-1, num_crops, self.num_labels).mean(dim=1)
-        return SequenceClassifierOutput(loss=None if labels is None else self._loss(logits, labels), logits=logits)
-
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if labels is None:
+            return SequenceClassifierOutput(logits=logits)
         if self.config.problem_type == "multi_label_classification" and labels.shape != logits.shape:
             raise ValueError(
                 f"labels must be one 0 or 1 per class, of shape {tuple(logits.shape)}, but got {tuple(labels.shape)}."
             )
-        return self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
-
-
-__all__ = [
-    "EcgJepaEncoderPair",
-    "EcgJepaForPreTraining",
-    "EcgJepaForPreTrainingOutput",
-    "EcgJepaForSequenceClassification",
-    "EcgJepaModel",
-    "EcgJepaPreTrainedModel",
-]
+        loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return SequenceClassifierOutput(loss=loss, logits=logits)

@@ -2,22 +2,17 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import Pipeline
 
-from ..formats.ecg import read_ahead
-from ..formats.read import as_ecg, describes_itself
-from .signal_processing_ecg_jepa import UNKNOWN_UNIT
+from .feature_extraction_ecg_jepa import as_ecg, describes_itself
+from .signal_processing_ecg_jepa import Ecg, check_complete
 
 _SIGNAL_KEYS = ("signal", "array", "raw")
 _DECLARATIONS = ("sampling_rate", "lead_names", "unit")
-
-# What a record must say, or whoever passes it, and of which values.
-_NEEDED = {"sampling_rate": "Hz", "unit": '"mV", "uV", "V" or "nV"'}
 
 _FUNCTIONS = {"multi_label_classification": "sigmoid", "single_label_classification": "softmax"}
 
@@ -28,29 +23,26 @@ class EcgClassificationPipeline(Pipeline):
 
     A record is
 
-    - the path of a file in any format that `read_ecg` reads (WFDB, NumPy, DICOM, HL7 aECG, GE MUSE XML, Philips XML, SCP-ECG,
-      EDF, BDF, CSV), which as a rule says rate, leads and unit itself;
+    - the path of a file in any format of `read_ecg`; where the package is not installed, a WFDB record;
     - an array, tensor or nested list (leads, samples) with `sampling_rate` in Hz and `unit` ("mV", "uV", "V", "nV"), and
       `lead_names` unless its rows are the model's leads in the model's order;
-    - an `Ecg` or a `wfdb.Record`, which say all this themselves;
+    - an `Ecg` or a `wfdb.Record`;
     - a dict with one of these as `"path"` or `"signal"` (also `"array"` or `"raw"`) and its own declarations;
-    - or a list of these, an array (records, leads, samples), a generator, or a `datasets.Dataset` with such columns, of which
-      others are not looked at.
+    - or a list of these, an array (records, leads, samples), a generator, or a `datasets.Dataset` with such columns.
 
-    The feature extractor brings it into the form that training used and cuts it into crops, whose logits are averaged. What
-    does not fit raises a `ValueError` that says what is missing; nothing is padded or guessed.
+    The feature extractor converts it as training did and cuts it into crops, whose logits are averaged. What does not fit raises
+    a `ValueError` that says what is missing; nothing is padded or guessed.
 
     Args of a call (or of the pipeline, as defaults):
-        sampling_rate, lead_names, unit: of records that do not say so themselves; what contradicts a record is refused.
+        sampling_rate, lead_names, unit: of records that do not say so themselves; contradictions are refused.
         check_plausibility (`bool`, *optional*): whether records that cannot be ECGs in their unit, or are shorter than the crops
             of training, raise; default: they do.
-        function_to_apply (`str`, *optional*): makes scores of logits: "sigmoid", "softmax" or "none"; default: what the model's
-            `problem_type` says.
-        top_k (`int`, *optional*): keep so many labels; `None`, the default, keeps all.
-        threshold (`float`, *optional*): keep labels with at least this score; `None`, the default, keeps all.
-        decide (`bool`, *optional*): add to each label the `"threshold"` that the checkpoint has for its probability, and the
-            `"decision"`: whether it is reached. Both are `None` for a label without one.
-        batch_size (`int`, *optional*): records that run through the model together; those of one length are.
+        function_to_apply (`str`, *optional*): "sigmoid", "softmax" or "none"; default: as the model's `problem_type`.
+        top_k (`int`, *optional*): keep only so many labels.
+        threshold (`float`, *optional*): keep only labels with at least this score.
+        decide (`bool`, *optional*): add to each label the checkpoint's `"threshold"` for its probability, and as `"decision"`
+            whether it is reached. Both are `None` for a label without a threshold.
+        batch_size (`int`, *optional*): number of records that run through the model together, if they have one length.
 
     Returns:
         For a record a list of `{"label": ..., "score": ...}`, highest score first; for several a list of such lists. Scores
@@ -71,7 +63,7 @@ class EcgClassificationPipeline(Pipeline):
             check_model(self.model.config)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        """See the class."""
+        """Classify records; see the class."""
         rows = _rows_of_dataset(inputs)
         if rows is not None:
             found = super().__call__(rows, **kwargs)
@@ -79,12 +71,11 @@ class EcgClassificationPipeline(Pipeline):
         is_stack = isinstance(inputs, (np.ndarray, torch.Tensor)) and inputs.ndim == 3
         if is_stack or (isinstance(inputs, tuple) and not describes_itself(inputs)):
             inputs = list(inputs)
-        if isinstance(inputs, list) and not inputs:
-            return []
-        if isinstance(inputs, list) and isinstance(inputs[0], (list, tuple)) and not describes_itself(inputs[0]):
-            first = np.asarray(inputs[0], dtype=object)
-            if first.ndim == 1 and all(isinstance(value, (int, float)) for value in inputs[0]):
-                inputs = _as_array(inputs)  # one record, of which each list is a lead
+        if isinstance(inputs, list):
+            if not inputs:
+                return []
+            if isinstance(inputs[0], (list, tuple)) and inputs[0] and all(isinstance(x, (int, float)) for x in inputs[0]):
+                inputs = _as_array(inputs)  # one record, as a list of leads
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(
@@ -99,7 +90,7 @@ class EcgClassificationPipeline(Pipeline):
         decide: bool | None = None,
         **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """As the base class asks for. An empty text is no value: `None` is one, with which a call undoes a default."""
+        """Sort arguments as the base class requires. "" means not given, `None` overrides a default of the pipeline."""
         if unknown:
             raise ValueError(
                 f"Unknown arguments {', '.join(unknown)}: expected sampling_rate, lead_names, unit, "
@@ -109,13 +100,13 @@ class EcgClassificationPipeline(Pipeline):
             raise ValueError(f"top_k={top_k!r} must be a whole number of at least 1, or None for all labels.")
         if threshold not in ("", None) and not (isinstance(threshold, (int, float)) and math.isfinite(threshold)):
             raise ValueError(f"threshold={threshold!r} must be a number, or None for none.")
-        functions = (*_FUNCTIONS.values(), "none")
-        if function_to_apply is not None and str(function_to_apply).lower() not in functions:
-            raise ValueError(f"function_to_apply={function_to_apply!r} must be one of {', '.join(functions)}, or None.")
+        function = None if function_to_apply is None else str(function_to_apply).lower()
+        if function not in (None, "none", *_FUNCTIONS.values()):
+            functions = ", ".join((*_FUNCTIONS.values(), "none"))
+            raise ValueError(f"function_to_apply={function_to_apply!r} must be one of {functions}, or None.")
         preprocess = {"sampling_rate": sampling_rate, "lead_names": lead_names, "unit": unit}
         preprocess["check_plausibility"] = check_plausibility
-        postprocess: dict[str, Any] = {"decide": decide}
-        postprocess["function_to_apply"] = None if function_to_apply is None else str(function_to_apply).lower()
+        postprocess = {"decide": decide, "function_to_apply": function}
         limits = {"top_k": top_k, "threshold": threshold}
         return (
             {name: value for name, value in preprocess.items() if value is not None},
@@ -125,30 +116,22 @@ class EcgClassificationPipeline(Pipeline):
         )
 
     def preprocess(self, input_: Any, check_plausibility: bool = True, **declared: Any) -> dict[str, torch.Tensor]:
-        """A record -> `input_values` (1, leads, samples), or (1, crops, leads, samples) if the extractor crops."""
+        """Convert a record to `input_values` (1, leads, samples), or (1, crops, leads, samples) if the extractor crops."""
         if isinstance(input_, Mapping):
             input_, declared = self._unpack(input_, declared)
+        extractor: Any = self.feature_extractor
         if describes_itself(input_):
-            ecg = as_ecg(input_, **declared)
-            unit = ecg.unit or (UNKNOWN_UNIT if declared.get("unit") == UNKNOWN_UNIT else None)
-            input_, declared = ecg.signal, {"sampling_rate": ecg.sampling_rate, "lead_names": ecg.lead_names, "unit": unit}
-        if isinstance(input_, (list, tuple)):
+            input_, declared = as_ecg(input_, **declared), {}
+            if input_.lead_names is None:
+                input_ = input_._replace(lead_names=extractor.lead_names)
+        else:
             input_ = _as_array(input_)
-        if not isinstance(input_, (np.ndarray, torch.Tensor)):
-            raise ValueError(
-                "A record must be the path of a file, an array (leads, samples), an Ecg, a wfdb.Record or a dict, but got "
-                f"{type(input_).__name__}."
-            )
-        if input_.ndim != 2:
-            raise ValueError(f"A record must be an array (leads, samples), but its shape is {tuple(input_.shape)}.")
-        missing = {name: values for name, values in _NEEDED.items() if declared.get(name) is None}
-        if missing:
-            how = ", ".join(f"{name}=... ({values})" for name, values in missing.items())
-            raise ValueError(f"The record does not say its {' and '.join(missing)}: pass {how}.")
-        return dict(self.feature_extractor(input_, **declared, return_tensors="pt", check_plausibility=check_plausibility))
+            # Rows without names are the model's leads.
+            check_complete("record", Ecg(input_, declared.get("sampling_rate"), [], declared.get("unit")))
+        return dict(extractor(input_, **declared, return_tensors="pt", check_plausibility=check_plausibility))
 
     def _unpack(self, record: Mapping[str, Any], declared: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The path or array of a dict, and what it declares; its own declarations win."""
+        """Return the path or array of a dict, and the declarations for it; its own override those of the call."""
         sources = [key for key in ("path", *_SIGNAL_KEYS) if key in record]
         unknown = [key for key in record if key not in (*sources, *_DECLARATIONS)]
         if len(sources) != 1 or unknown:
@@ -168,10 +151,10 @@ class EcgClassificationPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Iterator[list[dict[str, Any]]]:
-        """As the base class, but only records of one shape share a batch: the base class would pad them with zeros."""
+        """Yield results as the base class does; only records of one shape share a batch, where it would pad them with zeros."""
         waiting: list[torch.Tensor] = []
-        for read in read_ahead(partial(self.preprocess, **preprocess_params), inputs, batch_size):
-            values = read["input_values"]
+        for record in inputs:
+            values = self.preprocess(record, **preprocess_params)["input_values"]
             if waiting and (len(waiting) == batch_size or values.shape != waiting[0].shape):
                 yield from self._classify(waiting, forward_params, postprocess_params)
                 waiting = []
@@ -196,7 +179,7 @@ class EcgClassificationPipeline(Pipeline):
         threshold: float | None = None,
         decide: bool = False,
     ) -> list[dict[str, Any]]:
-        """Logits (1, labels) -> labels and scores, highest first."""
+        """Convert logits (1, labels) to labels and scores, highest first."""
         config = self.model.config
         temperature = getattr(config, "temperature", None) or 1
         if not (isinstance(temperature, (int, float)) and math.isfinite(temperature) and temperature > 0):
@@ -205,10 +188,11 @@ class EcgClassificationPipeline(Pipeline):
         default = _default_function(config.problem_type) if decide or function_to_apply is None else None
         if decide and function_to_apply not in (None, default):
             raise ValueError(
-                f"decide=True is about {default} scores, on which the thresholds were chosen: leave out "
+                f"decide=True is about {default} scores, for which the thresholds were chosen: leave out "
                 f"function_to_apply={function_to_apply!r}."
             )
-        scores = _apply(function_to_apply or str(default), logits)
+        function = function_to_apply or default
+        scores = logits if function == "none" else logits.sigmoid() if function == "sigmoid" else logits.softmax(dim=0)
         if not torch.isfinite(scores).all():
             raise ValueError("The model's scores are not finite: its weights are broken.")
         names: dict[int, str] = config.id2label
@@ -232,25 +216,27 @@ def _default_function(problem_type: str | None) -> str:
     return _FUNCTIONS[problem_type]
 
 
-def _apply(function: str, logits: torch.Tensor) -> torch.Tensor:
-    if function == "none":
-        return logits
-    return logits.sigmoid() if function == "sigmoid" else logits.softmax(dim=0)
-
-
-def _as_array(record: Any) -> np.ndarray:
-    """A nested list as an array of numbers. Raises `ValueError` for what makes none."""
-    try:
-        values = np.asarray(record)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"A record must be an array (leads, samples), but is a list that makes none: {error}") from error
-    if values.dtype.kind not in "iuf":
-        raise ValueError(f"A record must be an array (leads, samples) of numbers, but is a {type(record).__name__} of others.")
-    return values
+def _as_array(record: Any) -> Any:
+    """Return a tensor, array or nested list as a tensor or array (leads, samples). Raises `ValueError` for anything else."""
+    if isinstance(record, (list, tuple)):
+        try:
+            record = np.asarray(record)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"A record must be an array (leads, samples), but is a list that makes none: {error}") from error
+        if record.dtype.kind not in "iuf":
+            raise ValueError("A record must be an array (leads, samples) of numbers, but is a list of others.")
+    if not isinstance(record, (np.ndarray, torch.Tensor)):
+        raise ValueError(
+            "A record must be the path of a file, an array (leads, samples), an Ecg, a wfdb.Record or a dict, but got "
+            f"{type(record).__name__}."
+        )
+    if record.ndim != 2:
+        raise ValueError(f"A record must be an array (leads, samples), but its shape is {tuple(record.shape)}.")
+    return record
 
 
 def _rows_of_dataset(inputs: Any) -> Iterator[Any] | None:
-    """Records of a `datasets.Dataset`, or of a column of one; `None` for anything else."""
+    """Yield the records of a `datasets.Dataset`, or of a column of one; return `None` for anything else."""
     if type(inputs).__module__.partition(".")[0] != "datasets":
         return None
     if isinstance(inputs, Mapping):
@@ -267,6 +253,3 @@ def _rows_of_dataset(inputs: Any) -> Iterator[Any] | None:
         )
     known = inputs.select_columns([*sources, *(name for name in _DECLARATIONS if name in columns)])
     return (row for row in known)
-
-
-__all__ = ["EcgClassificationPipeline"]

@@ -1,90 +1,298 @@
 """
-What happens to a signal before the model sees it. Preparation of databases and the feature extractor both call these
-functions, so that a user's record goes through exactly what the training records went through.
+Everything that happens to an ECG before a model sees it: lead names, units, plausibility, filters, resampling, normalisation.
 
-Signals are arrays (leads, samples) in mV.
+Preparation of databases and the feature extractor both call these functions, so that a user's record goes through exactly what
+the training records went through. Signals are arrays (leads, samples), in mV unless stated otherwise.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from os import PathLike
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .plausibility_ecg_jepa import flat_leads
-
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-
-# The same for comparisons with names in any spelling.
 STANDARD_LEADS_LOWER = frozenset(name.lower() for name in STANDARD_LEADS)
-
-# Millivolts per unit, by lower-case name; databases spell "mV" in every case.
-MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
-
-# Largest distance from the mean that the model sees, in standard deviations (paper, section 3).
-CLIP = 5.0
-
-# Values of all leads of a record. Reading and conditioning take some 25 bytes for each, so that a record stays below 1 GB. Twelve
-# leads at 500 Hz reach it after 83 minutes.
-MAX_VALUES = 30_000_000
-
-# Pass band in Hz of amplitude-free signals: what ST-MEM (0.67 to 40), HuBERT-ECG (0.05 to 47) and ECGFounder (0.5 to 40) keep,
-# give or take; 40 Hz can be had of records at 100 Hz, too.
-AMPLITUDE_FREE_BAND = (0.5, 40.0)
-
-# Unit of a signal whose gain is not known, which only amplitude-free input can do with.
-UNKNOWN_UNIT = "unknown"
+_FURTHER_LEADS = ("V7", "V8", "V9", "V3R", "V4R", "V5R", "V6R", "V7R", "V8R", "V9R", "X", "Y", "Z")
+_SPELLINGS = {name.lower(): name for name in (*STANDARD_LEADS, *_FURTHER_LEADS)}
+_BEFORE_NAME = re.compile(r"(?:mdc_ecg_lead|ecg|ekg|lead)[\s_:-]*", re.IGNORECASE)
+# Brackets are ignored, unless they say that the signal is another: inverted, or averaged over beats.
+_AFTER_NAME = re.compile(r"[\s_-]?(?:\((?!\s*(?:-|inv|neg|rev|av|mean|med))[^()]*\)|ref)$", re.IGNORECASE)
+_LONGEST_NAME = 100  # characters
 
 # The augmented limb leads and III as combinations of I and II (Einthoven 1913, Goldberger 1942).
 DERIVED_LEADS = {"iii": (-1.0, 1.0), "avr": (-0.5, -0.5), "avl": (1.0, -0.5), "avf": (-0.5, 1.0)}
 
+# Millivolts per unit, by lower-case name; databases spell "mV" in every case.
+MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
 
-def unit_factor(unit: str, amplitude_free: bool = False) -> float:
+# Unit of a signal of unknown gain, which only amplitude-free models accept.
+UNKNOWN_UNIT = "unknown"
+
+# Relative; rates that differ by less are one rate written in two ways (an interval of 3,333 µs and 300 Hz).
+RATE_TOLERANCE = 1e-3
+
+# What must be known of a record, and its possible values.
+_DECLARATIONS = {
+    "sampling_rate": "sampling_rate=... (Hz)",
+    "unit": 'unit=... ("mV", "uV", "V" or "nV")',
+    "lead_names": "lead_names=... (one per row)",
+}
+
+# Largest distance from the mean that the model sees, in standard deviations (paper, section 3).
+CLIP = 5.0
+
+# Largest number of values (leads x samples) of a record. Reading and conditioning take some 25 bytes for each, so that a record
+# stays below 1 GB. Twelve leads at 500 Hz reach it after 83 minutes.
+MAX_VALUES = 30_000_000
+
+# Pass band in Hz of amplitude-free signals: close to what ST-MEM (0.67 to 40), HuBERT-ECG (0.05 to 47) and ECGFounder (0.5 to 40)
+# keep; records at 100 Hz contain 40 Hz, too.
+AMPLITUDE_FREE_BAND = (0.5, 40.0)
+
+# Limits of plausibility. They leave room around all 2,283 records of PTB-XL, Georgia, Ningbo and PTB that they were tried on,
+# which have 0.4 to 3.5 mV (typical lead) and up to 12 mV (any lead), and catch a unit mistaken for another.
+SAMPLING_RATES = (50.0, 4000.0)  # Hz; below, QRS complexes are a sample or two; above, no electrocardiograph samples
+# mV between the 1st and 99th percentile of a lead's samples, so that a pacemaker's spike or a moved electrode does not count: of
+# the median lead, and of any. A low-voltage ECG has 0.5 mV.
+TYPICAL_AMPLITUDE = (0.02, 20.0)
+LARGEST_AMPLITUDE = 50.0
+FLAT_SHARE = 0.02  # of the median lead's amplitude: a lead below it is flat; real ones have 0.13 or more
+MOST_FLAT_LEADS = 3  # Ningbo has records with three leads of zeros
+MOST_STUCK = 0.2  # share of a lead that may be one value without a break (padding); real records reach 0.06
+MOST_MISSING = 0.5  # share of a lead's samples that may be NaN
+NOTED_MISSING = 0.05  # share of NaN that is warned of
+LARGEST_SPAN = 400.0  # mV of all samples of a lead, spikes included: 16 bits in the coarsest steps of records, 5 uV, span 328 mV
+LARGEST_RELATIVE_SPAN = 400.0  # the same in amplitudes of a typical lead, for signals of unknown gain
+LEAST_NORMALIZED = 0.05  # amplitude of the median lead in standard deviations of training records; real records have 1 to 10
+MOST_CLIPPED = 0.5  # share of clipped samples, of all leads
+MOST_CLIPPED_IN_LEAD = 0.9  # and of any lead
+_SAMPLES_FOR_AMPLITUDE = 500  # per lead, evenly spread: percentiles of more cost more than the rest of the preparation
+
+Name = str | PathLike[str]  # of a record, for messages
+
+
+class Ecg(NamedTuple):
     """
-    Millivolts per `unit` (V, mV, uV, nV in any case; for amplitude-free input also "unknown"). Raises `ValueError` for anything
-    else.
+    An ECG as it was recorded.
+
+    Args:
+        signal: (leads, samples) float32, in mV if `unit` says so, with NaN where nothing was recorded.
+        sampling_rate: in Hz, or `None` where neither file nor caller says it.
+        lead_names: of the rows, or `None`.
+        unit: "mV", or `None` for numbers whose unit nobody says.
     """
-    if unit == UNKNOWN_UNIT and amplitude_free:
-        return 1.0
+
+    signal: np.ndarray
+    sampling_rate: float | None
+    lead_names: list[str] | None
+    unit: str | None
+
+
+class RecordError(ValueError):
+    """A record that cannot be used; `reason` is short and the same for all records with this fault."""
+
+    def __init__(self, record: Name, reason: str, detail: str = ""):
+        super().__init__(record, reason, detail)
+        self.record, self.reason, self.detail = str(record), reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.record}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+class ImplausibleSignalError(ValueError):
+    """A signal that cannot be an ECG in the declared unit; `reason` is short and the same for all records with this fault."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+def lead_name(label: str) -> str:
+    """Return a lead in the standard spelling, from labels such as "ECG I", "EKG aVR", "I-Ref", "MDC_ECG_LEAD_AVL"."""
+    name = label = label.strip()
+    if len(label) > _LONGEST_NAME:
+        return label
+    while (found := _BEFORE_NAME.match(name)) and found.end() < len(name):
+        name = name[found.end() :]
+    for candidate in (label, name, _AFTER_NAME.sub("", name)):
+        if candidate.lower() in _SPELLINGS:
+            return _SPELLINGS[candidate.lower()]
+    return label
+
+
+def is_lead(name: str) -> bool:
+    """Return whether this is a lead of an electrocardiograph, in the spelling of [`lead_name`]."""
+    return name.lower() in _SPELLINGS
+
+
+def unit_factor(unit: str | None) -> float:
+    """Return the millivolts per `unit` (V, mV, uV, nV in any case). Raises `ValueError` for anything else."""
     factor = MILLIVOLTS_PER_UNIT.get(unit.strip().lower()) if isinstance(unit, str) else None
     if factor is None:
         raise ValueError(f'Unknown unit {unit!r}: expected one of "mV", "uV", "V", "nV".')
     return factor
 
 
+def are_names(value: Any) -> bool:
+    """Return whether these are names in an order: no single text, whose letters would be taken for leads, and no set."""
+    ordered = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return (ordered or isinstance(value, np.ndarray)) and all(isinstance(name, str) for name in value)
+
+
+def is_finite(value: Any) -> bool:
+    """Return whether this is a number that is neither NaN nor infinite."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def check_declared(sampling_rate: Any = None, lead_names: Any = None, unit: Any = None) -> None:
+    """Raise `ValueError` for a rate that is no positive number of Hz, names that are no list, or an unknown unit."""
+    if sampling_rate is not None and not (is_finite(sampling_rate) and sampling_rate > 0):
+        raise ValueError(f"sampling_rate={sampling_rate!r} must be a positive number of Hz.")
+    if lead_names is not None and not are_names(lead_names):
+        raise ValueError(f"lead_names must be a list of names, one per row of the signal, but is {lead_names!r}.")
+    if unit not in (None, UNKNOWN_UNIT):
+        unit_factor(unit)
+
+
+def missing_declarations(ecg: Any, any_unit: bool = False) -> list[str]:
+    """
+    Return which of `sampling_rate`, `unit` and `lead_names` of an [`Ecg`] are `None`; the unit may be with `any_unit`, for
+    amplitude-free models.
+    """
+    return [name for name in _DECLARATIONS if getattr(ecg, name) is None and not (any_unit and name == "unit")]
+
+
+def check_complete(record: Name, ecg: Any, any_unit: bool = False) -> None:
+    """Raise `RecordError` ("undeclared") with what to declare, if [`missing_declarations`] finds any. `record` is its name."""
+    if missing := missing_declarations(ecg, any_unit):
+        how = ", ".join(_DECLARATIONS[name] for name in missing)
+        raise RecordError(record, "undeclared", f"it does not say its {' and '.join(missing)}: pass {how}")
+
+
+def to_millivolts(record: Name, values: np.ndarray, units: Sequence[str | None]) -> tuple[np.ndarray, list[str] | None]:
+    """
+    Convert the leads of a record to mV.
+
+    Args:
+        record: its name, for messages.
+        values: (leads, samples).
+        units: of each lead; `None` or an empty text where the record does not say it.
+
+    Returns:
+        The values in mV and the units; the same values and `None` if the record says no unit at all.
+
+    Raises:
+        RecordError: if a unit is no voltage, or only some leads have one.
+    """
+    said = [unit.strip() if unit else "" for unit in units]
+    if not any(said):
+        return values, None
+    if not all(said):
+        detail = f"leads {[number for number, unit in enumerate(said) if not unit]} (counted from 0) have none, others have"
+        raise RecordError(record, "unit of some leads only", detail)
+    try:
+        factors = np.array([unit_factor(unit) for unit in said])
+    except ValueError as error:
+        raise RecordError(record, "unknown unit", str(error)) from error
+    return values * factors[:, None], said
+
+
+def declare(
+    record: Name,
+    ecg: Ecg,
+    sampling_rate: float | None = None,
+    lead_names: Sequence[str] | None = None,
+    unit: str | None = None,
+    file_units: Sequence[str] | None = None,
+) -> Ecg:
+    """
+    Complete a record by what the caller declares of it. The unit "unknown" declares nothing.
+
+    Args:
+        record: its name, for messages.
+        ecg: what the record says; its signal is in mV if `ecg.unit` is "mV", else as the numbers are in the file.
+        sampling_rate, lead_names, unit: what the caller declares.
+        file_units: of the rows, as the file has them, if the signal was converted from them; default: `ecg.unit`.
+
+    Raises:
+        RecordError: if a declaration contradicts the record, names are not one for each row, or values are infinite.
+        ValueError: for declarations that [`check_declared`] refuses.
+    """
+    check_declared(sampling_rate, lead_names, unit)
+    unit = None if unit == UNKNOWN_UNIT else unit
+    rate = _agreed_rate(record, ecg.sampling_rate, sampling_rate)
+    names = _agreed_names(record, ecg.lead_names, lead_names)
+    signal, said = ecg.signal, ecg.unit
+    if names is not None and len(names) != signal.shape[0]:
+        detail = f"shape {signal.shape} with {len(names)} lead names, expected (leads, samples)"
+        raise RecordError(record, "wrong number of leads", detail)
+    if said is None and unit is not None:
+        signal, said = signal.astype(np.float64) * unit_factor(unit), "mV"
+    elif said is not None and unit is not None:
+        own = file_units or [said]
+        if {unit_factor(name) for name in own} != {unit_factor(unit)}:
+            raise _contradiction(record, "unit", unit, ", ".join(sorted(set(own))))
+    with np.errstate(over="ignore"):
+        signal = np.ascontiguousarray(signal, dtype=np.float32)
+    if np.isinf(signal).any():
+        raise RecordError(record, "infinite values", "some samples are infinite, expected numbers, or NaN where none is")
+    return Ecg(signal, rate, names, said)
+
+
+def _agreed_rate(record: Name, said: float | None, declared: float | None) -> float | None:
+    if said is not None and not (is_finite(said) and said > 0):
+        raise RecordError(record, "unusable rate", f"{said} Hz, expected a positive number")
+    if said is not None and declared is not None and abs(said - declared) > RATE_TOLERANCE * said:
+        raise _contradiction(record, "sampling_rate", declared, said)
+    found = declared if said is None else said
+    return None if found is None else float(found)
+
+
+def _agreed_names(record: Name, said: Sequence[str | None] | None, declared: Sequence[str] | None) -> list[str] | None:
+    own = None if said is None or not any(said) else [lead_name(name or "") for name in said]
+    if own is not None and not all(own):
+        raise RecordError(record, "unnamed leads", f"{own.count('')} of {len(own)} leads have no name")
+    given = None if declared is None else [lead_name(str(name)) for name in declared]
+    if own is not None and given is not None and [name.lower() for name in own] != [name.lower() for name in given]:
+        raise _contradiction(record, "lead_names", " ".join(given), " ".join(own))
+    return given if own is None else own
+
+
+def _contradiction(record: Name, name: str, declared: Any, said: Any) -> RecordError:
+    detail = f"{name} is declared as {declared}, but the record itself says {said}: declare what it does not say, or nothing"
+    return RecordError(record, f"contradicted {name}", detail)
+
+
 def select_leads(signal: np.ndarray, lead_names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     """
-    Bring leads into the wanted order.
+    Return the rows of a signal in the order of the `wanted` leads; III, aVR, aVL and aVF are derived from I and II where absent.
 
     Args:
         signal: (leads, samples), rows named by `lead_names` in any order and case; more leads than wanted are fine.
-        wanted: names in the order of the result. III, aVR, aVL and aVF are derived from I and II where absent.
 
     Raises:
         ValueError: if names and rows do not match, a name repeats, or a lead is missing and cannot be derived.
     """
     if len(lead_names) != signal.shape[0]:
         raise ValueError(f"{len(lead_names)} lead names for a signal of {signal.shape[0]} leads: name every row once.")
-    rows = {name.strip().lower(): index for index, name in enumerate(lead_names)}
+    rows = {name.strip().lower(): row for name, row in zip(lead_names, signal, strict=True)}
     if len(rows) != len(lead_names):
         raise ValueError(f"Lead names repeat (case does not count): {', '.join(lead_names)}.")
-    selected = []
-    missing = []
-    for name in wanted:
-        key = name.lower()
-        if key in rows:
-            selected.append(signal[rows[key]])
-        elif key in DERIVED_LEADS and "i" in rows and "ii" in rows:
-            factor_i, factor_ii = DERIVED_LEADS[key]
-            selected.append(factor_i * signal[rows["i"]] + factor_ii * signal[rows["ii"]])
-        else:
-            missing.append(name)
-    if missing:
+    if {"i", "ii"} <= rows.keys():
+        derived = {key: i * rows["i"] + ii * rows["ii"] for key, (i, ii) in DERIVED_LEADS.items() if key not in rows}
+        rows |= derived
+    if missing := [name for name in wanted if name.lower() not in rows]:
         raise ValueError(
             f"Missing leads {', '.join(missing)}: the record has {', '.join(lead_names)}. Only III, aVR, aVL and aVF "
             "can be derived (from I and II); no lead is filled with zeros."
         )
-    return np.stack(selected)
+    return np.stack([rows[name.lower()] for name in wanted])
 
 
 def interpolate_nans(signal: np.ndarray) -> np.ndarray:
@@ -111,44 +319,36 @@ def interpolate_nans(signal: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _butterworth(cutoff: float, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.signal import butter  # here, because importing it takes longer than importing the rest of the package
+def _butterworth(cutoff: float | tuple[float, float], kind: str, sampling_rate: float, output: str) -> Any:
+    from scipy.signal import butter  # here and below, because importing it takes longer than importing the rest of the package
 
-    return butter(4, cutoff, btype="highpass", fs=sampling_rate)
+    return butter(4, cutoff, btype=kind, fs=sampling_rate, output=output)
 
 
 def highpass(signal: np.ndarray, sampling_rate: float, cutoff: float = 0.5) -> np.ndarray:
     """
-    4th-order Butterworth high-pass at `cutoff` Hz, forward and backward (no phase shift).
+    Apply a 4th-order Butterworth high-pass at `cutoff` Hz, forward and backward (no phase shift).
 
     The reference applies it to CODE-15 and St-Petersburg, at 0.5 Hz and before resampling: without it, training on
     their baseline wander is unstable.
     """
     from scipy.signal import filtfilt
 
-    numerator, denominator = _butterworth(cutoff, sampling_rate)
+    numerator, denominator = _butterworth(cutoff, "highpass", sampling_rate, "ba")
     shortest = 3 * max(len(numerator), len(denominator))
     if signal.shape[1] <= shortest:
         raise ValueError(f"A high-pass needs more than {shortest} samples, but the record has {signal.shape[1]}.")
     return filtfilt(numerator, denominator, signal, axis=1).astype(signal.dtype, copy=False)
 
 
-@lru_cache(maxsize=32)
-def _bandpass(sampling_rate: float) -> np.ndarray:
-    from scipy.signal import butter
-
-    return butter(4, AMPLITUDE_FREE_BAND, btype="bandpass", fs=sampling_rate, output="sos")
-
-
 def standardize(signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str] | None = None) -> np.ndarray:
     """
-    Make a signal amplitude-free: 4th-order Butterworth band-pass from 0.5 to 40 Hz, forward and backward, then every lead divided
-    by its own standard deviation. What is left are shapes and timing; amplitudes, and ratios between leads, are gone.
-    Messages call leads by `lead_names`, or count them from 0.
+    Make a signal amplitude-free: 4th-order Butterworth band-pass from 0.5 to 40 Hz, forward and backward, then divide every lead
+    by its own standard deviation. Shapes and timing remain; amplitudes, and ratios between leads, are gone. `lead_names` are
+    for messages.
 
     Raises:
-        ValueError: if a lead does not change but for moments, the record is too short for the filter, or the rate is too low for
-            the band.
+        ValueError: if a lead is flat, the record is too short for the filter, or the rate is too low for the band.
     """
     from scipy.signal import sosfiltfilt
 
@@ -162,7 +362,7 @@ def standardize(signal: np.ndarray, sampling_rate: float, lead_names: Sequence[s
     padding = round(sampling_rate / AMPLITUDE_FREE_BAND[0])  # a period of the slowest wave that passes
     if signal.shape[1] <= padding:
         raise ValueError(f"A band-pass needs more than {padding} samples, but the record has {signal.shape[1]}.")
-    filtered = sosfiltfilt(_bandpass(sampling_rate), signal, axis=1, padlen=padding)
+    filtered = sosfiltfilt(_butterworth(AMPLITUDE_FREE_BAND, "bandpass", sampling_rate, "sos"), signal, axis=1, padlen=padding)
     return (filtered / filtered.std(axis=1, keepdims=True)).astype(signal.dtype, copy=False)
 
 
@@ -185,9 +385,10 @@ def condition(
     lead_names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """
-    NaNs, then the high-pass if a cutoff (Hz) is given, or what makes the signal amplitude-free ([`standardize`]), then the target
-    rate: everything before normalisation. Messages call leads by `lead_names`. Raises `ValueError` for what would take more than
-    `MAX_VALUES`.
+    Do everything before normalisation: interpolate NaNs, apply the high-pass (Hz) or [`standardize`], resample.
+
+    Raises:
+        ValueError: for more than `MAX_VALUES` values, and as the single steps do.
     """
     values = signal.size * max(1.0, target_rate / sampling_rate)
     if values > MAX_VALUES:
@@ -205,9 +406,8 @@ def condition(
 
 def normalize(signal: Any, mean: Any, std: Any, clip: float | None = CLIP) -> Any:
     """
-    Subtract the per-lead mean and divide by the per-lead standard deviation (of the training records, not of this record: the
-    amplitude carries diagnoses), then clip. The one place where this happens: of batches on their device, of records for a task,
-    and in the feature extractor.
+    Subtract the per-lead mean and divide by the per-lead standard deviation of the training records (not of this record: the
+    amplitude carries diagnoses), then clip.
 
     Args:
         signal: floating-point array or tensor (..., leads, samples), in any unit.
@@ -221,8 +421,8 @@ def normalize(signal: Any, mean: Any, std: Any, clip: float | None = CLIP) -> An
 
 def crop_starts(num_samples: int, crop_length: int, crop_stride: int) -> list[int]:
     """
-    First samples of crops that cover a record: every `crop_stride`, and one more that ends where the record ends if the
-    others leave something over. A record shorter than a crop is one crop, starting at 0.
+    Return the first samples of crops that cover a record: every `crop_stride`, and one more that ends where the record ends if
+    the others leave something over. A record shorter than a crop is one crop, starting at 0.
     """
     last = max(0, num_samples - crop_length)
     starts = list(range(0, last + 1, crop_stride))
@@ -230,20 +430,167 @@ def crop_starts(num_samples: int, crop_length: int, crop_stride: int) -> list[in
 
 
 def cut_crops(signal: np.ndarray, crop_length: int, crop_stride: int) -> np.ndarray:
-    """Crops of `crop_length` samples that cover a signal (leads, samples) -> (crops, leads, samples); see [`crop_starts`]."""
+    """Cut a signal (leads, samples) into crops that cover it -> (crops, leads, samples); see [`crop_starts`]."""
     starts = crop_starts(signal.shape[1], crop_length, crop_stride)
     return np.stack([signal[:, start : start + crop_length] for start in starts])
 
 
-__all__ = [
-    "condition",
-    "crop_starts",
-    "cut_crops",
-    "highpass",
-    "interpolate_nans",
-    "normalize",
-    "resample",
-    "select_leads",
-    "standardize",
-    "unit_factor",
-]
+def check_rate(sampling_rate: float) -> None:
+    """Raise [`ImplausibleSignalError`] for a sampling rate outside 50 to 4,000 Hz."""
+    lowest, highest = SAMPLING_RATES
+    if not lowest <= sampling_rate <= highest:
+        raise ImplausibleSignalError(
+            "implausible rate", f"{sampling_rate:g} Hz, expected {lowest:g} to {highest:g}: is it in kHz, or a duration?"
+        )
+
+
+def _amplitudes(signal: np.ndarray) -> np.ndarray:
+    """Return the range of each lead without its lowest and highest hundredth of samples; 0 for a lead of NaN."""
+    # An odd stride, lest it coincides with a period of the signal.
+    ordered = np.sort(signal[:, :: signal.shape[1] // _SAMPLES_FOR_AMPLITUDE | 1], axis=1)  # NaN last
+    leads, counts = np.arange(len(ordered)), ordered.shape[1] - np.isnan(ordered).sum(axis=1)
+    outside = counts // 100
+    return np.nan_to_num(ordered[leads, counts - 1 - outside] - ordered[leads, outside], nan=0.0)
+
+
+def _typical(amplitudes: np.ndarray) -> float:
+    """Return the median amplitude of the leads that change."""
+    return float(np.median(amplitudes[amplitudes > 0])) if (amplitudes > 0).any() else 0.0
+
+
+def _flat(amplitudes: np.ndarray, lead_names: Sequence[str], any_amplitude: bool) -> list[str]:
+    limit = 0.0 if any_amplitude else FLAT_SHARE * _typical(amplitudes)
+    return [name for name, amplitude in zip(lead_names, amplitudes, strict=True) if amplitude <= limit]
+
+
+def flat_leads(signal: np.ndarray, lead_names: Sequence[str], any_amplitude: bool = False) -> list[str]:
+    """
+    Return the names of leads (rows of a signal (leads, samples), NaN allowed) that do not change but for moments, or hardly so
+    beside the others; with `any_amplitude`, where each lead may have a gain of its own, the former alone.
+    """
+    return _flat(_amplitudes(signal), lead_names, any_amplitude)
+
+
+def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude: bool = False) -> list[str]:
+    """
+    Raise [`ImplausibleSignalError`] if a signal is mostly missing, flat, padded, or not of the size of an ECG, with the likely
+    cause.
+
+    Args:
+        signal: (leads, samples) in mV as it was recorded, with NaN where nothing was.
+        lead_names: of its rows.
+        any_amplitude: do not check the size, for signals of unknown gain.
+
+    Returns:
+        Warnings for the user about a signal that may pass: flat leads, and long gaps.
+    """
+    missing = np.isnan(signal).mean(axis=1)
+    lead = int(missing.argmax())
+    if missing[lead] > MOST_MISSING:
+        raise ImplausibleSignalError(
+            "mostly missing",
+            f"lead {lead_names[lead]} has no value (NaN) in {missing[lead]:.1%} of its samples, at most {MOST_MISSING:.0%} can "
+            "be interpolated",
+        )
+    amplitudes = _amplitudes(signal)
+    flat = _flat(amplitudes, lead_names, any_amplitude)
+    if len(flat) > MOST_FLAT_LEADS:
+        raise ImplausibleSignalError(
+            "flat",
+            f"leads {', '.join(flat)} never change, or hardly beside the others; at most {MOST_FLAT_LEADS} may be flat: was "
+            "nothing connected, or are they in another unit?"
+            if len(flat) < len(lead_names)
+            else "no lead ever changes but for moments",
+        )
+    _check_stuck(signal, lead_names, flat)
+    if any_amplitude:
+        _check_span(signal, lead_names, _typical(amplitudes), LARGEST_RELATIVE_SPAN, "times what a typical lead does")
+    else:
+        _check_amplitude(amplitudes, lead_names)
+        _check_span(signal, lead_names, 1.0, LARGEST_SPAN, "mV")
+    warnings = []
+    if flat:
+        warnings.append(f"leads {', '.join(flat)} do not change, or hardly beside the others: was an electrode off?")
+    if gaps := [f"{lead_names[lead]} ({missing[lead]:.0%})" for lead in np.flatnonzero(missing > NOTED_MISSING).tolist()]:
+        warnings.append(f"straight lines take the place of what is missing (NaN) in leads {', '.join(gaps)}")
+    return warnings
+
+
+def _check_stuck(signal: np.ndarray, lead_names: Sequence[str], flat: Sequence[str]) -> None:
+    samples = signal.shape[1]
+    # A value held for MOST_STUCK of the record is the same at two neighbouring samples of these.
+    sparse = signal[:, :: max(1, int(MOST_STUCK * samples) // 2)]
+    for lead in np.flatnonzero((sparse[:, 1:] == sparse[:, :-1]).any(axis=1)).tolist():
+        changes = np.flatnonzero(signal[lead, 1:] != signal[lead, :-1])
+        share = np.diff(changes, prepend=-1, append=samples - 1).max() / samples
+        if share > MOST_STUCK and lead_names[lead] not in flat:
+            raise ImplausibleSignalError(
+                "long constant stretch",
+                f"lead {lead_names[lead]} holds one value for {share:.1%} of the record without a break, at most "
+                f"{MOST_STUCK:.0%} may be: was the record padded? Cut it to what was recorded",
+            )
+
+
+def _check_amplitude(amplitudes: np.ndarray, lead_names: Sequence[str]) -> None:
+    amplitude = _typical(amplitudes)
+    lowest, highest = TYPICAL_AMPLITUDE
+    if not lowest <= amplitude <= highest:
+        # An ECG spans 0.1 to 10 mV, so that each factor of 1,000 has a range of its own.
+        causes = {
+            (1e2, 1e4): "uV (or a converter's raw numbers) declared as mV, or mV declared as V",
+            (1e4, 1e7): "nV declared as mV, or uV declared as V",
+            (1e-4, 1e-2): "mV declared as uV, or V declared as mV",
+        }
+        likely = [f". It looks like {cause}" for (least, most), cause in causes.items() if least <= amplitude < most]
+        raise ImplausibleSignalError(
+            "implausible amplitude",
+            f"98% of the samples of a typical lead span {amplitude:.3g} mV, expected {lowest:g} to {highest:g} mV"
+            + "".join(likely),
+        )
+    lead = int(amplitudes.argmax())
+    if amplitudes[lead] > LARGEST_AMPLITUDE:
+        raise ImplausibleSignalError(
+            "implausible amplitude",
+            f"98% of the samples of lead {lead_names[lead]} span {amplitudes[lead]:.3g} mV, at most {LARGEST_AMPLITUDE:g} mV are "
+            "expected: is it in another unit than the others, or was its electrode loose?",
+        )
+
+
+def _check_span(signal: np.ndarray, lead_names: Sequence[str], scale: float, most: float, unit: str) -> None:
+    """Check that no lead spans more than `most * scale`, spikes included."""
+    spans = (np.fmax.reduce(signal, axis=1) - np.fmin.reduce(signal, axis=1)) / scale
+    lead = int(np.nanargmax(spans))
+    if spans[lead] > most:
+        raise ImplausibleSignalError(
+            "implausible sample",
+            f"lead {lead_names[lead]} spans {spans[lead]:.3g} {unit} because of single samples, at most {most:g} are expected: "
+            "is there a code for what is missing among them? Make it NaN",
+        )
+
+
+def check_normalized(values: np.ndarray) -> None:
+    """
+    Raise [`ImplausibleSignalError`] if normalisation left next to nothing of a plausible signal: its statistics do not fit.
+
+    Args:
+        values: the model's input, (leads, samples) in standard deviations of its training records.
+    """
+    amplitude = _typical(_amplitudes(values))
+    if amplitude < LEAST_NORMALIZED:
+        raise ImplausibleSignalError(
+            "implausible amplitude",
+            f"98% of the samples of a typical lead span {amplitude:.2g} standard deviations of the training records, at least "
+            f"{LEAST_NORMALIZED:g} are expected: are mean, std (in mV) and highpass_cutoff of the feature extractor the model's?",
+        )
+
+
+def check_clipped(clipped: np.ndarray, lead_names: Sequence[str], limit: str) -> None:
+    """Raise [`ImplausibleSignalError`] if too many samples lie beyond a limit: `clipped` is boolean, (leads, samples)."""
+    shares = clipped.mean(axis=1)
+    lead = int(shares.argmax())
+    if shares.mean() > MOST_CLIPPED or shares[lead] > MOST_CLIPPED_IN_LEAD:
+        raise ImplausibleSignalError(
+            "clipped",
+            f"{shares.mean():.1%} of all samples and {shares[lead]:.1%} of lead {lead_names[lead]} lie beyond {limit}, at most "
+            f"{MOST_CLIPPED:.0%} and {MOST_CLIPPED_IN_LEAD:.0%} may: is the unit right, and is there an offset?",
+        )

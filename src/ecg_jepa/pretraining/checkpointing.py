@@ -1,18 +1,19 @@
-"""Resumable state of a run: `checkpoint-<step>` folders that are whole or passed over."""
+"""Resumable checkpoints: `checkpoint-<step>` folders that are complete or passed over."""
 
 import logging
 import os
-import pickle
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
+from torch import isfinite
 from torch.distributed.checkpoint import CheckpointException
 
 from .._utils.files import digest_files, digest_of, read_json, write_json
@@ -20,85 +21,60 @@ from .._utils.processes import on_main_process
 
 logger = logging.getLogger(__name__)
 
-# Of a training whose processes hold parts of weights: their checkpoints are other files.
+# Key of `training` in runs whose processes hold parts of the weights: their checkpoints are other files.
 SHARDED = "sharded"
 
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-\d+")
 _PROGRESS_FILE = "progress.json"
 
-# What writing raises when a disk is full: from Python, from safetensors, and from torch (whose writer raises nothing better),
-# which has another one for what several processes write.
+# What Python, safetensors and torch (for files of one and of several processes) raise when a disk is full.
 _CANNOT_WRITE = (OSError, SafetensorError, RuntimeError, CheckpointException)
 
 
+@dataclass
 class Checkpoints:
     """
     Saves and restores what was given to `accelerator.prepare`, random states and the number of steps done.
 
-    Beside them, `progress.json` holds what is trained, what of it was changed on the way, size and SHA-256 of every file, and a
-    digest of itself.
+    Accelerate writes the state. Its own naming and limit do not write digests, nor give a folder its name when it is complete:
+    `progress.json` holds `training`, changes of it on the way, the SHA-256 of every file and of itself.
 
     Args:
-        accelerator: of the run.
-        output_dir: where the `checkpoint-<step>` folders are.
-        keep: how many to keep.
-        training: what decides what comes out, as plain values: a checkpoint of another training is refused.
-        allow_changes: go on from it all the same, and record what was changed.
-        defaults: of the settings under `recipe` in `training`, for checkpoints of before there were all of them.
+        keep: how many checkpoints to keep.
+        training: plain values that decide the weights: a checkpoint of another training is refused.
+        allow_changes: resume from it all the same, and record the changes.
     """
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        output_dir: Path,
-        keep: int,
-        training: Mapping[str, Any],
-        allow_changes: bool = False,
-        defaults: Mapping[str, Any] | None = None,
-    ):
-        self.accelerator = accelerator
-        self.output_dir = output_dir
-        self.keep = keep
-        self.training = dict(training)
-        self.allow_changes = allow_changes
-        self.defaults = dict(defaults or {})
-        self.changes: list[dict[str, Any]] = []
-        self.resumed_from: Path | None = None
+    accelerator: Accelerator
+    output_dir: Path
+    keep: int
+    training: dict[str, Any]
+    allow_changes: bool = False
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    resumed_from: Path | None = None
 
     def save(self, steps_done: int) -> bool:
         """
-        Write `checkpoint-<steps_done>`, which gets its name only when it is whole and on disk. Returns whether it was written: a
-        full disk costs the checkpoint, not the run, and says so.
+        Write `checkpoint-<steps_done>`; return whether that worked. A full disk costs the checkpoint, not the run.
 
         Raises:
-            FloatingPointError: if a weight is not finite; the checkpoints before stay.
+            FloatingPointError: if a weight is not finite; earlier checkpoints stay.
         """
         self._check_weights(steps_done)
         unfinished = self.output_dir / f"unfinished-checkpoint-{steps_done}"
-        if self.accelerator.is_main_process:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        fault = ""
-        try:
-            self.accelerator.save_state(str(unfinished))
-        except _CANNOT_WRITE as error:
-            fault = str(error)
-        failures = self.accelerator.reduce(torch.tensor(int(bool(fault)), device=self.accelerator.device)).item()
-        if self.accelerator.is_main_process:
-            try:
-                if failures:
-                    raise OSError(fault or "another process could not write its part")
-                self._finish(unfinished, steps_done)
-            except _CANNOT_WRITE as error:
-                failures = 1
-                shutil.rmtree(unfinished, ignore_errors=True)
-                logger.warning(f"checkpoint-{steps_done} could not be written, training goes on without it: {error}")
-        self.accelerator.wait_for_everyone()
-        return not failures
+        remove_unfinished = partial(shutil.rmtree, unfinished, ignore_errors=True)
+        on_main_process(self.accelerator, remove_unfinished)
+        faults = gather_object([_fault_of_writing(lambda: self.accelerator.save_state(str(unfinished)))])
+        finish = partial(_fault_of_writing, lambda: self._finish(unfinished, steps_done))
+        fault = next(filter(None, faults), "") or on_main_process(self.accelerator, finish)
+        if fault:
+            on_main_process(self.accelerator, remove_unfinished)
+            logger.warning(f"checkpoint-{steps_done} could not be written, training goes on without it: {fault}")
+        return not fault
 
     def _check_weights(self, steps_done: int) -> None:
         for model in self.accelerator._models:
-            broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+            broken = [name for name, p in model.named_parameters() if not isfinite(p).all()]
             if broken:
                 kept = ", ".join(path.name for path in self.existing()) or "none"
                 raise FloatingPointError(
@@ -107,7 +83,7 @@ class Checkpoints:
                 )
 
     def _finish(self, unfinished: Path, steps_done: int) -> None:
-        """Describe what was written, see that it is on disk, give it its name, and remove outdated ones."""
+        """Write `progress.json`, flush everything to the disk, rename the folder, and remove outdated checkpoints."""
         files = sorted(path for path in unfinished.rglob("*") if path.is_file())
         contents = {
             str(path.relative_to(unfinished)): {"size": path.stat().st_size, "sha256": digest_files([path])} for path in files
@@ -121,36 +97,33 @@ class Checkpoints:
         unfinished.rename(final)
         _flush(self.output_dir)
         for outdated in self._own()[: -self.keep]:
-            try:
-                _remove(outdated)
-            except OSError as error:
-                logger.warning(f"{outdated}, which is outdated, cannot be removed: {error}")
+            shutil.rmtree(outdated, ignore_errors=True)
 
     def existing(self) -> list[Path]:
-        """Checkpoint folders, from the fewest steps to the most."""
-        found = [
-            (int(match[1]), path) for path in self.output_dir.glob("*") if (match := _NAME.fullmatch(path.name)) and path.is_dir()
-        ]
-        return [path for _, path in sorted(found)]
+        """Return checkpoint folders, from the fewest steps to the most."""
+        found = [path for path in self.output_dir.glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+        return sorted(found, key=_steps_in_name)
 
     def _own(self) -> list[Path]:
-        """Those that a run of ours wrote: what has such a name alone is somebody else's."""
+        """Return the checkpoints that a run of ours wrote: others of such a name are somebody else's."""
         return [path for path in self.existing() if (path / _PROGRESS_FILE).is_file()]
 
-    def remove(self) -> None:
-        """Remove all checkpoints of a run, and nothing that only has such a name."""
-        for path in self.output_dir.glob("*checkpoint-*"):
-            if (path / _PROGRESS_FILE).is_file() or path.name.startswith("unfinished-"):
-                _remove(path)
+    def clear(self, steps_done: int, remove: bool = False) -> None:
+        """Rename checkpoints with more steps than the run resumes from, or `remove` all; remove unfinished ones."""
+        for path in self.output_dir.glob("unfinished-checkpoint-*"):
+            shutil.rmtree(path)
+        for path in self._own():
+            aside = path.with_name(f"abandoned-{path.name}")
+            if remove:
+                shutil.rmtree(path)
+            elif _steps_in_name(path) > steps_done:
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+                logger.warning(f"{path} is further than where this run goes on from: it is now {aside.name}.")
 
     def restore(self, name: str | None, max_steps: int) -> int:
         """
-        Restore `"latest"` (the newest that is whole; others are named) or the folder of that path, and return the number of steps
-        done; 0 for `None`, and for `"latest"` where there is none yet.
-
-        Args:
-            name: of the checkpoint.
-            max_steps: of the run.
+        Restore a checkpoint (its path, or "latest" for the newest complete one); return the number of steps done, 0 without one.
 
         Raises:
             FileNotFoundError: if the folder is no checkpoint.
@@ -162,22 +135,19 @@ class Checkpoints:
         progress = read_json(path / _PROGRESS_FILE)
         try:
             self.accelerator.load_state(str(path))
-        except (RuntimeError, SafetensorError, CheckpointException, pickle.UnpicklingError, EOFError, KeyError) as error:
+        except (RuntimeError, KeyError, CheckpointException) as error:
             reason = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"{path} does not fit this run, whose model or optimiser is another, or is damaged: {reason}"
-            ) from error
-        self.changes = self._changes_since(progress)
+            raise ValueError(f"{path} does not fit this run, whose model or optimiser is another: {reason}") from error
+        changed = {key: {"was": old, "is": new} for key, (old, new) in differences(progress["training"], self.training).items()}
+        self.changes = progress["changes"] + ([{"after_steps": progress["steps_done"], "changed": changed}] if changed else [])
         self.resumed_from = path
         logger.info(f"Resumed from {path} after {progress['steps_done']} steps.")
         return int(progress["steps_done"])
 
     def _find(self, name: str | None, max_steps: int) -> Path | None:
-        """The checkpoint to go on from, if there is one; it is whole, and of this training."""
-        if name is None:
-            return None
-        path = self._latest() if name == "latest" else Path(name)
-        if path is None:
+        """Return the checkpoint to resume from, which is complete and of this training."""
+        path = self._latest() if name == "latest" else name and Path(name)
+        if not path:
             return None
         if fault := fault_of(path):
             others = ", ".join(str(p) for p in self.existing() if p != path and not fault_of(p)) or "none"
@@ -189,10 +159,7 @@ class Checkpoints:
                 f"{path} is {progress['steps_done']} steps far, more than max_steps={max_steps}: raise --max_steps, or resume "
                 "from an earlier checkpoint."
             )
-        if "training" not in progress:
-            logger.warning(f"{path} was written by an older version: whether it is of the same training cannot be checked.")
-            return path
-        changed = self._changed(progress)
+        changed = differences(progress["training"], self.training)
         if SHARDED in changed:
             was, now = ("in parts of each process" if value else "whole" for value in changed[SHARDED])
             raise ValueError(f"{path} holds weights {was}, but this run holds them {now}: launch it as it was begun.")
@@ -205,7 +172,7 @@ class Checkpoints:
         return path
 
     def _latest(self) -> Path | None:
-        """The newest whole checkpoint; `None` if there is none yet."""
+        """Return the newest complete checkpoint; `None` if there is none yet."""
         existing = self.existing()
         for path in reversed(existing):
             if not (fault := fault_of(path)):
@@ -216,82 +183,27 @@ class Checkpoints:
         logger.info(f"No checkpoint in {self.output_dir} yet: starting from the beginning.")
         return None
 
-    def _changed(self, progress: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """
-        What is trained otherwise than a checkpoint says; nothing if it does not say. Settings that there were not yet were what
-        is their default now.
-        """
-        if "training" not in progress:
-            return {}
-        training = progress["training"]
-        # What a checkpoint of before does not say of its records is taken to be as it is now.
-        records = {
-            name: {**self.training.get("databases", {}).get(name, {}), **said}
-            for name, said in training.get("databases", {}).items()
-        }
-        before = {**training, "recipe": {**self.defaults, **training.get("recipe", {})}}
-        if records:
-            before["databases"] = records
-        return differences(before, self.training)
-
-    def leave_behind(self, steps_done: int) -> None:
-        """Set aside checkpoints that are further than where the run goes on from, and remove what was never finished."""
-        for path in self.output_dir.glob("unfinished-checkpoint-*"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in self._own():
-            if int(path.name.rpartition("-")[2]) > steps_done:
-                aside = path.with_name(f"abandoned-{path.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                path.rename(aside)
-                logger.warning(f"{path} is further than where this run goes on from: it is now {aside.name}.")
-
-    def _changes_since(self, progress: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """What was changed on the way here, and what is changed now."""
-        before = list(progress.get("changes", []))
-        changed = self._changed(progress)
-        if not changed:
-            return before
-        now = {key: {"was": old, "is": new} for key, (old, new) in changed.items()}
-        return [*before, {"after_steps": progress["steps_done"], "changed": now}]
-
 
 def fault_of(path: Path) -> str | None:
-    """What is wrong with a checkpoint folder, in words; `None` if it is whole. Those of before there were digests are trusted."""
+    """Return what is wrong with a checkpoint folder; `None` if it is complete."""
     if not (path / _PROGRESS_FILE).is_file():
         return f"it has no {_PROGRESS_FILE}"
     try:
         progress = read_json(path / _PROGRESS_FILE)
-        stated = progress.pop("sha256", None)  # those of before there were digests are trusted
-        if stated is not None and stated != digest_of(progress):
+        if progress.pop("sha256") != digest_of(progress):
             return f"{_PROGRESS_FILE} is not what was written (SHA-256)"
-        kinds = {"steps_done": int, "training": dict, "changes": list, "files": dict}
-        if wrong := [name for name, kind in kinds.items() if name in progress and not isinstance(progress[name], kind)]:
-            return f"{_PROGRESS_FILE} holds no {', '.join(wrong)}"
-        if (named := _NAME.fullmatch(path.name)) and progress["steps_done"] != int(named[1]):
-            return f"{_PROGRESS_FILE} says that {progress['steps_done']} steps were done"
-        for name, expected in progress.get("files", {}).items():
-            file = path / name
-            if not file.is_file():
+        for name, expected in progress["files"].items():
+            if not (path / name).is_file():
                 return f"{name} is missing"
-            if file.stat().st_size != expected["size"]:
-                return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
-            if digest_files([file]) != expected["sha256"]:
+            if digest_files([path / name]) != expected["sha256"]:
                 return f"{name} is not what was written (SHA-256)"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # of a disk, or a damaged file
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # of the disk, or a damaged progress.json
         return f"it cannot be read ({type(error).__name__}: {error})"
     return None
 
 
-def _remove(path: Path) -> None:
-    """A folder, or the link to one alone."""
-    if path.is_symlink():
-        path.unlink()
-    else:
-        shutil.rmtree(path)
-
-
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two nested mappings of plain values do not share: dotted key -> (old, new); `None` where one has no such key."""
+    """Return the differences of two nested mappings: dotted key -> (old, new), `None` for a missing key."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in [*old, *(key for key in new if key not in old)]:
         before, after = old.get(key), new.get(key)
@@ -302,8 +214,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     return found
 
 
+def _steps_in_name(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def _fault_of_writing(action: Callable[[], Any]) -> str:
+    """Run an action that writes to the disk; return why it failed, or an empty string."""
+    try:
+        action()
+    except _CANNOT_WRITE as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
 def _flush(path: Path) -> None:
-    """See a file, or the names in a folder, onto the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

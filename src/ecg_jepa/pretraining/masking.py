@@ -1,21 +1,38 @@
-"""Which patches the context encoder sees and which ones the predictor must fill in."""
+"""Block masks: which patches the context encoder sees, and which ones are predicted."""
 
 import math
 
 import numpy as np
 import torch
 
+from .._utils.settings import check_at_least, option, settings
 from .objective import BatchKey
-from .recipe import BlockMaskRecipe
+from .recipe import PretrainingRecipe
+
+
+@settings
+class BlockMaskRecipe(PretrainingRecipe):
+    """Settings of objectives that hide blocks of patches, as the paper's does."""
+
+    min_keep_ratio: float = option(0.15, "smallest share of visible patches")
+    max_keep_ratio: float = option(0.25, "largest share of visible patches")
+    min_block_size: int = option(10, "shortest hidden block, in patches")
+    uniform_mask_positions: bool = option(False, "hide all positions equally often, unlike the paper")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min_keep_ratio <= self.max_keep_ratio < 1:
+            raise ValueError(
+                f"min_keep_ratio={self.min_keep_ratio} and max_keep_ratio={self.max_keep_ratio} must lie between 0 and 1, "
+                "the first no larger than the second."
+            )
+        check_at_least(self, 1, "min_block_size")
 
 
 def draw_block_masks(
     key: BatchKey, recipe: BlockMaskRecipe, num_patches: int, batch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The masks of a batch, as [`sample_block_masks`] returns them; equally many patches are visible in all of them. A pure function
-    of its arguments.
-    """
+    """Draw the masks of a batch as [`sample_block_masks`] does: a pure function of its arguments."""
     num_context = draw_num_context(num_patches, recipe.min_keep_ratio, recipe.max_keep_ratio, key.generator())
     return sample_block_masks(
         batch_size, num_patches, num_context, recipe.min_block_size, key.generator(1), recipe.uniform_mask_positions
@@ -23,7 +40,7 @@ def draw_block_masks(
 
 
 def draw_num_context(num_patches: int, min_keep_ratio: float, max_keep_ratio: float, generator: torch.Generator) -> int:
-    """Number of visible patches of a batch: ceil(ratio * num_patches) with ratio uniform in [min, max)."""
+    """Draw the number of visible patches of a batch: ceil(ratio * num_patches) with ratio uniform in [min, max)."""
     ratio = min_keep_ratio + (max_keep_ratio - min_keep_ratio) * torch.rand((), generator=generator).item()
     return math.ceil(ratio * num_patches)
 
@@ -78,9 +95,9 @@ def sample_block_masks(
 
 
 def _indices(mask: torch.Tensor) -> torch.Tensor:
-    """Where each row of a boolean (rows, columns) is True, which must be equally often: (rows, times)."""
+    """Return the columns where each row of a boolean (rows, columns) is True, equally often in all rows: (rows, times)."""
     rows, columns = mask.shape
-    indices = np.flatnonzero(mask.numpy()).reshape(rows, -1)  # a quarter of the time of torch.nonzero
+    indices = np.flatnonzero(mask.numpy()).reshape(rows, -1)  # four times as fast as torch.nonzero
     indices -= columns * np.arange(rows)[:, None]
     return torch.from_numpy(indices)
 
@@ -88,9 +105,9 @@ def _indices(mask: torch.Tensor) -> torch.Tensor:
 def _visible_patches(
     batch_size: int, num_patches: int, num_context: int, min_block_size: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Boolean (batch_size, num_patches): True where visible."""
-    # Of the records that have patches left to hide: which they are, and their visible intervals, one column each. A block
-    # splits one interval into two, the right part of which goes into a new column. Empty intervals are never picked.
+    """Return a boolean (batch_size, num_patches) that is True where a patch is visible."""
+    # Only records with patches left to hide are kept. A block splits one visible interval into two, of which the right one goes
+    # into a new column. Empty intervals are never picked.
     records = np.arange(batch_size)
     starts = np.zeros((batch_size, 1), dtype=np.int64)
     lengths = np.full((batch_size, 1), num_patches)
@@ -99,7 +116,7 @@ def _visible_patches(
     edges = np.zeros((batch_size, num_patches + 1), dtype=np.int8)
 
     def draw(dtype: torch.dtype = torch.float64) -> np.ndarray:
-        # Also for records that need no more: what one gets must not depend on when others are finished.
+        # For finished records too: the mask of a record must not depend on when others are finished.
         return torch.rand(batch_size, generator=generator, dtype=dtype).numpy()[records]
 
     def uniform_below(limit: np.ndarray) -> np.ndarray:

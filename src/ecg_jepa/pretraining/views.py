@@ -1,26 +1,31 @@
 """
-Views: what an objective that compares a record with itself may change about it.
+Two views of a record, for objectives that compare a record with itself.
 
-What is drawn for a view is plain tensors with a row per record, drawn for the whole batch whatever the number of processes; they
-are applied on the device. Signals are normalised; 0 is a lead's mean. Nothing is turned upside down and no piece of a record
-changes its place: both would be another diagnosis.
+What is random about a view is drawn on the CPU for the whole batch, whatever the number of processes, and applied on the device.
+Signals are normalised; 0 is a lead's mean. No view turns a lead upside down or moves a piece of a record to another place: either
+would change the diagnosis.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 
 from .._utils.settings import check_at_least, option, settings
 from ..model.configuration_ecg_jepa import EcgJepaConfig
+from ..model.modeling_ecg_jepa import EcgJepaModel
 from ..model.signal_processing_ecg_jepa import CLIP
-from .objective import BatchKey
+from .objective import BatchKey, Objective, StepOutput
 from .recipe import PretrainingRecipe, whole_patches
 
-Drawn = Mapping[str, torch.Tensor]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-# Each change of a physiological view happens to half of the views, and hides half of the leads if it hides leads.
+Drawn = Mapping[str, torch.Tensor]
+_WHICH = ("first", "second")
+
+# Each change of a physiological view happens to half of the views; hidden leads are half of all leads.
 _APPLIED = 0.5
 _HIDDEN_LEADS = 0.5
 _KEPT_LEAD = "II"
@@ -31,28 +36,13 @@ _WANDER_HZ = (0.05, 0.5)  # breathing and movement
 _MAINS_HZ = (50.0, 60.0)
 _SMALLEST_CROP = 0.5  # of a record
 
-
-class Views(Protocol):
-    """A way to make views."""
-
-    def draw(self, rows: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """What one view of each of `rows` records is made by, on the CPU."""
-
-    def apply(self, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
-        """
-        Normalised records (rows, leads, samples) -> their views (rows, leads, samples of a view). `units_per_millivolt` are those
-        of the input, per record and lead (rows, leads, 1).
-        """
+_RECORDS_PLOTTED = 2
 
 
 class PhysiologicalViews:
     """
-    What happens to recordings: a stretch of the record, leads off, a time-out, noise, and in records that have an amplitude
-    baseline wander and mains interference.
-
-    Args:
-        config: of the model that will see them.
-        length: of a view, in samples.
+    Changes that happen to recordings: a shorter stretch of the record (`length` samples), leads off, a time-out, noise, and,
+    where the signal has an amplitude, baseline wander and mains interference.
     """
 
     def __init__(self, config: EcgJepaConfig, length: int):
@@ -62,11 +52,11 @@ class PhysiologicalViews:
         names = [name.upper() for name in config.lead_names]
         self.kept_lead = names.index(_KEPT_LEAD) if _KEPT_LEAD in names else 0
         self.num_leads = len(names)
-        # Preparation has filtered both out of amplitude-free records.
+        # Preparation has filtered both disturbances out of amplitude-free records.
         self.is_disturbed = not config.amplitude_free
 
     def draw(self, rows: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """As for [`Views`]."""
+        """Draw the parameters of one view of each of `rows` records, on the CPU."""
 
         def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
             return low + (high - low) * torch.rand(rows, *shape, generator=generator)
@@ -77,7 +67,7 @@ class PhysiologicalViews:
         leads = self.num_leads
         hidden = applied(1) & (torch.rand(rows, leads, generator=generator) < _HIDDEN_LEADS)
         hidden[:, self.kept_lead] = False
-        # Above half of the sampling rate there is nothing; the sine of 0 Hz is nothing, too.
+        # Frequencies above half of the sampling rate do not exist; 0 Hz at phase 0 is no interference.
         mains = torch.tensor([frequency for frequency in _MAINS_HZ if frequency < self.sampling_rate / 2] or [0.0])
         return {
             "start": torch.randint(self.record_length - self.length + 1, (rows,), generator=generator),
@@ -85,7 +75,7 @@ class PhysiologicalViews:
             "time_out": _draw_time_out(rows, generator, applied()),
             "noise": applied() * uniform(0.0, _LARGEST_NOISE),
             "noise_seed": torch.randint(1 << 62, (rows,), generator=generator),
-            # Leads see the same source from different sides.
+            # Each lead sees the same source from another side.
             "wander": (applied() * uniform(0.0, _LARGEST_DISTURBANCE))[:, None] * uniform(-1.0, 1.0, leads),
             "wander_hz": uniform(*_WANDER_HZ),
             "wander_phase": uniform(0.0, 2 * math.pi),
@@ -95,7 +85,10 @@ class PhysiologicalViews:
         }
 
     def apply(self, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
-        """As for [`Views`]."""
+        """
+        Make views (rows, leads, samples of a view) of normalised records (rows, leads, samples). A millivolt has
+        `units_per_millivolt` in them, per record and lead, (rows, leads, 1).
+        """
         samples = torch.arange(self.length, device=signal.device)
         places = drawn["start"][:, None] + samples
         view = signal.gather(2, places[:, None].expand(-1, signal.shape[1], -1))
@@ -110,18 +103,15 @@ class PhysiologicalViews:
 
 class LiteratureViews:
     """
-    What computer vision calls a resized crop, half of the record or more drawn out to its whole length, and a time-out. As in the
-    comparison of Mehari & Strodthoff 2022; resizing changes the heart rate.
-
-    Args:
-        config: of the model that will see them.
+    Resized crop (half of the record or more, stretched to the whole length) and time-out, as in the comparison of Mehari &
+    Strodthoff 2022. Resizing changes the heart rate.
     """
 
     def __init__(self, config: EcgJepaConfig):
         self.record_length = config.signal_length
 
     def draw(self, rows: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """As for [`Views`]."""
+        """As [`PhysiologicalViews.draw`]."""
         share = _SMALLEST_CROP + (1 - _SMALLEST_CROP) * torch.rand(rows, generator=generator)
         return {
             "share": share,
@@ -130,20 +120,17 @@ class LiteratureViews:
         }
 
     def apply(self, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
-        """As for [`Views`]."""
+        """As [`PhysiologicalViews.apply`]."""
         last = self.record_length - 1
         steps = torch.linspace(0.0, 1.0, self.record_length, device=signal.device)
         places = ((drawn["start"][:, None] + drawn["share"][:, None] * steps) * last).clamp(0, last)
         before = places.floor().long().clamp(max=last - 1)
-
-        def at(index: torch.Tensor) -> torch.Tensor:
-            return signal.gather(2, index[:, None].expand(-1, signal.shape[1], -1))
-
-        return _time_out(torch.lerp(at(before), at(before + 1), (places - before)[:, None]), drawn["time_out"])
+        left, right = (signal.gather(2, index[:, None].expand(-1, signal.shape[1], -1)) for index in (before, before + 1))
+        return _time_out(torch.lerp(left, right, (places - before)[:, None]), drawn["time_out"])
 
 
 def _draw_time_out(rows: int, generator: torch.Generator, applied: torch.Tensor) -> torch.Tensor:
-    """Begin and end of a time-out as shares of the view, (rows, 2); nothing lies between them where it is not applied."""
+    """Draw begin and end of a time-out as shares of the view, (rows, 2); both are equal where it is not applied."""
     length = _LONGEST_TIME_OUT * torch.rand(rows, generator=generator) * applied
     begin = (1 - length) * torch.rand(rows, generator=generator)
     return torch.stack([begin, begin + length], dim=1)
@@ -156,12 +143,13 @@ def _time_out(view: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
 
 def seeded_normal(seeds: torch.Tensor, shape: tuple[int, ...] | torch.Size) -> torch.Tensor:
     """
-    Standard normal numbers (rows, *shape), a function of each row's seed (rows,) alone: the same in every process, and but for
-    rounding on every device, without a generator per record. SplitMix64 (Steele et al. 2014) numbers the draws, Box and Muller
-    shape them.
+    Return standard normal numbers (rows, *shape), a function of each row's seed (rows,) alone.
+
+    They are the same in every process and, but for rounding, on every device, without a generator per record. SplitMix64 (Steele
+    et al. 2014) makes uniform numbers, Box and Muller's formula makes them normal.
     """
     count = math.prod(shape)
-    state = seeds[:, None] + torch.arange(1, count + 1, device=seeds.device) * -0x61C8864680B583EB  # wraps, as it should
+    state = seeds[:, None] + torch.arange(1, count + 1, device=seeds.device) * -0x61C8864680B583EB  # overflow is intended
     state = (state ^ _shifted(state, 30)) * -0x40A7B892E31B1A47
     state = (state ^ _shifted(state, 27)) * -0x6B2FB644ECCEEE15
     state = state ^ _shifted(state, 31)
@@ -170,13 +158,16 @@ def seeded_normal(seeds: torch.Tensor, shape: tuple[int, ...] | torch.Size) -> t
 
 
 def _shifted(state: torch.Tensor, bits: int) -> torch.Tensor:
-    """64-bit integers moved to the right, with zeros from the left, which `>>` does for positive ones only."""
+    """Shift 64-bit integers to the right and fill with zeros, which `>>` does for positive ones only."""
     return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+Views = PhysiologicalViews | LiteratureViews
 
 
 @settings
 class ViewRecipe(PretrainingRecipe):
-    """Of objectives that compare two views of each record."""
+    """Settings of objectives that compare two views of each record."""
 
     views: Literal["physiological", "literature"] = option(
         "physiological", "physiological: what happens to recordings; literature: resized crop and time-out"
@@ -195,25 +186,52 @@ class ViewRecipe(PretrainingRecipe):
                 "gradient_accumulation_steps."
             )
 
-    def make_views(self, config: EcgJepaConfig) -> Views:
-        """
-        The views that the recipe asks for.
 
-        Raises:
-            ValueError: if a physiological one is no whole number of patches.
-        """
-        if self.views == "literature":
-            return LiteratureViews(config)
-        return PhysiologicalViews(config, whole_patches(self, "view_duration", config.patch_size, config.sampling_rate))
+Recipe = TypeVar("Recipe", bound=ViewRecipe)
 
 
-def draw_pair(views: Views, key: BatchKey, batch_size: int) -> dict[str, torch.Tensor]:
-    """What two views of each record of a batch are made by: `first_*` and `second_*`, rows of records each."""
-    pair = {name: views.draw(batch_size, key.generator(number)) for number, name in enumerate(("first", "second"))}
-    return {f"{which}_{name}": rows for which, drawn in pair.items() for name, rows in drawn.items()}
+class TwoViews(Objective[Recipe]):
+    """Base of objectives that compare two views of each record: it makes the views, subclasses `compare` them."""
 
+    needs_units = True
 
-def view_of(which: str, views: Views, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
-    """The `first` or the `second` view of records, of what [`draw_pair`] drew for them."""
-    own = {name.removeprefix(f"{which}_"): rows for name, rows in drawn.items() if name.startswith(f"{which}_")}
-    return views.apply(signal, own, units_per_millivolt).clamp(-CLIP, CLIP)  # as the encoder's input always is
+    def __init__(self, config: EcgJepaConfig, recipe: Recipe):
+        super().__init__(config, recipe)
+        if recipe.embedding == "register" and not config.num_register_tokens:
+            raise ValueError("embedding='register', but the encoder has no register token: choose embedding='mean'.")
+        self.views: Views = LiteratureViews(config)
+        if recipe.views == "physiological":
+            length = whole_patches(recipe, "view_duration", config.patch_size, config.sampling_rate)
+            self.views = PhysiologicalViews(config, length)
+
+    def draw(self, key: BatchKey, batch_size: int) -> dict[str, torch.Tensor]:
+        """Draw the parameters of both views of each record: `first_*` and `second_*`, a row per record."""
+        pair = {which: self.views.draw(batch_size, key.generator(number)) for number, which in enumerate(_WHICH)}
+        return {f"{which}_{name}": rows for which, drawn in pair.items() for name, rows in drawn.items()}
+
+    def forward(self, input_values: torch.Tensor, **drawn: torch.Tensor) -> StepOutput:
+        """Compute the loss of both views of all records."""
+        return self.compare(*(self.view(which, input_values, drawn) for which in _WHICH))
+
+    def view(self, which: str, input_values: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+        """Make the "first" or the "second" view of normalised records, clipped as the encoder's input always is."""
+        own = {name.removeprefix(f"{which}_"): rows for name, rows in drawn.items() if name.startswith(f"{which}_")}
+        units = drawn.get("units_per_millivolt", input_values.new_ones(1, 1, 1))
+        return self.views.apply(input_values, own, units).clamp(-CLIP, CLIP)
+
+    def compare(self, first: torch.Tensor, second: torch.Tensor) -> StepOutput:
+        """Compute the loss of two views (batch, leads, samples) of the same records."""
+        raise NotImplementedError
+
+    def embed(self, encoder: EcgJepaModel, views: torch.Tensor) -> torch.Tensor:
+        """Encode views as the vectors that are compared, (batch, hidden_size): first register token or mean of patches."""
+        output = encoder(views)
+        return output.last_hidden_state[:, 0] if self.recipe.embedding == "register" else output.pooler_output
+
+    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Drawn) -> "dict[str, Figure]":
+        """Plot a few records beside their views."""
+        from .progress_plots import plot_views
+
+        views = [self.view(which, input_values, drawn) for which in _WHICH]
+        arrays = (part[:_RECORDS_PLOTTED].cpu().numpy() for part in (input_values, *views))
+        return {"views": plot_views(*arrays, self.config.sampling_rate, self.config.lead_names)}

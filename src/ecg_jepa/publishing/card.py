@@ -1,11 +1,9 @@
 """Model cards from the templates in `model_cards/`."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -15,29 +13,42 @@ from .._utils.files import shipped
 
 TAGS = ("ecg_jepa", "ecg", "electrocardiogram", "self-supervised", "biosignals")
 
+# Metrics of a classifier on its card: key in metrics.json, name, and name on the Hub.
+_METRICS = (
+    ("auroc", "macro AUROC", "roc_auc"),
+    ("average_precision", "macro average precision", "average_precision"),
+    ("f1", "macro F1", "f1"),
+)
+_EXCLUSIVE_METRICS = (
+    ("test_accuracy", "accuracy", "accuracy"),
+    ("test_exclusive_macro_f1", "macro F1 of the likeliest class", "f1"),
+)
 
-@dataclass(frozen=True)
-class CardResult:
-    """A figure on a card: for people with its interval, and for the Hub's model index."""
+# Characters with a meaning in the Hub's Markdown; underscores within words and single colons have none.
+_MARKUP = re.compile(r"[&<>|`\[\]\\*~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
+
+
+class CardResult(NamedTuple):
+    """A metric on the test records; `metric_type` is the Hub's name for it."""
 
     name: str
-    metric_type: str  # as the Hub names it
+    metric_type: str
     value: float
-    interval: tuple[float, float] | None = None
+    interval: Sequence[float] | None = None
 
 
 def write_model_card(
     path: str | Path, template: str, model_name: str, eval_results: Sequence[EvalResult] = (), **values: Any
 ) -> None:
     """
-    Render a template.
+    Write a card.
 
     Args:
-        path: of the card, usually `README.md` of a model's directory.
-        template: name of a file in `model_cards/`; it may include others.
-        model_name: in the model index.
+        path: of the card.
+        template: a file of `model_cards/`, which may include others.
+        model_name: in the Hub's model index.
         eval_results: for the model index.
-        values: for the template; one that it needs and that is missing is an error.
+        values: for the template; a missing one is an error.
     """
     metadata = ModelCardData(
         license="apache-2.0",
@@ -50,42 +61,32 @@ def write_model_card(
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of `model_cards/`, in which text is escaped but for `Markup`."""
+    """Return a template of `model_cards/` with its values, which are escaped unless they are `Markup`."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(shipped("model_cards")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=False,
-        finalize=_escape,
+        loader=jinja2.FileSystemLoader(shipped("model_cards")), undefined=jinja2.StrictUndefined, finalize=_escape
     )
     environment.filters["cells"] = lambda names: Markup(" | ".join(map(_escape, names)))
-    environment.filters["figure"] = _figure
+    environment.filters["metric"] = _metric
     environment.globals["link"] = _link
     return environment.get_template(template).render(**values)
 
 
-# Of Markdown as the Hub renders it: underscores within words and single colons are none.
-_MARKUP = re.compile(r"[&<>|`\[\]\\*~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
-
-
 def _escape(value: Any) -> Any:
-    """
-    Text that a template puts onto a card, names of labels for example, as what it is and nothing else: it cannot end a row of a
-    table or a code span, open a link or an HTML element, be set in italics or bold, or begin a line.
-    """
+    """Escape text, such as names of labels, so that it cannot end a table row or code span, link, or begin a line."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", " ".join(value.split()))
 
 
 def _link(name: str, page: str | None) -> Markup:
-    """A name that leads to its page, if that is one of the web."""
+    """Return a link, or the name alone if there is no web page."""
     if page is None or not re.fullmatch(r"https?://[^\s()<>|]+", page):
         return Markup(_escape(name))
     return Markup(f"[{_escape(name)}]({page})")
 
 
-def _figure(entry: Mapping[str, Any]) -> str:
-    """A `value` and its `interval`, of `metrics.json`, as a cell of a table."""
+def _metric(entry: Mapping[str, Any]) -> str:
+    """Return a `value` and its `interval`, as in `metrics.json`, as a cell of a table."""
     if entry["value"] is None:
         return "-"
     bounds = "" if entry["interval"] is None else " ({:.3f} to {:.3f})".format(*entry["interval"])
@@ -93,32 +94,31 @@ def _figure(entry: Mapping[str, Any]) -> str:
 
 
 def classifier_results(metrics: dict[str, Any]) -> list[CardResult]:
-    """The figures of a classifier's `metrics.json` that go on its card; what could not be measured is left out."""
-    kinds = {
-        "macro AUROC": ("roc_auc", "test_macro_auroc"),
-        "macro average precision": ("average_precision", "test_macro_average_precision"),
-        "macro F1": ("f1", "test_macro_f1"),
-        "accuracy": ("accuracy", "test_accuracy"),
-        "macro F1 of the likeliest class": ("f1", "test_exclusive_macro_f1"),
-    }
+    """Return the metrics of a `metrics.json` that go on the card; those that could not be measured are left out."""
     parts = [
-        CardResult(f"macro AUROC of {name}", "roc_auc", part["macro_auroc"], _as_pair(part["interval"]))
+        CardResult(f"macro AUROC of {name}", "roc_auc", part["macro_auroc"], part["interval"])
         for name, part in metrics.get("test_parts", {}).items()
         if part["macro_auroc"] is not None
     ]
-    return parts + [
-        CardResult(name, metric_type, metrics[key], _as_pair(metrics.get(f"{key}_interval")))
-        for name, (metric_type, key) in kinds.items()
-        if metrics.get(key) is not None and math.isfinite(metrics[key])
+    macro = metrics["test_metrics"]["macro"]
+    means = [
+        CardResult(name, metric_type, macro[key]["value"], macro[key]["interval"])
+        for key, name, metric_type in _METRICS
+        if macro[key]["value"] is not None
+    ]
+    return [
+        *parts,
+        *means,
+        *(
+            CardResult(name, metric_type, metrics[key], metrics.get(f"{key}_interval"))
+            for key, name, metric_type in _EXCLUSIVE_METRICS
+            if key in metrics
+        ),
     ]
 
 
-def _as_pair(bounds: Sequence[float] | None) -> tuple[float, float] | None:
-    return (bounds[0], bounds[1]) if bounds else None
-
-
 def as_eval_results(results: Sequence[CardResult], task: str, database: str) -> list[EvalResult]:
-    """Figures on the test records of a task, for the model index; intervals stand in the metric's name and arguments."""
+    """Return metrics on the test records of a task for the model index, with intervals in their names and arguments."""
     return [
         EvalResult(
             task_type="ecg-classification",

@@ -1,6 +1,7 @@
-"""What a finished run of a protocol leaves behind: a classifier that is complete by itself, its results and pictures."""
+"""The directory of a finished fine-tuning run: classifier, predictions, metrics, plots."""
 
 import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,72 +11,75 @@ import numpy as np
 from .._utils.files import write_json
 from .._utils.plot_style import save
 from .._utils.settings import write_yaml
-from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, probabilities
+from ..evaluation.calibration import probabilities
+from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from ..finetuning.finetuning_loop import FinetuningRun
-from ..finetuning.result_plots import draw
+from ..finetuning.result_plots import plot_results
 from ..finetuning.run import PLOTS_DIR, FinetuningResult
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
-from .card import as_eval_results, classifier_results, write_model_card
-from .checkpoint import save_checkpoint
-from .provenance import finetuning_info, write_training_info
+from .card import as_eval_results, classifier_results
+from .directory import circumstances, save_directory
 
 logger = logging.getLogger(__name__)
 
 
 def export_classifier(run: FinetuningRun, result: FinetuningResult, hardware: str) -> None:
-    """Write the run's folder; `metrics.json` last, so that a run without it is not finished."""
-    settings, data, test = run.settings, run.data, result.test
-    directory = Path(settings.output_dir)
+    """Write the run's directory; `metrics.json`, which says that the run is finished, comes last."""
+    settings, data, test, model = run.settings, run.data, result.test, run.model
+    directory, database = Path(settings.output_dir), data.database
     extractor = EcgJepaFeatureExtractor.for_model(
-        run.model.config,
+        model.config,
         data.mean,
         data.std,
         crop_duration=settings.crop_duration,
         crop_stride=settings.crop_stride,
-        highpass_cutoff=data.database.info.highpass_cutoff,
+        highpass_cutoff=database.info.highpass_cutoff,
     )
-    write_yaml(settings, directory / "training_config.yaml", leave_out=("overwrite_output_dir",))  # by which a folder is a run's
-    save_checkpoint(directory, run.model, extractor)
+    write_yaml(settings, directory / "training_config.yaml", leave_out=("overwrite_output_dir",))  # marks a run's directory
     np.savez_compressed(
         directory / PREDICTIONS_FILE,
-        record_id=data.database.column("record_id")[data.splits["test"]].astype(str),
+        record_id=database.column("record_id")[data.splits["test"]].astype(str),
         labels=test.labels,
         logits=test.logits,
-        probabilities=probabilities(test.logits, data.task.single_label, run.model.config.temperature),
+        probabilities=probabilities(test.logits, data.task.single_label, model.config.temperature),
         class_names=np.array(data.task.class_names),
     )
-    info = finetuning_info(run, result, hardware)
-    write_training_info(directory, info)
-    _write_card(directory, run, result.metrics, extractor, info)
-    for name, figure in draw(run, result).items():
+    results = classifier_results(result.metrics)
+    save_directory(
+        directory,
+        model,
+        extractor,
+        "classifier.md.jinja",
+        _training_info(run, result, hardware),
+        as_eval_results(results, settings.task, database.name),
+        arguments=asdict(settings),
+        metrics=result.metrics,
+        results=results,
+        database=database.info,
+        descriptions=data.describe_classes(),
+    )
+    for name, figure in plot_results(run, result).items():
         try:
             save(figure, directory / PLOTS_DIR / f"{name}.png")
-        except Exception as error:  # of matplotlib, for a font or a name: no reason to lose what was measured
-            logger.warning(f"The picture {name} cannot be drawn: {type(error).__name__}: {error}")
+        except Exception as error:  # matplotlib's, for a font or a name: the metrics must not be lost for it
+            logger.warning(f"The plot {name} cannot be drawn: {type(error).__name__}: {error}")
     write_json(directory / METRICS_FILE, result.metrics)
 
 
-def _write_card(
-    directory: Path,
-    run: FinetuningRun,
-    metrics: dict[str, Any],
-    extractor: EcgJepaFeatureExtractor,
-    info: dict[str, Any],
-) -> None:
-    """The card, with the results for the Hub's index."""
-    database, task = run.data.database, run.settings.task
-    results = classifier_results(metrics)
-    write_model_card(
-        directory / "README.md",
-        "classifier.md.jinja",
-        directory.name,
-        as_eval_results(results, task, database.name),
-        arguments=asdict(run.settings),
-        metrics=metrics,
-        results=results,
-        config=run.model.config,
-        extractor=extractor,
-        database=database.info,
-        descriptions=run.data.describe_classes(),
-        info=info,
-    )
+def _training_info(run: FinetuningRun, result: FinetuningResult, hardware: str) -> dict[str, Any]:
+    settings, data, start = run.settings, run.data, run.start.directory
+    # Relative to the run: both may move together, and nobody learns the paths of this machine.
+    origin = None if start is None else os.path.relpath(start.resolve(), Path(settings.output_dir).resolve())
+    return {
+        "kind": "finetuning",
+        "protocol": settings.protocol,
+        "task": settings.task,
+        "configuration": settings.configuration(),
+        "settings": asdict(settings),
+        "start": {"path": run.start.name, "directory": origin, "digest": run.start.digest()},
+        "encoder": result.metrics["encoder"],
+        "databases": [{"name": data.database.name, "records": len(data.splits["train"]), "digest": data.database.info.identity}],
+        "labels": data.labels_digest(),
+        "records_seen": result.records_seen,
+        **circumstances(hardware, result.seconds),
+    }

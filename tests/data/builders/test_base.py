@@ -40,7 +40,7 @@ def test_prepared_records_are_the_files(raw, tmp_path):
     assert info.rejected == {}
     assert info.hours == pytest.approx(12 * 10 / 3600)
     for index in range(12):
-        expected = read_wfdb(raw / f"records500/00000/{index + 1:05d}_hr").signal
+        expected = read_wfdb(raw / f"records500/00000/{index + 1:05d}_hr").ecg.signal
         np.testing.assert_array_equal(database.signal(index), np.rint(expected * 1000))
 
 
@@ -76,7 +76,7 @@ def test_100_hz_comes_from_its_own_files(raw, tmp_path):
     database = find_database(tmp_path)
     assert database.info.sampling_rate == 100
     assert database.signal(0).shape == (12, 1000)
-    expected = read_wfdb(raw / "records100/00000/00001_lr").signal
+    expected = read_wfdb(raw / "records100/00000/00001_lr").ecg.signal
     np.testing.assert_array_equal(database.signal(0), np.rint(expected * 1000))
 
 
@@ -155,7 +155,7 @@ def test_one_odd_cell_is_one_records(raw, tmp_path, column, cell, detail):
 
 def test_amplitude_free_records_have_unit_leads_and_flat_ones_are_rejected(raw, tmp_path):
     plain = PtbXl(data_dir=str(raw)).prepare(tmp_path / "out")
-    flat = read_wfdb(raw / "records500/00000/00003_hr").signal * 1000
+    flat = read_wfdb(raw / "records500/00000/00003_hr").ecg.signal * 1000
     flat[4] = 7.0
     write_wfdb_record(raw / "records500/00000/00003_hr", flat.astype(np.int16), 500, FILE_LEADS)
     info = PtbXl(data_dir=str(raw), amplitude_free=True).prepare(tmp_path / "out")
@@ -173,7 +173,7 @@ def test_a_builder_is_one_of_datasets(raw, tmp_path):
     builder.download_and_prepare()
     rows = builder.as_dataset("records")
     assert rows["record_id"][:2] == ["1", "3"]
-    expected = read_wfdb(raw / "records500/00000/00001_hr").signal
+    expected = read_wfdb(raw / "records500/00000/00001_hr").ecg.signal
     np.testing.assert_array_equal(np.reshape(rows[0]["signal"], (12, -1)), np.rint(expected * 1000))
 
 

@@ -16,7 +16,7 @@ def train(objective, steps=60):
         optimizer.step()
         optimizer.zero_grad()
         objective.after_step(step)
-        spreads.append(output.figures["target_projection_std"].item())
+        spreads.append(output.metrics["target_projection_std"].item())
     return spreads
 
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from ecg_jepa.data.corpus import CorpusBatch
 from ecg_jepa.model.modeling_ecg_jepa import gather_patches
 from ecg_jepa.pretraining.objective import BatchKey
 
@@ -54,10 +53,10 @@ def test_the_picture_shows_hidden_patches_where_they_were(make_objective, monkey
     monkeypatch.setattr(mae, "reconstruct", lambda *_, **__: truth)
     seen = {}
     monkeypatch.setattr(
-        "ecg_jepa.pretraining.objectives.mae.plot_reconstruction", lambda signal, made, *_: seen.update(signal=signal, made=made)
+        "ecg_jepa.pretraining.progress_plots.plot_reconstruction", lambda signal, made, *_: seen.update(signal=signal, made=made)
     )
     with torch.no_grad():
-        mae.figures(CorpusBatch(SIGNAL[:2], torch.zeros(2)), SIGNAL[:2], drawn)
+        mae.plots(SIGNAL[:2], SIGNAL[:2], drawn)
     hidden = ~np.isnan(seen["made"])
     assert hidden[0].sum() == 10 * drawn["target_mask"].shape[1]
     np.testing.assert_array_equal(seen["made"][hidden], seen["signal"][hidden])

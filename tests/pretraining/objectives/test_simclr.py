@@ -30,7 +30,7 @@ def test_same_views_are_found_and_the_loss_compares_registers(make_objective):
     objective = make_objective("simclr")
     signal = torch.randn(8, 12, 500)
     output = objective.compare(signal[..., :250], signal[..., :250])
-    assert output.figures["share_found"] == 1
+    assert output.metrics["share_found"] == 1
     drawn = objective.draw(BatchKey(0, 0), 8)
     output = objective(signal, **drawn)
     output.loss.backward()

@@ -20,7 +20,7 @@ def test_same_embeddings_cost_variance_alone(make_objective):
     objective = make_objective("vicreg")
     objective.projector = torch.nn.Identity()
     view = torch.zeros(8, 12, 250)
-    figures = objective.compare(view, view).figures
-    assert figures["invariance_loss"] == 0
-    assert figures["variance_loss"] == pytest.approx(1.0, abs=0.01)
+    metrics = objective.compare(view, view).metrics
+    assert metrics["invariance_loss"] == 0
+    assert metrics["variance_loss"] == pytest.approx(1.0, abs=0.01)
     objective(torch.randn(8, 12, 500), **objective.draw(BatchKey(0, 0), 8)).loss.backward()

@@ -1,12 +1,13 @@
-"""What the preparation of every database shares: conditioning, the record schema, rejections and the closing figures."""
+"""What the preparation of every database shares: listing, reading, conditioning and rejecting records, and writing the result."""
 
 import dataclasses
+import json
 import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,45 +16,49 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..._utils.files import digest_files, write_json
+from ..._utils.files import digest_files, digest_of, write_json
 from ..._utils.logs import progress_bar
-from ...formats.wfdb_record import EcgRecord, RecordError, read_wfdb
-from ...model.plausibility_ecg_jepa import check_clipped, check_plausible, check_rate
-from ...model.signal_processing_ecg_jepa import STANDARD_LEADS, condition, select_leads
+from ..._utils.run_directory import own_directory
+from ...formats.ecg import RecordError
+from ...formats.wfdb_record import read_wfdb
+from ...model.signal_processing_ecg_jepa import (
+    STANDARD_LEADS,
+    Ecg,
+    check_clipped,
+    check_plausible,
+    check_rate,
+    condition,
+    select_leads,
+)
 from ..download import PhysioNet, Zenodo, download
-from ..quality import PublishedFigures, column_sum, count_labels, measure_quality
-from ..raw_files import faults_of, files_digest
+from ..process_pool import process_map
+from ..quality import PublishedStatistics, count_labels, measure_quality
+from ..raw_files import faults_of, files_digest, read_lines
 from ..records import (
     DATABASE_FILE,
-    FEATURES,
     MICROVOLTS_PER_MILLIVOLT,
     QUALITY_FILE,
     REJECTED_FILE,
     DatabaseInfo,
-    RecordInfo,
+    PreparedDatabase,
     read_database_info,
     write_database_info,
     write_rejections,
 )
-from ..shards import (
-    ShardSummary,
-    open_shards,
-    preparation_lock,
-    process_map,
-    read_summary,
-    records_per_shard,
-    remove_other_files,
-    rows_to_table,
-    write_shard,
-)
+from ..shards import FEATURES, open_shard, records_per_shard, rows_to_table, shard_path, write_shard
+from ..splits import FOLDS_OF_SPLIT
 
 logger = logging.getLogger(__name__)
 
 # Part of the digest of a prepared database: raise it when preparation changes what it writes.
 PREPARATION_VERSION = 4
 
+# Workers of a run that was just killed take a moment to notice, and hold its lock until then.
+LOCK_TIMEOUT = 10  # seconds
+
 _VALUES_PER_TABLE = 16_000_000  # samples: 32 MB, so that 30 minutes of 12 leads need no more memory than 10 seconds
 _INT16_LIMIT = np.iinfo(np.int16).max  # symmetric: +-32.767 mV
+_FOLDS = tuple(fold for folds in FOLDS_OF_SPLIT.values() for fold in folds)
 
 
 @dataclass
@@ -75,16 +80,50 @@ class EcgDatabaseConfig(datasets.BuilderConfig):
     allow_outside_paths: bool = False
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A stretch of a database's records that is prepared as one."""
+@dataclass(frozen=True, slots=True)
+class RecordInfo:
+    """
+    What a database says of a record beside its signal. With a `problem` (reason and detail), the record is known to be
+    unusable before it is read.
+    """
 
-    number: int
-    records: list[RecordInfo]
+    record_id: str
+    path: str
+    patient_id: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    fold: int | None = None
+    statements: dict[str, float] = field(default_factory=dict)  # name -> likelihood in percent, 0 where it is not given
+    problem: tuple[str, str] | None = None
+    # Rate in Hz, unit and leads of a file that does not say so itself.
+    layout: tuple[float | None, str | None, tuple[str, ...] | None] | None = None
+    num_bad_checksums: int = field(default=0, repr=False)  # known once the file is read, so not part of the digest
+
+    def check(self) -> None:
+        """Raise `ValueError` for values that cannot be stored or mean nothing."""
+        for text in (self.record_id, self.patient_id or "", self.sex or "", *self.statements):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"{text!a} is no UTF-8") from None
+        if self.age is not None and not 0 <= self.age < 1000:  # PTB-XL writes 300 for patients older than 89
+            raise ValueError(f"age is {self.age}, expected years")
+        if self.fold is not None and self.fold not in _FOLDS:
+            raise ValueError(f"fold is {self.fold}, expected 1 to 10")
+
+
+@dataclass
+class ShardReport:
+    """What the process that prepared a shard found: `digest` is of the source files, `shard` from [`write_shard`]."""
+
+    digest: str = ""
+    shard: dict[str, Any] = field(default_factory=dict)
+    samples_read: int = 0  # over all leads, at the files' own rate
+    rejections: list[dict[str, str]] = field(default_factory=list)
 
 
 def to_microvolts(signal: np.ndarray) -> tuple[np.ndarray, int]:
-    """Signal in mV -> int16 in uV, and how many samples were clipped to +-32.767 mV."""
+    """Return a signal in mV as int16 in uV, and how many samples were clipped to +-32.767 mV."""
     rounded = np.rint(signal * MICROVOLTS_PER_MILLIVOLT)
     if max(rounded.max(), -rounded.min()) <= _INT16_LIMIT:
         return rounded.astype(np.int16), 0
@@ -93,7 +132,7 @@ def to_microvolts(signal: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def not_in_table(paths: Iterable[str], listed: set[str], table: str) -> Iterator[RecordInfo]:
-    """Records at `paths` that `table` has no row for (it has those `listed`): they are rejected, not overlooked."""
+    """Yield records at `paths` that are not `listed` in the table: they are rejected, not overlooked."""
     for path in paths:
         if path not in listed:
             yield RecordInfo(Path(path).name, path, problem=("not in the table", f"{table} has no row for it"))
@@ -105,7 +144,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     defaults, how to read one and at which cutoff to high-pass it.
 
     [`prepare`] writes a database for training. As a builder of `datasets`, it also works with `download_and_prepare` and
-    `as_dataset`, which know neither resuming nor rejections' reasons.
+    `as_dataset`, which keep no reasons of rejections.
     """
 
     BUILDER_CONFIG_CLASS = EcgDatabaseConfig
@@ -113,15 +152,16 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 
     database: str  # name on the command line and of the prepared folder
     highpass_cutoff: float | None = None  # Hz
-    statements_file: str | None = None  # in data_dir; travels with the prepared records
-    published: PublishedFigures | None = None
-    label_names: tuple[str, ...] | None = None  # statements that were judged on every record
+    statements_file: str | None = None  # in data_dir; copied beside the prepared records
+    published: PublishedStatistics | None = None
+    label_names: tuple[str, ...] | None = None  # statements that were looked for in every record
     ignored_columns: tuple[str, ...] = ()  # of a table whose columns are the user's own
     for_pretraining: bool = True  # False where records may be another database's test records
     left_out_on_purpose: frozenset[str] = frozenset()  # reasons that `strict` lets pass
+    signal_suffix = ".dat"  # of the WFDB records
 
     source: PhysioNet | Zenodo | None = None  # where the database is published
-    population: str | None = None  # of whom, where, when and with what its records were taken
+    population: str | None = None  # whose records they are, where, when and with what devices
 
     @property
     def data_dir(self) -> Path:
@@ -129,7 +169,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         return Path(self.config.data_dir)
 
     def wants_file(self, path: str) -> bool:
-        """Whether preparation needs this file of the published ones; `path` as the host lists it."""
+        """Return whether preparation needs this file of the published ones; `path` as the host lists it."""
         return True
 
     def download(self, address: str | None = None) -> None:
@@ -141,7 +181,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 
         Raises:
             ValueError: if the database has no host, or the host lists none of its files.
-            ConnectionError: if a file cannot be had; what did arrive is kept for the next try.
+            ConnectionError: if a file cannot be fetched; what did arrive is kept for the next try.
         """
         if self.source is None:
             raise ValueError(f"{self.database} has no host to download it from.")
@@ -151,52 +191,36 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         download(files, self.data_dir)
 
     def list_records(self) -> list[RecordInfo]:
-        """All records of the database, in a fixed order. Raises `FileNotFoundError` or `ValueError` for bad tables."""
+        """Return all records of the database, in a fixed order. Raises `FileNotFoundError` or `ValueError` for bad tables."""
         raise NotImplementedError
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
-        """The files that a record is read from, for the digest of its shard; as text, which for a million of them is faster."""
+        """Return the files that a record is read from; as text, which for a million of them is faster."""
         path = os.path.join(self.config.data_dir, record.path)
-        return [f"{path}{suffix}" for suffix in (".hea", ".dat")]
+        return [f"{path}{suffix}" for suffix in (".hea", self.signal_suffix)]
 
-    def read_record(self, info: RecordInfo) -> EcgRecord:
-        """Read one record. Raises `RecordError`."""
-        return read_wfdb(self.data_dir / info.path, any_gain=self.config.amplitude_free)
+    def read_record(self, info: RecordInfo) -> tuple[Ecg, RecordInfo]:
+        """Read one record. Return it with `info`, completed by what its file says. Raises `RecordError`."""
+        record = read_wfdb(self.data_dir / info.path, any_gain=self.config.amplitude_free)
+        return record.ecg, self.complete(dataclasses.replace(info, num_bad_checksums=record.num_bad_checksums), record.comments)
 
-    def describe(self, info: RecordInfo, record: EcgRecord) -> RecordInfo:
-        """What is known of a record once its file is read; here nothing more than before."""
+    def complete(self, info: RecordInfo, comments: list[str]) -> RecordInfo:
+        """Return `info` completed by the comments of a WFDB header; unchanged here."""
         return info
 
-    def prepare_record(self, info: RecordInfo, summary: ShardSummary) -> dict[str, Any]:
-        """One row of the prepared table; adds to the sums of `summary`. Raises `RecordError` if the record cannot be used."""
+    def prepare_record(self, info: RecordInfo, report: ShardReport) -> dict[str, Any]:
+        """Return one row of the prepared table; adds to `report`. Raises `RecordError` if the record cannot be used."""
         if info.problem is not None:
             raise RecordError(info.path, *info.problem)
         if not self.config.allow_outside_paths:
             self._check_inside(info)
-        record = self.read_record(info)
-        info = self.describe(info, record)
+        ecg, info = self.read_record(info)
         try:
             info.check()
         except ValueError as error:
             raise RecordError(info.path, "unusable row", str(error)) from error
-        check = not self.config.allow_implausible
-        duration = record.signal.shape[1] / record.sampling_rate
-        if duration < self.config.min_duration:
-            raise RecordError(info.path, "short", f"{duration:g} s, at least {self.config.min_duration:g} s are wanted")
-        with faults_of(info.path):
-            if check:
-                check_rate(record.sampling_rate)
-            selected = select_leads(record.signal, record.lead_names, STANDARD_LEADS)
-            rates = record.sampling_rate, self.config.sampling_rate
-            conditioned = condition(selected, *rates, self.highpass_cutoff, self.config.amplitude_free, STANDARD_LEADS)
-            if check:
-                check_plausible(selected, STANDARD_LEADS, self.config.amplitude_free)
-            signal, num_clipped = to_microvolts(conditioned)
-            if check and num_clipped:
-                check_clipped(np.abs(signal) == _INT16_LIMIT, STANDARD_LEADS, "the +-32.767 mV of prepared records")
-        if (signal == signal[:, :1]).all():
-            raise RecordError(info.path, "flat", "no lead ever changes")
-        summary.samples_read += selected.size
+        signal, source, num_clipped = self._condition(info.path, ecg)
+        report.samples_read += source.size
         millivolts = signal / MICROVOLTS_PER_MILLIVOLT
         return {
             "record_id": info.record_id,
@@ -207,13 +231,38 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             "statements": list(info.statements),
             "likelihoods": list(info.statements.values()),
             "num_samples": signal.shape[1],
-            "num_interpolated": int(np.isnan(selected).sum()),
+            "num_interpolated": int(np.isnan(source).sum()),
             "num_clipped": num_clipped,
-            "num_bad_checksums": record.num_bad_checksums,
+            "num_bad_checksums": info.num_bad_checksums,
             "lead_mean": millivolts.mean(axis=1),
             "lead_std": millivolts.std(axis=1),
-            "signal": signal.ravel(),
+            "signal": signal,
         }
+
+    def _condition(self, path: str, ecg: Ecg) -> tuple[np.ndarray, np.ndarray, int]:
+        """
+        Return the prepared signal, int16 in uV, the signal it was made from, with standard leads in mV, and how many samples were
+        clipped. Raises `RecordError` if the signal is short, implausible or otherwise unusable.
+        """
+        rate, amplitude_free = ecg.sampling_rate or 0.0, self.config.amplitude_free
+        if (duration := ecg.signal.shape[1] / rate) < self.config.min_duration:
+            raise RecordError(path, "short", f"{duration:g} s, at least {self.config.min_duration:g} s are wanted")
+        check = not self.config.allow_implausible
+        with faults_of(path):
+            if check:
+                check_rate(rate)
+            source = select_leads(ecg.signal, ecg.lead_names or [], STANDARD_LEADS)
+            conditioned = condition(
+                source, rate, self.config.sampling_rate, self.highpass_cutoff, amplitude_free, STANDARD_LEADS
+            )
+            if check:
+                check_plausible(source, STANDARD_LEADS, amplitude_free)
+            signal, num_clipped = to_microvolts(conditioned)
+            if check and num_clipped:
+                check_clipped(np.abs(signal) == _INT16_LIMIT, STANDARD_LEADS, "the +-32.767 mV of prepared records")
+        if (signal == signal[:, :1]).all():
+            raise RecordError(path, "flat", "no lead ever changes")
+        return signal, source, num_clipped
 
     def _check_inside(self, info: RecordInfo) -> None:
         """Raise `RecordError` if a table names, or a link leads to, a file outside the database's folder."""
@@ -227,26 +276,26 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
                 detail = f"{file} is {real}: if that is meant, prepare with --allow_outside_paths"
                 raise RecordError(info.path, "outside the folder", detail)
 
-    def prepare_records(self, records: Iterable[RecordInfo], summary: ShardSummary) -> Iterator[pa.Table]:
-        """The rows of `records` as tables of bounded size; adds rejections and sums to `summary`."""
+    def prepare_records(self, records: Iterable[RecordInfo], report: ShardReport) -> Iterator[pa.Table]:
+        """Yield the rows of `records` as tables of bounded size; adds rejections and sums to `report`."""
         rows: list[dict[str, Any]] = []
         num_values = 0
         for info in records:
             try:
-                rows.append(self.prepare_record(info, summary))
+                rows.append(self.prepare_record(info, report))
             except RecordError as error:
-                summary.rejections.append({"record": info.path, "reason": error.reason, "detail": error.detail})
+                report.rejections.append({"record": info.path, "reason": error.reason, "detail": error.detail})
                 continue
             except Exception as error:  # whatever a reader did not foresee is one record's, and must not end the others
                 detail = f"{type(error).__name__}: {error}"
-                summary.rejections.append({"record": info.path, "reason": "unforeseen error", "detail": detail})
+                report.rejections.append({"record": info.path, "reason": "unforeseen error", "detail": detail})
                 continue
-            num_values += len(rows[-1]["signal"])
+            num_values += rows[-1]["signal"].size
             if num_values >= _VALUES_PER_TABLE:
-                yield rows_to_table(rows, FEATURES.arrow_schema)
+                yield rows_to_table(rows)
                 rows, num_values = [], 0
         if rows:
-            yield rows_to_table(rows, FEATURES.arrow_schema)
+            yield rows_to_table(rows)
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(description=(self.__doc__ or "").strip(), features=FEATURES)
@@ -255,15 +304,13 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         return [datasets.SplitGenerator(name="records", gen_kwargs={"records": self._records_to_prepare()})]
 
     def _generate_tables(self, records: list[RecordInfo]) -> Iterator[tuple[int, pa.Table]]:
-        yield from enumerate(self.prepare_records(records, ShardSummary(digest="")))
+        yield from enumerate(self.prepare_records(records, ShardReport()))
 
     def prepare(
         self, output_dir: str | Path, num_proc: int = 1, strict: bool = False, overwrite_output_dir: bool = False
     ) -> DatabaseInfo:
         """
-        Prepare the database in `output_dir/<database>`.
-
-        What is there and up to date is kept: shards of a run that was killed, and those whose files did not change since.
+        Prepare the database in `output_dir/<database>`, unless it is there, whole and up to date.
 
         Args:
             output_dir: a folder for prepared databases.
@@ -279,48 +326,23 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         """
         records = self._records_to_prepare()
         size = records_per_shard(len(records))
-        shards = [Shard(n, records[begin : begin + size]) for n, begin in enumerate(range(0, len(records), size))]
+        shards = [records[begin : begin + size] for begin in range(0, len(records), size)]
         directory = Path(output_dir, self.database)
-        directory.mkdir(parents=True, exist_ok=True)
-        with preparation_lock(directory), process_map(num_proc) as run:
-            digests = dict(enumerate(run(self._digest_shard, shards)))
-            digest = files_digest(self._table_files(), "".join(digests.values()) + self.table_digest())
-            summaries_there = run(partial(read_summary, directory), digests, digests.values())
-            finished = dict(zip(digests, summaries_there, strict=True))
-            stale = [shard for shard in shards if finished[shard.number] is None]
-            existing = read_database_info(directory)
-            is_current = existing is not None and existing.digest == digest and not stale
-            if not is_current:
-                if not overwrite_output_dir:
+        with own_directory(directory, timeout=LOCK_TIMEOUT):
+            with process_map(num_proc) as run:
+                existing = read_database_info(directory)
+                if existing is not None and existing.digest == self._digest(run(self._digest_shard, shards)) and _is_whole(directory):
+                    self._check_strict(strict, map(json.loads, read_lines(directory / REJECTED_FILE)), directory)
+                    return existing
+                if existing is not None and not overwrite_output_dir:
                     self._check_cohort(directory, existing)
                 # From here until the end, the folder does not count as prepared.
                 (directory / DATABASE_FILE).unlink(missing_ok=True)
-                done = len(records) - sum(len(shard.records) for shard in stale)
-                with progress_bar(
-                    total=len(records), initial=done, desc=f"Preparing {self.database}", unit=" records"
-                ) as progress:
-                    for shard, summary in zip(stale, run(partial(self._write_shard, directory, digests), stale), strict=True):
-                        progress.update(len(shard.records))
-                        tenths, done = 10 * done // len(records), done + len(shard.records)
-                        if 10 * done // len(records) > tenths:
-                            logger.info(f"{self.database}: {done} of {len(records)} records")
-                        finished[shard.number] = summary
-                        self._check_strict(strict, [summary], directory)
-            summaries = [summary for summary in finished.values() if summary is not None]
-            self._check_strict(strict, summaries, directory)
-            if is_current and existing is not None:
-                return existing
-            return self._finish(directory, summaries, digest)
-
-    def _check_cohort(self, directory: Path, existing: DatabaseInfo | None) -> None:
-        if existing is not None and existing.source_folder not in (None, self.source_folder()):
-            raise ValueError(
-                f"{directory} holds {existing.records} records prepared from {existing.source_folder}, not from "
-                f"{self.source_folder()}: choose another output_dir, or replace them with --overwrite_output_dir."
-            )
+                reports = self._write_shards(directory, shards, run, strict)
+            return self._finish(directory, reports)
 
     def _records_to_prepare(self) -> list[RecordInfo]:
-        """[`list_records`], where a record id that was there before is a problem."""
+        """Return [`list_records`], where a repeated record id is a problem."""
         records = self.list_records()
         if not records:
             raise ValueError(f"{self.data_dir} lists no record of {self.database}: is it the folder as downloaded?")
@@ -332,86 +354,111 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             seen.add(record.record_id)
         return records
 
-    def _digest_shard(self, shard: Shard) -> str:
-        """Of everything that a shard's content depends on."""
+    def _digest_shard(self, records: list[RecordInfo]) -> str:
+        """Return a digest of everything that a shard's content depends on."""
         config = self.config
         settings: tuple[Any, ...] = (self.database, PREPARATION_VERSION, config.sampling_rate, config.min_duration)
         settings += ("amplitude-free",) if config.amplitude_free else (self.highpass_cutoff,)
         settings += ("implausible",) if config.allow_implausible else ()
         settings += ("outside paths",) if config.allow_outside_paths else ()
-        files = (file for record in shard.records for file in self.source_files(record))
-        return files_digest(files, repr((settings, shard.records)))
+        files = (file for record in records for file in self.source_files(record))
+        return files_digest(files, repr((settings, records)))
+
+    def _digest(self, of_shards: Iterable[str]) -> str:
+        tables = [self.data_dir / self.statements_file] if self.statements_file else []
+        return files_digest(tables, "".join(of_shards) + self.table_digest())
 
     def source_folder(self) -> str | None:
-        """The folder of records of which there can be several cohorts under one name; `None` of a published database."""
+        """Return the folder of records of which there can be several cohorts under one name; `None` of a published database."""
         return None
 
     def table_digest(self) -> str:
-        """Of what the closing figures depend on beside the records; nothing more here."""
+        """Return what `database.json` depends on beside the records; nothing here."""
         return ""
 
-    def _table_files(self) -> list[Path]:
-        return [self.data_dir / self.statements_file] if self.statements_file else []
-
-    def _write_shard(self, directory: Path, digests: dict[int, str], shard: Shard) -> ShardSummary:
-        summary = ShardSummary(digest=digests[shard.number])
-        write_shard(directory, shard.number, FEATURES.arrow_schema, self.prepare_records(shard.records, summary), summary)
-        return summary
-
-    def _check_strict(self, strict: bool, summaries: list[ShardSummary], directory: Path) -> None:
-        rejections = [line for s in summaries for line in s.rejections if line["reason"] not in self.left_out_on_purpose]
-        if strict and rejections:
-            first = rejections[0]
+    def _check_cohort(self, directory: Path, existing: DatabaseInfo) -> None:
+        if existing.source_folder not in (None, self.source_folder()):
             raise ValueError(
-                f"{len(rejections)} records cannot be used, the first of them {first['record']}: {first['reason']} "
+                f"{directory} holds {existing.records} records prepared from {existing.source_folder}, not from "
+                f"{self.source_folder()}: choose another output_dir, or replace them with --overwrite_output_dir."
+            )
+
+    def _write_shards(
+        self, directory: Path, shards: list[list[RecordInfo]], run: Callable[..., Iterator[Any]], strict: bool
+    ) -> list[ShardReport]:
+        reports, done, total = [], 0, sum(map(len, shards))
+        with progress_bar(total=total, desc=f"Preparing {self.database}", unit=" records") as progress:
+            for records, report in zip(shards, run(partial(self._write_shard, directory), range(len(shards)), shards), strict=True):
+                progress.update(len(records))
+                tenths, done = 10 * done // total, done + len(records)
+                if 10 * done // total > tenths:
+                    logger.info(f"{self.database}: {done} of {total} records")
+                self._check_strict(strict, report.rejections, directory)
+                reports.append(report)
+        return reports
+
+    def _write_shard(self, directory: Path, number: int, records: list[RecordInfo]) -> ShardReport:
+        report = ShardReport(self._digest_shard(records))
+        report.shard = write_shard(shard_path(directory, number), self.prepare_records(records, report))
+        return report
+
+    def _check_strict(self, strict: bool, rejections: Iterable[dict[str, str]], directory: Path) -> None:
+        unwanted = [line for line in rejections if line["reason"] not in self.left_out_on_purpose]
+        if strict and unwanted:
+            first = unwanted[0]
+            raise ValueError(
+                f"{len(unwanted)} records cannot be used, the first of them {first['record']}: {first['reason']} "
                 f"({first['detail']}). Mend or remove them, or prepare without strict, which leaves them out and lists them in "
                 f"{directory / REJECTED_FILE}."
             )
 
-    def _finish(self, directory: Path, summaries: list[ShardSummary], digest: str) -> DatabaseInfo:
+    def _finish(self, directory: Path, reports: list[ShardReport]) -> DatabaseInfo:
         """Write what stands beside the shards, `database.json` last."""
-        remove_other_files(directory, len(summaries))
-        rejections = [line for summary in summaries for line in summary.rejections]
+        shards = [report.shard for report in reports]
+        _remove_other_files(directory, {shard["file"] for shard in shards})
+        rejections = [line for report in reports for line in report.rejections]
         write_rejections(directory / REJECTED_FILE, rejections)
         counts = dict(Counter(line["reason"] for line in rejections).most_common())
-        dataset, content_digest = open_shards(directory, FEATURES.arrow_schema, len(STANDARD_LEADS))
-        if not dataset:
+        dataset = datasets.concatenate_datasets([open_shard(directory, shard, len(STANDARD_LEADS)) for shard in shards])
+        if not len(dataset):
             raise ValueError(
                 f"None of the {len(rejections)} records in {self.data_dir} can be used: {counts}. {directory / REJECTED_FILE} "
                 "has the details of each."
             )
         if self.statements_file:
             shutil.copyfile(self.data_dir / self.statements_file, directory / self.statements_file)
-        samples = column_sum(dataset, "num_samples")
+        sums = {name: np.sum(dataset.data.column(name).to_numpy(), dtype=np.int64) for name in _SUMMED}
+        source = self.source
         info = DatabaseInfo(
             name=self.database,
             sampling_rate=self.config.sampling_rate,
             lead_names=list(STANDARD_LEADS),
             records=len(dataset),
             rejected=counts,
-            hours=samples / self.config.sampling_rate / 3600,
-            megabytes=sum(summary.bytes for summary in summaries) / 1e6,
-            interpolated_samples=column_sum(dataset, "num_interpolated"),
-            clipped_samples=column_sum(dataset, "num_clipped"),
+            hours=float(sums["num_samples"] / self.config.sampling_rate / 3600),
+            megabytes=sum(shard["bytes"] for shard in shards) / 1e6,
+            interpolated_samples=int(sums["num_interpolated"]),
+            clipped_samples=int(sums["num_clipped"]),
             bad_checksums=int((dataset.data.column("num_bad_checksums").to_numpy() > 0).sum()),
             highpass_cutoff=None if self.config.amplitude_free else self.highpass_cutoff,
             amplitude_free=self.config.amplitude_free,
-            digest=digest,
-            content_digest=content_digest,
+            digest=self._digest(report.digest for report in reports),
+            content_digest=digest_of([shard["content"] for shard in shards]),
+            shards=shards,
             label_names=None if self.label_names is None else list(self.label_names),
             label_counts=None if self.label_names is None else count_labels(dataset, self.label_names),
             ignored_columns=list(self.ignored_columns),
-            licence=self.source.licence if self.source else None,
-            page=self.source.page if self.source else None,
-            attribution=self.source.attribution if self.source else None,
+            licence=source.licence if source else None,
+            page=source.page if source else None,
+            attribution=source.attribution if source else None,
             population=self.population,
             statements_digest=digest_files([directory / self.statements_file]) if self.statements_file else None,
             for_pretraining=self.for_pretraining,
             source_folder=self.source_folder(),
         )
-        samples_read = sum(summary.samples_read for summary in summaries)
         # What was published is in mV.
-        quality = measure_quality(info, dataset, samples_read, None if self.config.amplitude_free else self.published)
+        published = None if self.config.amplitude_free else self.published
+        quality = measure_quality(info, dataset, sum(report.samples_read for report in reports), published)
         if quality["dead_leads"]:
             leads = ", ".join(quality["dead_leads"])
             logger.warning(f"{self.database}: leads {leads} never change in any record. Nothing can be trained on such records.")
@@ -420,7 +467,28 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         return info
 
 
+_SUMMED = ("num_samples", "num_interpolated", "num_clipped")
+
+
+def _is_whole(directory: Path) -> bool:
+    """Read all bytes of a prepared database. Return whether they are those that were prepared."""
+    try:
+        PreparedDatabase(directory).verify()
+    except (ValueError, OSError) as error:
+        logger.warning(f"{error} All of it is prepared again.")
+        return False
+    return True
+
+
+def _remove_other_files(directory: Path, keep: set[str]) -> None:
+    """Remove what killed, larger or older preparations left, and what `datasets` made of their records; no other files."""
+    for pattern in (".*.tmp", "records-*.arrow", "records-*.json", "cache-*.arrow"):
+        for path in directory.glob(pattern):
+            if path.name not in keep:
+                path.unlink()
+
+
 @lru_cache(maxsize=4096)
 def _real_folder(path: str) -> str:
-    """Where a folder is when all links are followed; the records of a folder ask one after the other."""
+    """Return a folder's path without links; the records of a folder ask one after the other."""
     return os.path.realpath(path)

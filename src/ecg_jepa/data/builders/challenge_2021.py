@@ -13,12 +13,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...formats.wfdb_record import EcgRecord
 from ..download import PhysioNet
-from ..quality import PublishedFigures
+from ..quality import PublishedStatistics
 from ..raw_files import record_files
-from ..records import RecordInfo
-from .base import EcgDatabaseBuilder
+from .base import EcgDatabaseBuilder, RecordInfo
 
 _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
@@ -30,12 +28,14 @@ class Challenge2021(EcgDatabaseBuilder):
     folder: str  # below `training`
     record_name: re.Pattern[str]
 
+    signal_suffix = ".mat"
+
     def wants_file(self, path: str) -> bool:
-        """The database's folder."""
+        """Return whether this is a file of the database's folder."""
         return path.startswith(f"training/{self.folder}/") and path.endswith((".hea", ".mat"))
 
     def list_records(self) -> list[RecordInfo]:
-        """The records of this database in `data_dir`, by name. Raises `FileNotFoundError` if there is no such folder."""
+        """Return the records of this database in `data_dir`, by name. Raises `FileNotFoundError` if there is no such folder."""
         if not self.data_dir.is_dir():
             raise FileNotFoundError(f"{self.data_dir} is no folder: expected that of the challenge or of {self.folder}.")
         candidates = (self.data_dir / "training" / self.folder, self.data_dir / self.folder, self.data_dir)
@@ -43,28 +43,24 @@ class Challenge2021(EcgDatabaseBuilder):
         records = [RecordInfo(Path(path).name, path) for path in record_files(directory, self.data_dir)]
         return sorted((r for r in records if self.record_name.fullmatch(r.record_id)), key=lambda r: (r.record_id, r.path))
 
-    def source_files(self, record: RecordInfo) -> Iterable[str]:
-        """The header and the signal."""
-        return [os.path.join(self.config.data_dir, record.path + suffix) for suffix in (".hea", ".mat")]
-
-    def describe(self, info: RecordInfo, record: EcgRecord) -> RecordInfo:
-        """Age, sex and statements, from the comments of the header."""
-        pairs = (comment.partition(":")[::2] for comment in reversed(record.comments))  # the first of a name wins
-        comments = {name.strip().lower(): value.strip() for name, value in pairs}
+    def complete(self, info: RecordInfo, comments: list[str]) -> RecordInfo:
+        """Return `info` with age, sex and statements from the comments of the header."""
+        pairs = (comment.partition(":")[::2] for comment in reversed(comments))  # the first of a name wins
+        values = {name.strip().lower(): value.strip() for name, value in pairs}
         return dataclasses.replace(
             info,
-            age=_parse_age(comments.get("age", "")),
-            sex=_SEXES.get(comments.get("sex", "").lower()),
-            statements=dict.fromkeys(self.statements_in(comments), 0.0),
+            age=_parse_age(values.get("age", "")),
+            sex=_SEXES.get(values.get("sex", "").lower()),
+            statements=dict.fromkeys(self.statements_in(values), 0.0),
         )
 
     def statements_in(self, comments: dict[str, str]) -> list[str]:
-        """The codes of the `Dx` line; `comments` by lower-case name."""
+        """Return the codes of the `Dx` line; `comments` by lower-case name."""
         return [code for code in map(str.strip, comments.get("dx", "").split(",")) if code.isdigit()]
 
 
 def _parse_age(text: str) -> float | None:
-    """Years; headers write NaN, Unknown or -1 for an age that is not known."""
+    """Return years; headers write NaN, Unknown or -1 for an age that is not known."""
     try:
         age = float(text)
     except ValueError:
@@ -78,7 +74,7 @@ class ChapmanShaoxing(Challenge2021):
     database = "chapman-shaoxing"
     folder = "chapman_shaoxing"
     record_name = re.compile(r"JS(0\d{4}|10[0-5]\d{2}|106[0-3]\d|1064[0-6])")  # up to JS10646; then Ningbo begins
-    published = PublishedFigures(
+    published = PublishedStatistics(
         records=10_247,
         mean=(0.002, 0.005, 0.003, -0.002, -0.002, 0.003, 0.0, 0.003, 0.004, 0.004, 0.003, -0.001),
         std=(0.140, 0.171, 0.145, 0.138, 0.114, 0.143, 0.218, 0.355, 0.366, 0.365, 0.332, 0.299),
@@ -91,7 +87,7 @@ class Ningbo(Challenge2021):
     database = "ningbo"
     folder = "ningbo"
     record_name = re.compile(rf"(?!{ChapmanShaoxing.record_name.pattern}$)JS\d{{5}}")
-    published = PublishedFigures(
+    published = PublishedStatistics(
         records=34_905,
         mean=(0.002, 0.004, 0.002, -0.001, -0.001, 0.002, 0.0, 0.003, 0.003, 0.004, 0.003, 0.0),
         std=(0.145, 0.179, 0.159, 0.142, 0.123, 0.153, 0.228, 0.368, 0.377, 0.394, 0.405, 0.444),
@@ -104,7 +100,7 @@ class Cpsc(Challenge2021):
     database = "cpsc"
     folder = "cpsc_2018"
     record_name = re.compile(r"A\d{4}")
-    published = PublishedFigures(
+    published = PublishedStatistics(
         records=6_867,
         mean=(0.0,) * 12,
         std=(0.214, 0.236, 0.221, 0.209, 0.196, 0.214, 0.336, 0.417, 0.449, 0.483, 0.523, 0.561),
@@ -117,7 +113,7 @@ class CpscExtra(Challenge2021):
     database = "cpsc-extra"
     folder = "cpsc_2018_extra"
     record_name = re.compile(r"Q\d{4}")
-    published = PublishedFigures(
+    published = PublishedStatistics(
         records=3_441,
         mean=(0.0,) * 12,
         std=(0.182, 0.183, 0.184, 0.163, 0.164, 0.165, 0.288, 0.370, 0.371, 0.380, 0.375, 0.392),
@@ -130,7 +126,7 @@ class Georgia(Challenge2021):
     database = "georgia"
     folder = "georgia"
     record_name = re.compile(r"E\d{5}")
-    published = PublishedFigures(
+    published = PublishedStatistics(
         records=10_292,
         mean=(-0.003, -0.002, 0.001, 0.003, -0.002, -0.001, -0.004, -0.004, -0.003, -0.003, -0.003, -0.003),
         std=(0.157, 0.178, 0.164, 0.147, 0.134, 0.153, 0.213, 0.285, 0.272, 0.245, 0.224, 0.209),
@@ -144,7 +140,7 @@ class StPetersburg(Challenge2021):
     folder = "st_petersburg_incart"
     record_name = re.compile(r"I\d{4}")
     highpass_cutoff = 0.5
-    published = PublishedFigures(
+    published = PublishedStatistics(
         records=74,
         mean=(0.0,) * 12,
         std=(0.132, 0.370, 0.353, 0.215, 0.191, 0.356, 0.234, 0.320, 0.328, 0.290, 0.317, 0.337),
@@ -162,25 +158,25 @@ class Ptb(Challenge2021):
     database = "ptb"
     folder = "ptb"
     record_name = re.compile(r"S\d{4}|s\d{4}(_|[a-z])re")
-    published = PublishedFigures(
+    published = PublishedStatistics(
         records=516,
         mean=(0.0,) * 12,
         std=(0.642, 0.975, 0.953, 0.674, 0.651, 0.909, 0.643, 0.658, 0.668, 0.688, 0.648, 0.622),
     )
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
-        """The header and the signals of either layout."""
+        """Return the header and the signals of either layout."""
         suffixes = (".hea", ".mat") if record.record_id.startswith("S") else (".hea", ".dat", ".xyz")
         return [os.path.join(self.config.data_dir, record.path + suffix) for suffix in suffixes]
 
-    def describe(self, info: RecordInfo, record: EcgRecord) -> RecordInfo:
+    def complete(self, info: RecordInfo, comments: list[str]) -> RecordInfo:
         """As for all; the original layout has a folder per patient."""
         folder = Path(info.path).parent.name
         patient_id = folder if re.fullmatch(r"patient\d+", folder) else None
-        return dataclasses.replace(super().describe(info, record), patient_id=patient_id)
+        return dataclasses.replace(super().complete(info, comments), patient_id=patient_id)
 
     def statements_in(self, comments: dict[str, str]) -> list[str]:
-        """Codes, or the reason for admission."""
+        """Return codes, or the reason for admission."""
         reason = comments.get("reason for admission", "n/a")
         return super().statements_in(comments) or ([] if reason.lower() == "n/a" else [reason])
 

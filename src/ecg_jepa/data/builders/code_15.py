@@ -1,26 +1,33 @@
 """CODE-15% as downloaded from Zenodo (record 4916206), archives unpacked."""
 
-import os
 from collections.abc import Hashable, Iterable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 
-from ...formats.wfdb_record import EcgRecord, RecordError
+from ...formats.ecg import RecordError
+from ...model.signal_processing_ecg_jepa import STANDARD_LEADS, Ecg
 from ..download import Zenodo
-from ..quality import PublishedFigures
-from ..raw_files import CODE_15_RATE, read_code_15, read_code_15_ids, read_csv, whole_number
-from ..records import RecordInfo
-from .base import EcgDatabaseBuilder
+from ..quality import PublishedStatistics
+from ..raw_files import read_csv, whole_number
+from .base import EcgDatabaseBuilder, RecordInfo
 
 EXAMS_CSV = "exams.csv"
 DIAGNOSES = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")
 
+# HDF5 files (Ribeiro et al. 2021): float32 (exams, 4096 samples at 400 Hz, leads in the standard order).
+SAMPLING_RATE = 400.0
+NUM_SAMPLES = 4096
+_MOST_EXAMS = 1_000_000  # in a file; CODE-15's have 20,000
+
 ZERO_PADDED = "zero-padded"
 
 # A tracing of 7 s has 3 s of zeros around it. Zeros in all leads for less than this many samples (0.1 s) may be a signal.
-_SHORTEST_PADDING = round(0.1 * CODE_15_RATE)
+_SHORTEST_PADDING = round(0.1 * SAMPLING_RATE)
 
 
 class Code15(EcgDatabaseBuilder):
@@ -36,19 +43,19 @@ class Code15(EcgDatabaseBuilder):
     highpass_cutoff = 0.5
     label_names = DIAGNOSES
     left_out_on_purpose = frozenset({ZERO_PADDED})
-    published = PublishedFigures(
+    published = PublishedStatistics(
         records=128_033,
         mean=(0.0,) * 12,
         std=(0.488, 0.450, 0.437, 0.416, 0.405, 0.370, 0.548, 0.639, 0.719, 0.695, 0.676, 0.639),
     )
 
     def wants_file(self, path: str) -> bool:
-        """The table and the archives of HDF5 files."""
+        """Return whether this is the table or an archive of HDF5 files."""
         return path == EXAMS_CSV or (path.startswith("exams_part") and path.endswith((".zip", ".hdf5")))
 
     def list_records(self) -> list[RecordInfo]:
         """
-        The rows of `exams.csv` in the order of the HDF5 files, and the exams of those that have no row, which are rejected.
+        Return the rows of `exams.csv` in the order of the HDF5 files, and the exams of those that have no row, which are rejected.
         Raises `FileNotFoundError` and, for missing columns, `ValueError`.
         """
         columns = ("exam_id", "age", "is_male", "patient_id", "trace_file", *DIAGNOSES)
@@ -58,9 +65,9 @@ class Code15(EcgDatabaseBuilder):
         return [record for name in sorted(files) for record in self._records_of_file(name, exams.get(name, []))]
 
     def _records_of_file(self, trace_file: str, exams: list[dict[Hashable, Any]]) -> list[RecordInfo]:
-        """The records of an HDF5 file, in the order of its rows; then rows of the table without one."""
+        """Return the records of an HDF5 file, in the order of its rows; then rows of the table without one."""
         try:
-            ids = read_code_15_ids(self.data_dir / trace_file).tolist()
+            ids = read_exam_ids(self.data_dir / trace_file).tolist()
             problem = ("missing signal", f"{trace_file} has no such exam")
         except RecordError as error:
             ids = []
@@ -80,23 +87,22 @@ class Code15(EcgDatabaseBuilder):
             elif exam_id != 0:
                 unlisted = ("not in the table", f"{EXAMS_CSV} has no row for exam {exam_id} in {trace_file}")
                 records.append(RecordInfo(str(exam_id), path, problem=unlisted))
-        found = set(ids)
-        missing = [exam_id for exam_id in rows if exam_id not in found]
+        missing = [exam_id for exam_id in rows if exam_id not in set(ids)]
         return records + [RecordInfo(str(exam_id), f"{trace_file}#{exam_id}", problem=problem) for exam_id in missing]
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
-        """The HDF5 file."""
-        return [os.path.join(self.config.data_dir, record.path.partition("#")[0])]
+        """Return the HDF5 file."""
+        return [str(self.data_dir / record.path.partition("#")[0])]
 
-    def read_record(self, info: RecordInfo) -> EcgRecord:
+    def read_record(self, info: RecordInfo) -> tuple[Ecg, RecordInfo]:
         """Read a tracing. Raises `RecordError`, also for one that is padded with zeros."""
         trace_file, _, row = info.path.partition("#")
-        record = read_code_15(self.data_dir / trace_file, int(row))
-        recorded = np.flatnonzero(record.signal.any(axis=0))
-        padding = record.signal.shape[1] - (recorded[-1] - recorded[0] + 1) if len(recorded) else 0
+        ecg = read_tracing(self.data_dir / trace_file, int(row))
+        recorded = np.flatnonzero(ecg.signal.any(axis=0))
+        padding = ecg.signal.shape[1] - (recorded[-1] - recorded[0] + 1) if len(recorded) else 0
         if padding >= _SHORTEST_PADDING:
-            raise RecordError(info.path, ZERO_PADDED, f"{padding / CODE_15_RATE:g} s of zeros at its ends")
-        return record
+            raise RecordError(info.path, ZERO_PADDED, f"{padding / SAMPLING_RATE:g} s of zeros at its ends")
+        return ecg, info
 
 
 def _record_info(path: str, exam_id: int, row: dict[Hashable, Any]) -> RecordInfo:
@@ -106,16 +112,75 @@ def _record_info(path: str, exam_id: int, row: dict[Hashable, Any]) -> RecordInf
             path=path,
             patient_id=None if pd.isna(row["patient_id"]) else str(whole_number(row["patient_id"], "patient_id")),
             age=None if pd.isna(row["age"]) else float(row["age"]),
-            sex=None if pd.isna(row["is_male"]) else _parse_bool(row["is_male"], "male", "female"),
-            statements={name: 0.0 for name in DIAGNOSES if _parse_bool(row[name], True, False)},
+            sex=None if pd.isna(row["is_male"]) else "male" if _parse_bool(row["is_male"]) else "female",
+            statements={name: 0.0 for name in DIAGNOSES if _parse_bool(row[name])},
         )
     except (ValueError, TypeError) as error:
         return RecordInfo(str(exam_id), path, problem=("unusable row", f"{EXAMS_CSV}: {error}"))
 
 
-def _parse_bool(value: Any, if_true: Any, if_false: Any) -> Any:
-    """What pandas made of True and False: a column with a gap in it holds text."""
-    known = {"True": if_true, "1": if_true, "1.0": if_true, "False": if_false, "0": if_false, "0.0": if_false}
+def _parse_bool(value: Any) -> bool:
+    known = {"True": True, "1": True, "1.0": True, "False": False, "0": False, "0.0": False}
     if str(value) not in known:
         raise ValueError(f"expected True or False, not {value!r}")
     return known[str(value)]
+
+
+def read_exam_ids(path: str | Path) -> np.ndarray:
+    """Return the exam ids of an `exams_part*.hdf5`, one per tracing, 0 where a row holds none. Raises `RecordError`."""
+    with _open(Path(path)) as file:
+        try:
+            return np.asarray(file["exam_id"][:], dtype=np.int64)
+        except Exception as error:
+            raise RecordError(Path(path).name, "unreadable signal", f"{type(error).__name__}: {error}") from error
+
+
+def read_tracing(path: str | Path, row: int) -> Ecg:
+    """
+    Read a tracing of an `exams_part*.hdf5` as it is stored, its numbers taken for mV.
+
+    The database's page is not clear about the unit, and users have measured a factor of about two; the reference takes the
+    numbers as they are, and so do we.
+
+    Raises:
+        RecordError: if the file cannot be read or is not of this kind.
+    """
+    path = Path(path)
+    file = _keep_open(path, path.stat().st_mtime_ns) if path.is_file() else _open(path)
+    try:
+        tracing = np.asarray(file["tracings"][row], dtype=np.float32)
+    except Exception as error:
+        raise RecordError(f"{path.name}#{row}", "unreadable signal", f"{type(error).__name__}: {error}") from error
+    return Ecg(np.ascontiguousarray(tracing.T), SAMPLING_RATE, list(STANDARD_LEADS), "mV")
+
+
+@lru_cache(maxsize=2)
+def _keep_open(path: Path, modified: int) -> h5py.File:
+    """Open the file and keep it open; `modified` (its time stamp) keeps one that was replaced from being taken for the old one."""
+    return _open(path)
+
+
+def _open(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise RecordError(path.name, "missing signal file", f"no file {path}")
+    try:
+        file = h5py.File(path, "r")
+        for name in ("exam_id", "tracings"):
+            # Before the dataset is used: a link would open the file that it leads to.
+            if not isinstance(file.get(name, getlink=True), (h5py.HardLink, type(None))):
+                raise RecordError(path.name, "outside the folder", f"{name} is a link to elsewhere")
+            if file[name].external is not None or file[name].is_virtual:
+                raise RecordError(path.name, "outside the folder", f"the values of {name} lie in another file")
+        ids, tracings = file["exam_id"], file["tracings"]
+        if ids.dtype.kind not in "iu" or tracings.dtype.kind != "f":
+            raise TypeError(f"expected whole numbers as exam_id and floating-point tracings, not {ids.dtype}, {tracings.dtype}")
+        if len(ids.shape) == 1 and len(ids) > _MOST_EXAMS:
+            raise RecordError(path.name, "too large", f"{len(ids):,} exams in a file, at most {_MOST_EXAMS:,} are expected")
+        if len(ids.shape) != 1 or tracings.shape != (*ids.shape, NUM_SAMPLES, len(STANDARD_LEADS)):
+            expected = f"(N,) and (N, {NUM_SAMPLES}, {len(STANDARD_LEADS)})"
+            raise TypeError(f"exam_id {ids.shape} and tracings {tracings.shape}, expected {expected}")
+    except RecordError:
+        raise
+    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ... for damaged files
+        raise RecordError(path.name, "unreadable signal", f"{type(error).__name__}: {error}") from error
+    return file

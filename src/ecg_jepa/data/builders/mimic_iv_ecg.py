@@ -5,10 +5,9 @@ import re
 import pandas as pd
 
 from ..download import PhysioNet
-from ..quality import PublishedFigures
+from ..quality import PublishedStatistics
 from ..raw_files import read_csv, read_lines
-from ..records import RecordInfo
-from .base import EcgDatabaseBuilder, not_in_table
+from .base import EcgDatabaseBuilder, RecordInfo, not_in_table
 
 RECORD_LIST = "record_list.csv"
 RECORDS = "RECORDS"
@@ -25,19 +24,19 @@ class MimicIvEcg(EcgDatabaseBuilder):
     database = "mimic-iv-ecg"
     source = PhysioNet("mimic-iv-ecg/1.0", "ODbL 1.0")
     # The reference states them in the order of the files; here aVL and aVF have changed places.
-    published = PublishedFigures(
+    published = PublishedStatistics(
         records=800_035,
         mean=(0.023, 0.015, -0.007, -0.019, 0.014, 0.004, -0.018, -0.004, 0.002, 0.017, 0.022, 0.022),
         std=(0.155, 0.158, 0.166, 0.133, 0.141, 0.143, 0.207, 0.282, 0.284, 0.253, 0.222, 0.197),
     )
 
     def wants_file(self, path: str) -> bool:
-        """The list and the records."""
+        """Return whether this is a list of records or a record."""
         return path in (RECORD_LIST, RECORDS) or path.startswith("files/")
 
     def list_records(self) -> list[RecordInfo]:
         """
-        The rows of `record_list.csv`, and the lines of `RECORDS` that have no row, which are rejected. Raises
+        Return the rows of `record_list.csv`, and the lines of `RECORDS` that have no row, which are rejected. Raises
         `FileNotFoundError` or, if there is no column `path`, `ValueError`.
         """
         paths = [
@@ -45,12 +44,13 @@ class MimicIvEcg(EcgDatabaseBuilder):
             for index, path in enumerate(read_csv(self.data_dir / RECORD_LIST, ["path"])["path"])
         ]
         return [
-            *(self._record_info(path) for path in paths),
+            *map(_record_info, paths),
             *not_in_table(read_lines(self.data_dir / RECORDS), set(paths), RECORD_LIST),
         ]
 
-    def _record_info(self, path: str) -> RecordInfo:
-        if path.startswith("("):
-            return RecordInfo(path, path, problem=("unusable row", f"{RECORD_LIST} has no path there"))
-        patient = _PATIENT.search(path)
-        return RecordInfo(path.rpartition("/")[2], path, patient_id=patient and patient[1])
+
+def _record_info(path: str) -> RecordInfo:
+    if path.startswith("("):
+        return RecordInfo(path, path, problem=("unusable row", f"{RECORD_LIST} has no path there"))
+    patient = _PATIENT.search(path)
+    return RecordInfo(path.rpartition("/")[2], path, patient_id=patient and patient[1])

@@ -1,33 +1,37 @@
-"""A user's own records: a table `records.csv` and files of any format that `read_ecg` reads beside it."""
+"""
+A user's own records: a table `records.csv` and files of any format that `read_ecg` reads beside it.
+
+A cell that cannot be used costs its row. A column that would cost more than a tenth of the rows is an error: it is the column that
+is wrong, not the rows.
+"""
 
 import logging
+import math
 import os
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from ...formats.ecg import split_names
-from ...formats.read import as_ecg, files_of, recognize, wfdb_record
-from ...formats.wfdb_record import EcgRecord, RecordError, read_wfdb
-from ..own_table import (
-    CellError,
-    LabelColumns,
-    check_headings,
-    choose_labels,
-    layout_faults,
-    missing_file,
-    parse_age,
-    parse_label,
-    parse_sex,
-    parse_split,
-    refuse_columns,
-    unknown_layout,
+from ...formats.read import files_of, read_ecg, recognize, wfdb_record
+from ...formats.wfdb_record import read_wfdb
+from ...model.signal_processing_ecg_jepa import (
+    STANDARD_LEADS,
+    UNKNOWN_UNIT,
+    Ecg,
+    RecordError,
+    check_complete,
+    check_declared,
+    declare,
+    select_leads,
 )
-from ..raw_files import read_csv
-from ..records import RecordInfo
-from .base import EcgDatabaseBuilder, EcgDatabaseConfig
+from ..raw_files import check_headings, has_file, read_csv
+from ..splits import FOLDS_OF_SPLIT
+from .base import EcgDatabaseBuilder, EcgDatabaseConfig, RecordInfo
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,30 @@ RECORDS_CSV = "records.csv"
 
 # Columns with a meaning of their own.
 KNOWN_COLUMNS = ("path", "record_id", "patient_id", "age", "sex", "split", "sampling_rate", "unit", "lead_names")
+LAYOUT_COLUMNS = ("sampling_rate", "unit", "lead_names")
+
+# A column that makes more of the rows unusable is an error; one row alone never is.
+LARGEST_UNUSABLE_SHARE = 0.1
+
+_ZERO_OR_ONE = {"0": False, "1": True}
+_LABEL_WORDS = {"false": False, "true": True, "no": False, "yes": True}  # in columns that are listed as labels
+_SEXES = {"female": "female", "male": "male", "f": "female", "m": "male"}
+_SHOWN_VALUES = 3
+
+
+class CellError(ValueError):
+    """A cell that cannot be used: the heading of its `column`, its `value` (NaN if empty), and what was `expected`."""
+
+    def __init__(self, column: str, value: Any, expected: str):
+        self.column, self.value, self.expected = column, value, expected
+        super().__init__(f"{column} is {_shown(value)}, expected {expected}")
+
+
+class LabelColumns(NamedTuple):
+    """The columns of a table that are labels, and those that are ignored."""
+
+    names: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass
@@ -53,12 +81,11 @@ class OwnRecords(EcgDatabaseBuilder):
     Own records with own labels.
 
     `records.csv` has a row per record. `path` is required: a file in any format that `read_ecg` reads (of a WFDB record with or
-    without `.hea`), relative to the table. What a file does not say must be told: `sampling_rate` (Hz), `unit` (mV, uV, V, nV)
+    without `.hea`), relative to the table. What a file does not say must be given: `sampling_rate` (Hz), `unit` (mV, uV, V, nV)
     and `lead_names` (separated by spaces), for a `.npy` file (leads, samples) all of them; what contradicts a file is refused.
-    `record_id`, `patient_id`, `age` (years), `sex` (female, male) and `split` (train, validation, test) are optional. Labels are
-    the columns named in `label_columns`, or else all other columns, if each holds 0 or 1 in every row. A cell that cannot be
-    used costs its row; a column that would cost more than a tenth of the rows is an error. What is understood, and what is not,
-    is said in `own_table.py`.
+    `record_id`, `patient_id`, `age` (years, also as DICOM's `075Y`), `sex` (female, male, F, M) and `split` (train, validation,
+    test) are optional. Labels are the columns named in `label_columns`, which may hold 0 and 1, true and false or yes and no, or
+    else all other columns, if each holds 0 or 1 in every row.
     """
 
     BUILDER_CONFIG_CLASS = OwnRecordsConfig
@@ -68,7 +95,7 @@ class OwnRecords(EcgDatabaseBuilder):
 
     @property
     def label_columns(self) -> LabelColumns:
-        """Which columns are labels and which are ignored. Raises as [`list_records`] does for the headings."""
+        """The columns that are labels, and those that are ignored. Raises as [`list_records`] does for the headings."""
         if self._labels is None:
             self._read_table()
         assert self._labels is not None  # for the type checker
@@ -76,32 +103,32 @@ class OwnRecords(EcgDatabaseBuilder):
 
     @property
     def label_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The columns that are labels; judged on every record."""
+        """The columns that are labels; looked for in every record."""
         return self.label_columns.names
 
     @property
     def ignored_columns(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The columns that mean nothing here."""
+        """The columns that are neither known nor labels."""
         return self.label_columns.ignored
 
     def source_folder(self) -> str:
-        """Where the table is."""
+        """Return the folder of the table."""
         return str(self.data_dir.resolve())
 
     def table_digest(self) -> str:
-        """What of the table shows in no record: which labels there are, also if no record has one."""
+        """Return the labels, which show in no record if none has them."""
         return repr(self.label_columns)
 
     def _read_table(self) -> pd.DataFrame:
         table = read_csv(self.data_dir / RECORDS_CSV, [], all_named=True)
         listed = self.config.label_columns
         check_headings(table, KNOWN_COLUMNS, listed or (), RECORDS_CSV)
-        self._labels = choose_labels(table, KNOWN_COLUMNS, listed, RECORDS_CSV)
+        self._labels = choose_labels(table, listed)
         return table
 
     def list_records(self) -> list[RecordInfo]:
         """
-        The rows of `records.csv`.
+        Return the rows of `records.csv`.
 
         Raises:
             FileNotFoundError: if there is no such table.
@@ -115,67 +142,92 @@ class OwnRecords(EcgDatabaseBuilder):
         files: dict[str, str] = {}
         for index, row in enumerate(table.to_dict("records")):
             record, of_row = _record_info(index, row, self.label_names)
-            faults += [*of_row, *missing_file(self.data_dir, row["path"], record.path)]
+            faults += of_row
+            if not has_file(self.data_dir, record.path):
+                faults.append(CellError("path", row["path"], f"a file, as seen from {self.data_dir}"))
             if record.record_id in seen:
                 column = "path" if pd.isna(row.get("record_id")) else "record_id"
                 faults.append(CellError(column, row[column], "one of its own for every row"))
             seen.add(record.record_id)
             first = files.setdefault(os.path.normpath(record.path), record.record_id)
             if first != record.record_id:
-                # In two splits, a classifier would be judged on what it was trained on.
+                # In two splits, a classifier would be evaluated on what it was trained on.
                 fault = CellError("path", row["path"], f"a file of its own for every row, but {first} has it, too")
                 faults.append(fault)
                 record = replace(record, problem=record.problem or ("listed twice", f"{RECORDS_CSV}: {fault}"))
             records.append(record)
-        refuse_columns(faults, len(records), RECORDS_CSV)
-        _warn_of_patients(records)
+        refuse_columns(faults, len(records))
+        _warn_about_patients(records)
         return records
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
-        """The file, or of a WFDB record header and signals, which may have any name."""
+        """Return the file, or of a WFDB record header and signals, which may have any name."""
         return files_of(os.path.join(self.config.data_dir, record.path))
 
-    def read_record(self, info: RecordInfo) -> EcgRecord:
+    def read_record(self, info: RecordInfo) -> tuple[Ecg, RecordInfo]:
         """Read a file of any format; what it does not say is taken from the table. Raises `RecordError`."""
-        path = self.data_dir / info.path
-        record = read_wfdb(wfdb_record(path), self.config.amplitude_free) if recognize(path) == "WFDB" else None
+        path, any_gain = self.data_dir / info.path, self.config.amplitude_free
         rate, unit, names = info.layout or (None, None, None)
-        ecg = as_ecg(path if record is None else record, rate, names, unit)
-        said = {"sampling_rate": ecg.sampling_rate, "lead_names": ecg.lead_names, "unit": ecg.unit}
-        if self.config.amplitude_free:
-            del said["unit"]
-        if missing := [name for name, value in said.items() if value is None]:
-            detail = f"the file does not say its {', '.join(missing)}: add such columns to {RECORDS_CSV}"
-            raise RecordError(info.path, "undeclared", detail)
-        read = EcgRecord(ecg.signal, ecg.sampling_rate or 0.0, ecg.lead_names or [])
-        return read if record is None else replace(record, lead_names=read.lead_names)
+        if recognize(path) == "WFDB":
+            record = read_wfdb(wfdb_record(path), any_gain)
+            info = replace(info, num_bad_checksums=record.num_bad_checksums)
+            ecg = declare(info.path, record.ecg, rate, names, unit, record.units)
+        else:
+            unit = UNKNOWN_UNIT if unit is None and any_gain else unit
+            ecg = read_ecg(path, rate, names, unit, check_plausibility=False)
+        try:
+            check_complete(info.path, ecg, any_gain)
+        except RecordError as error:
+            raise RecordError(info.path, error.reason, f"{error.detail}, as columns of {RECORDS_CSV}") from None
+        return ecg, info
 
 
-def _warn_of_patients(records: Sequence[RecordInfo]) -> None:
+def choose_labels(table: pd.DataFrame, listed: Sequence[str] | None) -> LabelColumns:
     """
-    A classifier cannot be judged on patients that it was trained on, and is refused; better known before. Whom a record without a
-    patient is of, nobody can see.
+    Choose the label columns: those `listed`, or all that have no meaning of their own if none are listed (`None`).
+
+    Raises:
+        ValueError: if a listed column is not there, is listed twice or has a meaning of its own; if a column that nobody listed
+            holds anything but 0 and 1. The message says what, and how to list labels.
     """
-    unknown = sum(record.patient_id is None for record in records)
-    if 0 < unknown < len(records):
-        logger.warning(
-            f"{RECORDS_CSV}: {unknown} of {len(records)} rows have no patient_id: each counts as a patient of its own."
-        )
-    folds: dict[str, set[int | None]] = {}
-    for record in records:
-        if record.patient_id is not None:
-            folds.setdefault(record.patient_id, set()).add(record.fold)
-    shared = [patient for patient, found in folds.items() if len(found) > 1]
-    if shared:
-        logger.warning(
-            f"{RECORDS_CSV}: {len(shared)} patient(s) have records in several splits (the first: {shared[0]}): classifiers will "
-            "be refused until each has one split."
-        )
+    others = [column for column in table.columns if column not in KNOWN_COLUMNS]
+    if listed is None:
+        _check_zeros_and_ones(table[others])
+        return LabelColumns(tuple(others))
+    for column in listed:
+        if column in KNOWN_COLUMNS:
+            raise ValueError(f"--label_columns: {column!r} is no label, it has a meaning of its own in {RECORDS_CSV}.")
+        if column not in others:
+            candidates = ", ".join(others) or "none"
+            raise ValueError(f"--label_columns: {RECORDS_CSV} has no column {column!r}; those that may be labels are {candidates}.")
+    if len(set(listed)) < len(listed):
+        raise ValueError(f"--label_columns names a column twice: {' '.join(listed)}.")
+    return LabelColumns(tuple(listed), tuple(column for column in others if column not in listed))
+
+
+def _check_zeros_and_ones(table: pd.DataFrame) -> None:
+    odd = {column: [value for value in table[column] if _plain(value) not in _ZERO_OR_ONE] for column in table.columns}
+    if not any(odd.values()):
+        return
+    held = "; ".join(f"{column} holds {_counted(values)}" for column, values in odd.items() if values)
+    # Empty cells cost their rows, not the label.
+    labels = [
+        column
+        for column, values in odd.items()
+        if all(_plain(value) in (*_LABEL_WORDS, "") for value in values) and table[column].notna().any()
+    ]
+    others = [column for column in odd if column not in labels]
+    example = f"--label_columns {' '.join(labels)}" if labels else "--label_columns without any name, if none are"
+    ignored = f" ({', '.join(others)})" if others else ""
+    raise ValueError(
+        f"{RECORDS_CSV} has columns that are neither known nor labels of 0 and 1 in every row: {held}. Write 0 or 1 in every row, "
+        f"or list the labels with --label_columns, such as {example}; what is not listed{ignored} is then ignored."
+    )
 
 
 def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) -> tuple[RecordInfo, list[CellError]]:
-    """A row as a record, and all that is wrong with its cells, also what its record will be rejected for when it is read."""
-    given = {name: value for name, value in row.items() if not pd.isna(value)}
+    """Return a row as a record, and the faults of its cells."""
+    given = {str(name): value for name, value in row.items() if not pd.isna(value)}
     path = str(given.get("path", f"(row {index})")).removesuffix(".hea")
     record_id = str(given.get("record_id", path))
     faults: list[CellError] = []
@@ -189,30 +241,124 @@ def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) 
     age, sex = cell(parse_age, row.get("age")), cell(parse_sex, row.get("sex"))
     fold = cell(parse_split, row["split"]) if "split" in row else None
     statements = {name: 0.0 for name in labels if cell(parse_label, name, row[name])}
-    problems = [str(fault) for fault in faults]
-    layout = None
-    try:
-        layout = _layout(given, path)
-        faults += layout_faults(layout)
-    except (ValueError, TypeError) as error:
-        problems.append(str(error))
-        faults += unknown_layout(given, error)
-    problem = ("unusable row", f"{RECORDS_CSV}: {'; '.join(problems)}") if problems else None
-    if problem:
-        return RecordInfo(record_id, path, problem=problem), faults
+    rate, unit, names = (cell(parse_layout, name, given.get(name), path) for name in LAYOUT_COLUMNS)
+    if faults:
+        details = "; ".join(map(str, faults))
+        return RecordInfo(record_id, path, problem=("unusable row", f"{RECORDS_CSV}: {details}")), faults
+    layout = None if (rate, unit, names) == (None, None, None) else (rate, unit, names)
     patient = str(given.get("patient_id", "")).strip() or None
     return RecordInfo(record_id, path, patient, age, sex, fold, statements, layout=layout), faults
 
 
-def _layout(given: dict[Hashable, Any], path: str) -> tuple[float | None, str | None, tuple[str, ...] | None] | None:
-    """What a row says of its signal; `None` if it says nothing. Raises `ValueError` for no number, and for what is missing."""
-    named = {name: given[name] for name in ("sampling_rate", "unit", "lead_names") if name in given}
-    if path.endswith(".npy") and len(named) < 3:
-        missing = [name for name in ("sampling_rate", "unit", "lead_names") if name not in named]
-        raise ValueError(f"a .npy file needs {', '.join(missing)}")
-    if not named:
+def parse_label(column: str, value: Any) -> bool:
+    """Return whether the record has the label. Raises `CellError`."""
+    return _choose(column, value, _ZERO_OR_ONE | _LABEL_WORDS, "one of 0, 1")
+
+
+def parse_split(value: Any) -> int:
+    """Return the fold that stands for a split. Raises `CellError`."""
+    folds = {split: numbers[0] for split, numbers in FOLDS_OF_SPLIT.items()}
+    return _choose("split", value, folds, f"one of {', '.join(folds)}")
+
+
+def parse_sex(value: Any) -> str | None:
+    """Return "female" or "male", `None` for an empty cell. Raises `CellError`."""
+    return None if pd.isna(value) else _choose("sex", value, _SEXES, "one of female, male, or nothing")
+
+
+def parse_age(value: Any) -> float | None:
+    """Return years, `None` for an empty cell. Raises `CellError`."""
+    if pd.isna(value):
         return None
-    rate = float(named["sampling_rate"]) if "sampling_rate" in named else None
-    unit = str(named["unit"]) if "unit" in named else None
-    names = tuple(split_names(str(named["lead_names"]))) if "lead_names" in named else None
-    return rate, unit, names
+    try:
+        age = float(re.sub(r"^(\d{1,3})[Yy]$", r"\1", str(value).strip()))  # DICOM's 075Y
+    except ValueError:
+        age = math.nan
+    if not 0 <= age < 1000:
+        raise CellError("age", value, "a number of years, or nothing")
+    return age
+
+
+def parse_layout(column: str, value: Any, path: str) -> float | str | tuple[str, ...] | None:
+    """Return the rate in Hz, the unit or the leads that a file is said to have, `None` for an empty cell. Raises `CellError`."""
+    if value is None:
+        if path.endswith(".npy"):
+            raise CellError(column, math.nan, "what a .npy file does not say itself")
+        return None
+    try:
+        if column == "sampling_rate":
+            check_declared(sampling_rate=float(value))
+            return float(value)
+        if column == "unit":
+            check_declared(unit=str(value))
+            return str(value)
+        leads = tuple(re.split(r"[\s;,]+", str(value).strip(" ;,")))
+        select_leads(np.zeros((len(leads), 1)), leads, STANDARD_LEADS)
+        return leads
+    except ValueError as error:
+        expected = {"sampling_rate": "a positive number of Hz", "unit": "one of mV, uV, V, nV"}
+        raise CellError(column, value, expected.get(column, f"the leads of the file, in its order ({error})")) from None
+
+
+def refuse_columns(faults: Sequence[CellError], num_rows: int) -> None:
+    """
+    Raise `ValueError` if a column makes more than a tenth of the rows (and more than one) unusable. The message has, for each such
+    column, how many rows, the commonest odd values and what was expected.
+    """
+    of_column: dict[str, list[CellError]] = {}
+    for fault in faults:
+        of_column.setdefault(fault.column, []).append(fault)
+    described = [
+        f"column {column!r} makes {len(found)} of {num_rows} rows unusable. It holds {_counted([f.value for f in found])}; "
+        f"expected {found[0].expected}."
+        for column, found in of_column.items()
+        if len(found) > max(1, LARGEST_UNUSABLE_SHARE * num_rows)
+    ]
+    if described:
+        raise ValueError(
+            f"{RECORDS_CSV}: {' '.join(described)} Mend the column; rows are rejected one by one only if they are few."
+        )
+
+
+def _warn_about_patients(records: Sequence[RecordInfo]) -> None:
+    """Warn of patients in several splits, which finetuning refuses, and of rows whose patients are not known."""
+    unknown = sum(record.patient_id is None for record in records)
+    if 0 < unknown < len(records):
+        logger.warning(
+            f"{RECORDS_CSV}: {unknown} of {len(records)} rows have no patient_id: each counts as a patient of its own."
+        )
+    folds: dict[str, set[int | None]] = {}
+    for record in records:
+        if record.patient_id is not None:
+            folds.setdefault(record.patient_id, set()).add(record.fold)
+    if shared := [patient for patient, found in folds.items() if len(found) > 1]:
+        logger.warning(
+            f"{RECORDS_CSV}: {len(shared)} patient(s) have records in several splits (the first: {shared[0]}): classifiers will "
+            "be refused until each has one split."
+        )
+
+
+def _choose(column: str, value: Any, known: Mapping[str, Any], expected: str) -> Any:
+    text = _plain(value)
+    if text not in known:
+        raise CellError(column, value, expected)
+    return known[text]
+
+
+def _plain(value: Any) -> str:
+    """Return a cell as it is compared: 1.0 is 1, and case does not count."""
+    return "" if pd.isna(value) else re.sub(r"^(\d+)\.0*$", r"\1", str(value).strip().lower())
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return "empty" if pd.isna(value) else repr(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+def _counted(values: Iterable[Any]) -> str:
+    """Return the commonest values, each with its number of rows."""
+    counts = Counter("nothing" if pd.isna(value) else _shown(value) for value in values).most_common()
+    words = [f"{value} in {count} row{'s' if count > 1 else ''}" for value, count in counts[:_SHOWN_VALUES]]
+    if rest := len(counts) - len(words):
+        words.append(f"{rest} other value{'s' if rest > 1 else ''}")
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]

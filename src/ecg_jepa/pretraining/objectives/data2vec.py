@@ -1,16 +1,12 @@
-"""
-Predict the average of several layers of the moving average of the encoder (data2vec, Baevski et al. 2022), with the JEPA's masks
-and predictor: what differs is the target.
-"""
+"""data2vec (Baevski et al. 2022) with the JEPA's masks and predictor: the target is the average of several layers."""
 
 from ..._utils.settings import option, settings
-from ..recipe import JepaRecipe
-from .jepa import Jepa
+from .jepa import Jepa, JepaRecipe
 
 
 @settings
 class Data2VecRecipe(JepaRecipe):
-    """The JEPA's settings with another default."""
+    """Settings of the JEPA with another default."""
 
     target_layers: int = option(8, "targets are the average of the last layers, each normalised, and normalised once more")
 

@@ -1,27 +1,60 @@
 """
-Predict the latents of hidden patches from visible ones (Weimann & Conrad 2024), as a target encoder that follows the trained one
-sees them. The recipe's switches that the paper does not have are off by default; docs/recipe.md says what each is worth.
+The JEPA (Weimann & Conrad 2024): predict from visible patches how the moving average of the encoder represents hidden ones.
+
+Settings that the paper does not have are off by default; docs/recipe.md says what each is worth.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from matplotlib.figure import Figure
 from torch.nn.functional import l1_loss, layer_norm, mse_loss
 
-from ...data.corpus import CorpusBatch
-from ...data.records import MICROVOLTS_PER_MILLIVOLT
+from ..._utils.settings import check_at_least, option, settings
 from ...model.configuration_ecg_jepa import EcgJepaConfig
 from ...model.modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForPreTrainingOutput, gather_patches
-from ..masking import draw_block_masks
+from ..masking import BlockMaskRecipe, draw_block_masks
 from ..objective import BatchKey, Objective, StepOutput, mean_over_processes
-from ..progress_plots import plot_masked_prediction
-from ..recipe import JepaRecipe
-from ..spread import spread_losses
+from .vicreg import vicreg_penalties
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@settings
+class JepaRecipe(BlockMaskRecipe):
+    """Settings of the JEPA."""
+
+    masks_per_record: int = option(1, "masks of each record that share one pass of the target encoder")
+
+    # Targets and loss; the paper has none of these
+    normalize_targets: bool = option(False, "LayerNorm without parameters on targets")
+    target_layers: int = option(1, "targets are the average of the last layers, each normalised, and normalised once more")
+    center_targets: bool = option(False, "take the mean over records at the same position out of targets")
+    context_loss_weight: float = option(0.0, "of the loss on visible patches, beside that on hidden ones")
+    variance_weight: float = option(0.0, "of a penalty on channels of the context encoder that vary less than variance_floor")
+    variance_floor: float = option(1.0, "standard deviation below which that penalty begins")
+    covariance_weight: float = option(0.0, "of a penalty on what channels of the context encoder have in common (VICReg)")
+    spread_of: Literal["tokens", "records"] = option("tokens", "what both penalties look at: visible tokens, or their mean")
+    invariance_weight: float = option(
+        0.0, "of the squared distance between the mean of visible tokens and that of all tokens of the target encoder"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "masks_per_record", "target_layers")
+        check_at_least(self, 0, "context_loss_weight", "variance_weight", "variance_floor", "covariance_weight")
+        check_at_least(self, 0, "invariance_weight")
+        coupled = self.center_targets or self.variance_weight or self.covariance_weight
+        if self.gradient_accumulation_steps > 1 and coupled:
+            raise ValueError(
+                "center_targets, variance_weight and covariance_weight look at all records of an optimiser step together: use a "
+                "larger batch_size instead of gradient_accumulation_steps."
+            )
 
 
 class Jepa(Objective[JepaRecipe]):
-    """Context encoder and predictor learn, the target encoder is an exponential moving average of the former."""
+    """Context encoder and predictor are trained; the target encoder is an exponential moving average of the former."""
 
     summary = (
         "pre-trained by predicting from visible patches how a target encoder, the moving average of the trained one, represents "
@@ -35,46 +68,42 @@ class Jepa(Objective[JepaRecipe]):
             raise ValueError(f"target_layers={recipe.target_layers}, but the encoder has {config.num_hidden_layers} layers.")
 
     def draw(self, key: BatchKey, batch_size: int) -> dict[str, torch.Tensor]:
-        """Masks (batch_size, visible) and (batch_size, hidden); with several per record (batch_size, masks, visible), ..."""
+        """Draw masks (batch_size, visible) and (batch_size, hidden); with several per record (batch_size, masks, ...)."""
         count = self.recipe.masks_per_record
         masks = draw_block_masks(key, self.recipe, self.config.num_patches, batch_size * count)
         context_mask, target_mask = (mask if count == 1 else mask.view(batch_size, count, -1) for mask in masks)
         return {"context_mask": context_mask, "target_mask": target_mask}
 
     def forward(self, input_values: torch.Tensor, **drawn: torch.Tensor) -> StepOutput:
-        """The mean absolute error of predicted latents; the target encoder's tokens tell of a collapse."""
-        recipe, model = self.recipe, self.model
+        """Compute the mean absolute error of predicted latents, and the recipe's additions to it."""
+        recipe = self.recipe
         latents, targets = self.encode_targets(input_values)
         # One pass of the target encoder, which costs most, for all masks of a record.
         input_values, targets = (x.repeat_interleave(recipe.masks_per_record, dim=0) for x in (input_values, targets))
         context_mask, target_mask = (drawn[name].flatten(0, -2) for name in ("context_mask", "target_mask"))
-        context = model.without_registers(model.context_encoder(input_values, patch_indices=context_mask).last_hidden_state)
-        predictions = model.predictor(context, context_mask, target_mask, with_context=recipe.context_loss_weight > 0)
-        of_hidden = predictions[:, -target_mask.shape[1] :]
-        loss = l1_loss(of_hidden.float(), gather_patches(targets, target_mask))
-        figures = {}
+        output = self.model(input_values, context_mask, target_mask, targets, predict_context=recipe.context_loss_weight > 0)
+        loss, context, metrics = output.loss, output.context.float(), {}
         if recipe.context_loss_weight:
-            of_context = predictions[:, : context_mask.shape[1]]
-            figures["context_loss"] = l1_loss(of_context.float(), gather_patches(targets, context_mask))
-            loss = loss + recipe.context_loss_weight * figures["context_loss"]
+            metrics["context_loss"] = l1_loss(output.context_prediction.float(), gather_patches(targets, context_mask))
+            loss = loss + recipe.context_loss_weight * metrics["context_loss"]
         if recipe.variance_weight or recipe.covariance_weight:
-            context = context.float()
             rows = context.flatten(0, 1) if recipe.spread_of == "tokens" else context.mean(dim=1)
-            figures["variance_loss"], figures["covariance_loss"] = spread_losses(rows, recipe.variance_floor)
-            loss = loss + recipe.variance_weight * figures["variance_loss"]
-            loss = loss + recipe.covariance_weight * figures["covariance_loss"]
+            metrics["variance_loss"], metrics["covariance_loss"] = vicreg_penalties(rows, recipe.variance_floor)
+            loss = loss + recipe.variance_weight * metrics["variance_loss"]
+            loss = loss + recipe.covariance_weight * metrics["covariance_loss"]
         if recipe.invariance_weight:
             whole = latents.mean(dim=1).repeat_interleave(recipe.masks_per_record, dim=0)
-            figures["invariance_loss"] = mse_loss(context.float().mean(dim=1), whole)
-            loss = loss + recipe.invariance_weight * figures["invariance_loss"]
+            metrics["invariance_loss"] = mse_loss(context.mean(dim=1), whole)
+            loss = loss + recipe.invariance_weight * metrics["invariance_loss"]
         known = latents if recipe.exported_weights == "ema" else None
-        return StepOutput(loss, known, {name: figure.detach() for name, figure in figures.items()})
+        return StepOutput(loss, known, {name: value.detach() for name, value in metrics.items()})
 
     @torch.no_grad()
     def encode_targets(self, input_values: torch.Tensor, alone: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Tokens of the target encoder, and what is predicted of them: (batch, patches, hidden_size) float32 each. Targets are
-        centred over the records of all processes, unless this one does it `alone`.
+        Return tokens of the target encoder, and the targets made of them: (batch, patches, hidden_size) float32 each.
+
+        Targets are centred over the records of all processes, unless one process calls this `alone`.
         """
         recipe = self.recipe
         layers = [output.float() for output in self.model.encode_targets(input_values, recipe.target_layers)]
@@ -89,19 +118,19 @@ class Jepa(Objective[JepaRecipe]):
             targets = layer_norm(targets, width)
         return layers[-1], targets
 
-    def figures(self, batch: CorpusBatch, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> dict[str, Figure]:
-        """The masks of some records, with the prediction error of each hidden patch; only one process draws them."""
+    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> "dict[str, Figure]":
+        """Plot the masks of a few records, with the prediction error of each hidden patch."""
+        from ..progress_plots import plot_masked_prediction
+
         masks = {name: mask if mask.dim() == 2 else mask[:, 0] for name, mask in drawn.items()}
-        output = self.model(input_values, **masks)
-        output.target = gather_patches(self.encode_targets(input_values, alone=True)[1], masks["target_mask"])
-        errors = patch_errors(output, masks["target_mask"], self.config.num_patches)
+        output = self.model(input_values, **masks, targets=self.encode_targets(input_values, alone=True)[1])
         names = self.config.lead_names
         lead = names.index("II") if "II" in names else 0
         figure = plot_masked_prediction(
-            batch.signal[0, lead].cpu().numpy() / MICROVOLTS_PER_MILLIVOLT,
+            signal[0, lead].cpu().numpy(),
             self.config.sampling_rate,
             names[lead],
-            errors.cpu().numpy(),
+            patch_errors(output, masks["target_mask"], self.config.num_patches).cpu().numpy(),
             f"Masks and prediction error after {self.recipe.max_steps} steps",
             "standard deviations" if self.config.amplitude_free else "mV",
         )
@@ -110,7 +139,7 @@ class Jepa(Objective[JepaRecipe]):
 
 @torch.no_grad()
 def patch_errors(output: EcgJepaForPreTrainingOutput, target_mask: torch.Tensor, num_patches: int) -> torch.Tensor:
-    """Mean absolute error of the predicted latents of each patch, (batch, num_patches) float32; NaN where it was visible."""
+    """Return the mean absolute error of each patch's predicted latents, (batch, num_patches); NaN where it was visible."""
     assert output.prediction is not None
     assert output.target is not None
     errors = (output.prediction.float() - output.target.float()).abs().mean(dim=-1)

@@ -1,24 +1,20 @@
-"""
-Reconstruct the signal of hidden patches from visible ones (masked autoencoder, He et al. 2022), with the JEPA's encoder, masks
-and predictor: what differs is what is predicted.
-"""
+"""Masked autoencoder (He et al. 2022) with the JEPA's encoder, masks and predictor: reconstruct the signal of hidden patches."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 from torch.nn.functional import mse_loss
 
 from ..._utils.settings import check_share, option, settings
-from ...data.corpus import CorpusBatch
 from ...model.configuration_ecg_jepa import EcgJepaConfig
 from ...model.modeling_ecg_jepa import EcgJepaForPreTraining, gather_patches
-from ..masking import draw_block_masks
+from ..masking import BlockMaskRecipe, draw_block_masks
 from ..objective import BatchKey, Objective, StepOutput
-from ..progress_plots import plot_reconstruction
-from ..recipe import BlockMaskRecipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _EPSILON = 1e-6  # of variances of patches, as in the original
 
@@ -39,7 +35,7 @@ class MaeRecipe(BlockMaskRecipe):
 
 
 class Mae(Objective[MaeRecipe]):
-    """Encoder, predictor as decoder, and a linear layer to samples learn."""
+    """Encoder, predictor as decoder, and a linear layer to samples are trained."""
 
     summary = "pre-trained by reconstructing the signal of hidden patches from visible ones (masked autoencoder, He et al. 2022)"
     model_class = EcgJepaForPreTraining
@@ -49,7 +45,7 @@ class Mae(Objective[MaeRecipe]):
         self.to_samples = nn.Linear(config.hidden_size, len(config.lead_names) * config.patch_size)
 
     def draw(self, key: BatchKey, batch_size: int) -> dict[str, torch.Tensor]:
-        """Masks (batch_size, visible) and (batch_size, hidden), rows sorted."""
+        """Draw masks (batch_size, visible) and (batch_size, hidden), rows sorted."""
         num_patches = self.config.num_patches
         if self.recipe.mask == "block":
             masks = draw_block_masks(key, self.recipe, num_patches, batch_size)
@@ -60,36 +56,36 @@ class Mae(Objective[MaeRecipe]):
         return dict(zip(("context_mask", "target_mask"), masks, strict=True))
 
     def forward(self, input_values: torch.Tensor, **drawn: torch.Tensor) -> StepOutput:
-        """The mean squared error of the normalised signal of hidden patches."""
+        """Compute the mean squared error of the normalised signal of hidden patches."""
         target = gather_patches(self.patches(input_values), drawn["target_mask"])
         if self.recipe.normalize_patches:
             variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
             target = (target - mean) * (variance + _EPSILON).rsqrt()
         loss = mse_loss(self.reconstruct(input_values, **drawn).float(), target)
-        return StepOutput(loss, figures={"share_explained": 1 - loss.detach() / target.var(correction=0)})
+        return StepOutput(loss, metrics={"share_explained": 1 - loss.detach() / target.var(correction=0)})
 
     def patches(self, input_values: torch.Tensor) -> torch.Tensor:
-        """Signals (batch, leads, samples) -> patches (batch, patches, leads * patch_size)."""
+        """Cut signals (batch, leads, samples) into patches (batch, patches, leads * patch_size)."""
         return input_values.unflatten(2, (-1, self.config.patch_size)).transpose(1, 2).flatten(2)
 
     def reconstruct(self, input_values: torch.Tensor, context_mask: torch.Tensor, target_mask: torch.Tensor) -> torch.Tensor:
-        """What is predicted of hidden patches, (batch, hidden, leads * patch_size)."""
+        """Predict the samples of hidden patches, (batch, hidden, leads * patch_size)."""
         model = self.model
         context = model.without_registers(model.context_encoder(input_values, patch_indices=context_mask).last_hidden_state)
         return self.to_samples(model.predictor(context, context_mask, target_mask))
 
-    def figures(self, batch: CorpusBatch, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> dict[str, Figure]:
-        """Hidden patches of a record beside what was made of them."""
-        signal, masks = input_values[:1], {name: rows[:1] for name, rows in drawn.items()}
+    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> "dict[str, Figure]":
+        """Plot the first record with the reconstruction of its hidden patches."""
+        from ..progress_plots import plot_reconstruction
+
+        record, masks = input_values[:1], {name: rows[:1] for name, rows in drawn.items()}
         hidden = masks["target_mask"][0]
-        patches = self.patches(signal)[0]
+        patches = self.patches(record)[0]
         made = torch.full_like(patches, torch.nan)
-        made[hidden] = self.reconstruct(signal, **masks)[0].float()
-        if self.recipe.normalize_patches:  # back to the units of the signal, with what the network did not have to find
+        made[hidden] = self.reconstruct(record, **masks)[0].float()
+        if self.recipe.normalize_patches:  # back to the units of the signal, which the network does not predict
             variance, mean = torch.var_mean(patches[hidden], dim=-1, keepdim=True)
             made[hidden] = made[hidden] * (variance + _EPSILON).sqrt() + mean
-        leads = len(self.config.lead_names)
-        whole = made.unflatten(1, (leads, self.config.patch_size)).transpose(0, 1).flatten(1)
-        record, made_of_it = (part.cpu().numpy() for part in (signal[0], whole))
-        picture = plot_reconstruction(record, made_of_it, self.config.sampling_rate, self.config.lead_names)
-        return {"reconstruction": picture}
+        whole = made.unflatten(1, (len(self.config.lead_names), self.config.patch_size)).transpose(0, 1).flatten(1)
+        arrays = (part.cpu().numpy() for part in (record[0], whole))
+        return {"reconstruction": plot_reconstruction(*arrays, self.config.sampling_rate, self.config.lead_names)}

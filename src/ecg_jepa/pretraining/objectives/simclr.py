@@ -1,6 +1,4 @@
-"""
-Tell the other view of a record from those of all other records of the batch (SimCLR, Chen et al. 2020).
-"""
+"""SimCLR (Chen et al. 2020): tell the other view of a record from the views of all other records of the batch."""
 
 import torch
 from torch.nn.functional import cross_entropy, normalize
@@ -8,9 +6,8 @@ from torch.nn.functional import cross_entropy, normalize
 from ..._utils.settings import option, settings
 from ...model.configuration_ecg_jepa import EcgJepaConfig
 from ..objective import StepOutput, gather_over_processes, in_full_precision
-from ..projection import projection
-from ..two_views import TwoViews
-from ..views import ViewRecipe
+from ..projector import projector
+from ..views import TwoViews, ViewRecipe
 
 
 @settings
@@ -35,21 +32,21 @@ class SimClr(TwoViews[SimClrRecipe]):
     def __init__(self, config: EcgJepaConfig, recipe: SimClrRecipe):
         super().__init__(config, recipe)
         widths = [config.hidden_size, recipe.projection_hidden_size, recipe.projection_size]
-        self.projector = projection(widths, batch_norm=False)
+        self.projector = projector(widths, batch_norm=False)
 
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> StepOutput:
-        """The contrastive loss, with negatives of all processes."""
+        """Return the contrastive loss, with negatives of all processes."""
         embeddings = self.embed(self.model.context_encoder, torch.cat([first, second]))
         rows = gather_over_processes(torch.stack(self.projector(embeddings).float().chunk(2), dim=1))
         loss, similarities = nt_xent(rows[:, 0], rows[:, 1], self.recipe.temperature)
         found = (similarities.argmax(dim=1) == _positives(len(rows), rows.device)).float().mean()
-        return StepOutput(loss, figures={"share_found": found})
+        return StepOutput(loss, metrics={"share_found": found})
 
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Normalised temperature-scaled cross-entropy of two views (records, width) each: the mean over all 2 * records rows of how
-    surprising its other view is among all other rows.
+    Compute the normalised temperature-scaled cross-entropy of two views (records, width) each, over all 2 * records rows: the
+    positive of a row is its other view, the negatives are all other rows.
 
     Returns:
         The loss, and cosine similarities over temperature, (2 * records, 2 * records), -infinity of each row with itself.
@@ -61,5 +58,5 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> tu
 
 
 def _positives(records: int, device: torch.device) -> torch.Tensor:
-    """Of each row of both views, where its other view is."""
+    """Return the index of each row's other view."""
     return torch.arange(2 * records, device=device).roll(records)

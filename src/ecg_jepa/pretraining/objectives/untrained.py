@@ -1,4 +1,4 @@
-"""Learn nothing: an untrained encoder, exported as others are, against which is measured what others learn."""
+"""No training at all: an untrained encoder, exported like others, as the baseline of what others learn."""
 
 import torch
 
@@ -8,8 +8,8 @@ from ..recipe import PretrainingRecipe
 
 
 @settings
-class RandomRecipe(PretrainingRecipe):
-    """Settings of no training: however many steps are asked for, there are none."""
+class UntrainedRecipe(PretrainingRecipe):
+    """Settings of no training: `max_steps` is always 0."""
 
     LEAST_STEPS = 0
 
@@ -18,11 +18,11 @@ class RandomRecipe(PretrainingRecipe):
         self.max_steps = 0
 
 
-class Random(Objective[RandomRecipe]):
+class Untrained(Objective[UntrainedRecipe]):
     """An encoder with random weights."""
 
     summary = "not trained at all: its weights are random"
 
     def forward(self, input_values: torch.Tensor, **drawn: torch.Tensor) -> StepOutput:
-        """A loss for the measurements before training; nothing is learned from it."""
+        """Return a loss of 0, for the evaluation before training."""
         return StepOutput(input_values.new_zeros(()))

@@ -1,17 +1,13 @@
-"""
-Bring two views of a record together, and keep the channels of all records varied and uncorrelated (VICReg, Bardes et al. 2022).
-"""
+"""VICReg (Bardes et al. 2022): bring two views of a record together, keep channels varied and uncorrelated over records."""
 
 import torch
-from torch.nn.functional import mse_loss
+from torch.nn.functional import mse_loss, relu
 
 from ..._utils.settings import check_at_least, option, settings
 from ...model.configuration_ecg_jepa import EcgJepaConfig
-from ..objective import StepOutput
-from ..projection import projection
-from ..spread import spread_losses
-from ..two_views import TwoViews
-from ..views import ViewRecipe
+from ..objective import StepOutput, in_full_precision, mean_over_processes
+from ..projector import projector
+from ..views import TwoViews, ViewRecipe
 
 
 @settings
@@ -35,16 +31,33 @@ class VicReg(TwoViews[VicRegRecipe]):
 
     def __init__(self, config: EcgJepaConfig, recipe: VicRegRecipe):
         super().__init__(config, recipe)
-        self.projector = projection([config.hidden_size, *[recipe.projection_size] * 3], batch_norm=True)
+        self.projector = projector([config.hidden_size, *[recipe.projection_size] * 3], batch_norm=True)
 
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> StepOutput:
-        """The weighted sum of the three terms."""
+        """Return the weighted sum of the three terms."""
         recipe = self.recipe
         rows = [self.projector(self.embed(self.model.context_encoder, view)).float() for view in (first, second)]
-        invariance = mse_loss(*rows)
-        spreads = [spread_losses(of_view, 1.0) for of_view in rows]
-        variance, covariance = (torch.stack(terms) for terms in zip(*spreads, strict=True))
-        loss = recipe.invariance_weight * invariance + recipe.variance_weight * variance.mean()
-        loss = loss + recipe.covariance_weight * covariance.sum()
-        figures = {"invariance_loss": invariance, "variance_loss": variance.mean(), "covariance_loss": covariance.sum()}
-        return StepOutput(loss, figures={name: figure.detach() for name, figure in figures.items()})
+        variance, covariance = map(torch.stack, zip(*(vicreg_penalties(of_view, 1.0) for of_view in rows), strict=True))
+        terms = {"invariance_loss": mse_loss(*rows), "variance_loss": variance.mean(), "covariance_loss": covariance.sum()}
+        loss = recipe.invariance_weight * terms["invariance_loss"] + recipe.variance_weight * terms["variance_loss"]
+        loss = loss + recipe.covariance_weight * terms["covariance_loss"]
+        return StepOutput(loss, metrics={name: term.detach() for name, term in terms.items()})
+
+
+def vicreg_penalties(rows: torch.Tensor, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Return VICReg's variance and covariance penalties of the rows of all processes, of which this one has (rows, width).
+
+    - Variance: how far the standard deviation of each channel falls below `floor`, averaged over channels.
+    - Covariance: the sum of squared covariances of different channels, divided by the number of channels.
+
+    C-JEPA (Mo & Tong 2024) adds them to a JEPA's loss. Computed in float32 whatever the precision of the run. Variances are means
+    over the rows, with 1e-6 before the root; VICReg's authors divide by one row less, and add 1e-4.
+    """
+    with in_full_precision(rows):
+        rows = rows.float()
+        centred = rows - mean_over_processes(rows.mean(dim=0))
+        covariance = mean_over_processes(centred.T @ centred / len(rows))
+        variance = covariance.diagonal()
+        shared = covariance.square().sum() - variance.square().sum()
+        return relu(floor - (variance + 1e-6).sqrt()).mean(), shared / len(variance)

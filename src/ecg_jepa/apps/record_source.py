@@ -1,0 +1,175 @@
+"""Where `embed` and `predict` take records from: prepared databases, and ECG files of any format."""
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from ..data.raw_files import check_headings, faults_of, find_ecg_files, read_csv
+from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase
+from ..formats.ecg import Ecg, RecordError, split_names
+from ..formats.read import read_ecg
+from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
+
+T = TypeVar("T")
+
+_RECORDS_AHEAD = 32  # few enough that recordings of 30 minutes fit into memory
+_DECLARATIONS = ("sampling_rate", "unit", "lead_names")
+
+
+@dataclass(frozen=True)
+class RecordSource:
+    """Names of records, and what reads a record by its number: crops as the model takes them, (crops, leads, samples)."""
+
+    names: Sequence[str]
+    read: Callable[[int], np.ndarray]
+
+    def read_usable(self, numbers: Iterable[int], usable: list[str], rejections: list[dict[str, str]]) -> Iterator[np.ndarray]:
+        """
+        Yield the crops of each usable record in order, prefetching in threads. Names of usable records are appended to `usable`,
+        unusable records to `rejections`.
+        """
+
+        def read(number: int) -> tuple[str, np.ndarray | RecordError]:
+            name = self.names[number]
+            try:
+                return name, self.read(number)
+            except RecordError as error:
+                return name, error
+            except Exception as error:  # an unforeseen error of one record must not end the others
+                return name, RecordError(name, "unforeseen error", f"{type(error).__name__}: {error}")
+
+        for name, result in prefetch(read, numbers, _RECORDS_AHEAD, min(8, len(os.sched_getaffinity(0)))):
+            if isinstance(result, RecordError):
+                rejections.append({"record": name, "reason": result.reason, "detail": result.detail})
+            else:
+                usable.append(name)
+                yield result
+
+
+@dataclass(frozen=True)
+class EcgFile:
+    """A record's name and path, and what is declared of it, which the file must not contradict."""
+
+    name: str
+    path: Path
+    declared: dict[str, Any] = field(default_factory=dict)
+
+
+def prepared_source(database: PreparedDatabase, extractor: EcgJepaFeatureExtractor) -> RecordSource:
+    """Return the records of a database. Raises `ValueError` unless leads, rate and kind of signal are the extractor's."""
+    database.info.check_fits(extractor.sampling_rate, extractor.lead_names, extractor.amplitude_free)
+
+    def read(number: int) -> np.ndarray:
+        return extractor.normalize_and_crop(database.signal(number) / np.float32(MICROVOLTS_PER_MILLIVOLT))
+
+    return RecordSource(database.column("record_id").astype(str).tolist(), read)
+
+
+def file_source(
+    files: Sequence[EcgFile],
+    extractor: EcgJepaFeatureExtractor,
+    declared: Mapping[str, Any] | None = None,
+    allow_implausible: bool = False,
+    allow_short: bool = False,
+) -> RecordSource:
+    """
+    Return the records of files.
+
+    Args:
+        declared: rate, unit and leads of files that do not say them.
+        allow_implausible: also take what cannot be an ECG in its unit.
+        allow_short: take records shorter than a crop as they are, instead of refusing them.
+    """
+    whole = EcgJepaFeatureExtractor.from_dict({**extractor.to_dict(), "crop_duration": None, "crop_stride": None})
+
+    def read(number: int) -> np.ndarray:
+        file = files[number]
+        with faults_of(file.name):
+            ecg = read_silent_file(file.path, declared or {}, check_plausibility=False, **file.declared)
+            duration = ecg.signal.shape[1] / ecg.sampling_rate if ecg.sampling_rate else np.inf
+            is_short = allow_short and duration < (extractor.crop_duration or 0)
+            values = (whole if is_short else extractor)(ecg, check_plausibility=not allow_implausible)["input_values"][0]
+            return values if values.ndim == 3 else values[None]
+
+    return RecordSource([file.name for file in files], read)
+
+
+def read_silent_file(path: Path, declared: Mapping[str, Any], **options: Any) -> Ecg:
+    """Read a file as [`read_ecg`] does with `options`; what is `declared` counts where the file says nothing."""
+    ecg = read_ecg(path, **options)
+    used = {name: value for name, value in declared.items() if value is not None and getattr(ecg, name) is None}
+    return read_ecg(path, **options, **used) if used else ecg
+
+
+def files_in_folder(folder: str | Path, exclude: Sequence[Path] = ()) -> list[EcgFile]:
+    """
+    Return the ECGs in a folder and below, named by their paths in it; those in or at a path of `exclude` are left out. Raises
+    `FileNotFoundError` if there are none.
+    """
+    excluded = {path.resolve() for path in exclude}
+    places = {name: Path(folder, name).resolve() for name in find_ecg_files(folder, folder)}
+    files = [EcgFile(name, Path(folder, name)) for name, place in places.items() if not excluded & {place, *place.parents}]
+    if not files:
+        raise FileNotFoundError(f"{folder} has no ECG in it or below: no WFDB record, and no file of another format.")
+    return files
+
+
+def listed_files(paths: Sequence[str]) -> list[EcgFile]:
+    """Return files named by their paths as given. Raises `ValueError` if one is given twice."""
+    _check_names(paths, "files", "given twice: name each record once.")
+    return [EcgFile(path, Path(path)) for path in paths]
+
+
+def files_in_table(path: str | Path) -> list[EcgFile]:
+    """
+    Return the files of a table with a column `path`, relative to the table, and where they are needed `sampling_rate`, `unit`,
+    `lead_names` (separated by spaces) and `record_id`, which names a record.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is no such table, a heading is one of these in another spelling, or two rows have
+            one name.
+    """
+    table = read_csv(path, [], all_named=True)
+    check_headings(table, ("path", "record_id", *_DECLARATIONS), (), str(path))
+    files = []
+    for number, row in enumerate(table.to_dict("records")):
+        given = {name: value for name, value in row.items() if not pd.isna(value)}
+        if "path" not in given:
+            raise ValueError(f"{path}: row {number} has no path.")
+        declared: dict[str, Any] = {name: given[name] for name in _DECLARATIONS if name in given}
+        if "lead_names" in declared:
+            declared["lead_names"] = split_names(declared["lead_names"])
+        if "sampling_rate" in declared:
+            try:
+                declared["sampling_rate"] = float(declared["sampling_rate"])
+            except ValueError:
+                raise ValueError(f"{path}: row {number}: sampling_rate is {given['sampling_rate']!r}, expected Hz.") from None
+        name = given.get("record_id", given["path"].removesuffix(".hea"))  # as prepared databases name it
+        files.append(EcgFile(name, Path(path).parent / given["path"], declared))
+    _check_names([file.name for file in files], str(path), "are there twice: name each record once, by a column record_id.")
+    return files
+
+
+def _check_names(names: Sequence[str], where: str, fault: str) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{where}: {', '.join(repeated[:3])} {fault}")
+
+
+def prefetch(read: Callable[[int], T], numbers: Iterable[int], ahead: int, num_threads: int) -> Iterator[T]:
+    """Yield `read(number)` in order, prefetching up to `ahead` results in threads."""
+    upcoming: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(num_threads) as threads:
+        for number in numbers:
+            upcoming.append(threads.submit(read, number))
+            if len(upcoming) > ahead:
+                yield upcoming.popleft().result()
+        while upcoming:
+            yield upcoming.popleft().result()
