@@ -19,7 +19,6 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
 from comparison.kept import EncoderResult, Outcome, encoder_path, gather_outcome, keep_tuning, load_encoder, load_tuning, score_of
 from comparison.plan import Candidate, ComparisonPlan, ComparisonSettings, Entry
 from comparison.processes import Commands
@@ -72,7 +71,7 @@ def compare(comparison: ComparisonSettings) -> None:
         warn_of_slow_precision(torch.device("cpu"), str(first.mixed_precision))
     make_synthetic_database(first)
     find_database(comparison.data_dir, comparison.database)
-    with own_directory(plan.directory, Accelerator(cpu=True)), Commands() as commands:
+    with own_directory(plan.directory), Commands() as commands:
         write_yaml(comparison, plan.directory / "comparison.yaml")
         plan.keep_costs()
         runner, outcome = Runner(plan, commands), Outcome(plan)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -282,6 +283,16 @@ def write_scp(
     content = _scp_section(0, pointers) + b"".join(sections.values())
     content = struct.pack("<I", len(content) + 6) + content
     path.write_bytes(struct.pack("<H", binascii.crc_hqx(content, 0xFFFF)) + content)
+    return path
+
+
+def edited(path: Path, *changes: tuple[str, str]) -> Path:
+    """Replace every match of a regular expression in a text file, which must have one."""
+    text = path.read_text()
+    for old, new in changes:
+        assert re.search(old, text), old
+        text = re.sub(old, new, text)
+    path.write_text(text)
     return path
 
 

@@ -113,6 +113,8 @@ class EncoderResult:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             logger.warning(f"{path} cannot be read ({error}): the encoder is trained and evaluated again.")
             return None
+        for run in content["runs"]:
+            run["settings"].setdefault("calibrate", False)  # earlier versions recorded it only if it was set
         return cls(**content, ranks=ranks, records=records)
 
     @classmethod

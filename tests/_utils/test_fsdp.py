@@ -39,15 +39,15 @@ def test_versions_in_which_it_was_not_tried_are_refused(monkeypatch):
 
 
 class Network(torch.nn.Module):
-    """Says whether it is in autocast, and what it was told."""
+    """Returns whether it is in autocast, and notes how it is resharded."""
 
-    told = None
+    resharding = None
 
     def forward(self):
         return torch.is_autocast_enabled("cpu")
 
     def set_reshard_after_forward(self, value, recurse):
-        self.told = (value, recurse)
+        self.resharding = (value, recurse)
 
 
 def test_precision_is_autocasts_and_no_gathered_weight_outlives_its_use():
@@ -60,5 +60,5 @@ def test_precision_is_autocasts_and_no_gathered_weight_outlives_its_use():
     network, _ = shard(accelerator, Network(), None, [])
     assert plugin.mixed_precision_policy is None
     assert network() is True
-    assert network.told == (True, False)
+    assert network.resharding == (True, False)
     assert not torch.is_autocast_enabled("cpu")

@@ -31,6 +31,7 @@ def test_one_run_at_a_time(alone, tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_dead_run_does_not_hold_its_directory(alone, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "mine\n"
@@ -52,3 +53,10 @@ def test_only_what_fits_is_removed(tmp_path):
     assert [path.name for path in left_in(tmp_path, patterns)] == ["checkpoint-1", "model.safetensors"]
     clear(tmp_path, patterns)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_process_alone_may_wait_for_the_lock(alone, tmp_path):
+    with own_directory(tmp_path, alone), pytest.raises(BlockingIOError), own_directory(tmp_path, timeout=0.1):
+        pass
+    with own_directory(tmp_path):
+        pass

@@ -8,7 +8,8 @@ def test_an_encoder_result_is_read_as_it_was_written(tmp_path):
     rng = np.random.default_rng(0)
     labels = (rng.random((30, 2)) < 0.4).astype(np.uint8)
     ranks = [rng.integers(1, 30, (30, 2)).astype(np.uint16) for _ in range(2)]
-    runs = [{"protocol": "linear", "task": "form", "label_fraction": share, "seed": 0} for share in (0.1, 1.0)]
+    condition = {"protocol": "linear", "task": "form", "seed": 0, "settings": {"calibrate": False}}
+    runs = [{**condition, "label_fraction": share} for share in (0.1, 1.0)]
     training = {"settings": {"batch_size": 4, "gradient_accumulation_steps": 2}, "gflop_per_record": 0.5}
     ids = np.array([f"record {number}" for number in range(30)])
     result = EncoderResult("jepa", 3, training, [{"step": 0, "eval_loss": 0.1}], runs, ranks, {"form": (ids, labels)})

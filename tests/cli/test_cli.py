@@ -12,12 +12,11 @@ from ecg_jepa.cli import COMMANDS, main
 HEAVY = ("datasets", "pandas", "sklearn", "matplotlib")
 
 
-def without_heavy_imports(calls):
-    """Run commands in a process that says at the end which of the heavy libraries it has imported; return what it prints."""
+def test_help_and_mistakes_import_nothing_heavy():
     code = f"""
 import sys
-from ecg_jepa.cli import main
-for words in {calls}:
+from ecg_jepa.cli import COMMANDS, main
+for words in [[name, "--help"] for name in COMMANDS] + [[name, "--nonsense", "1"] for name in COMMANDS]:
     try:
         main(words)
     except SystemExit as end:
@@ -26,19 +25,10 @@ print("heavy:", [module for module in {HEAVY} if module in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.endswith("heavy: []\n")
-    return result
-
-
-def test_help_imports_nothing_heavy():
-    printed = without_heavy_imports([[name, "--help"] for name in COMMANDS]).stdout
-    assert printed.count("status 0\n") == len(COMMANDS)
-    for name, page in zip(COMMANDS, printed.split("status 0\n"), strict=False):
+    assert result.stdout.count("status 0\n") == len(COMMANDS)
+    for name, page in zip(COMMANDS, result.stdout.split("status 0\n"), strict=False):
         assert page.startswith(f"usage: ecg-jepa {name} [settings]")
         assert COMMANDS[name].purpose in page
-
-
-def test_mistakes_in_settings_import_nothing_heavy():
-    result = without_heavy_imports([[name, "--nonsense", "1"] for name in COMMANDS])
     assert result.stdout.count("status 2\n") == len(COMMANDS)
     assert result.stderr.count("unknown flag: 'nonsense'") == len(COMMANDS)
 
@@ -112,6 +102,7 @@ def test_debug_keeps_the_traceback(monkeypatch):
         main(["evaluate", "nowhere"])
 
 
+@pytest.mark.slow
 def test_a_log_file_holds_plain_lines(tmp_path):
     """As under SLURM, where no terminal is there to understand control codes."""
     sizes = "--hidden_size 32 --num_hidden_layers 1 --num_attention_heads 4 --pred_hidden_size 16 --pred_num_hidden_layers 1"
@@ -130,3 +121,12 @@ def test_a_log_file_holds_plain_lines(tmp_path):
         assert line[:4].isdigit()  # the date
     for part in ("loss", "gradient norm", "records/s", "to go"):
         assert part in steps[1]
+
+
+@pytest.mark.slow
+def test_a_reader_may_close_the_output():
+    """As `head` does."""
+    command = f"{sys.executable} -m ecg_jepa pretrain --help | head -n 1"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "usage: ecg-jepa pretrain [settings]\n"

@@ -10,9 +10,8 @@ import pytest
 import wfdb
 from raw_databases import STANDARD, ecg, read_rejections, write_code_15, write_mimic, write_record
 
-from ecg_jepa.data.builders.code_15 import Code15
+from ecg_jepa.data.builders.code_15 import Code15, read_tracing
 from ecg_jepa.data.builders.mimic_iv_ecg import MimicIvEcg
-from ecg_jepa.data.raw_files import read_code_15
 from ecg_jepa.data.records import find_database
 from ecg_jepa.formats.ecg import RecordError
 from ecg_jepa.formats.wfdb_record import read_wfdb
@@ -125,7 +124,7 @@ def test_damaged_hdf5_files(tmp_path):
         damage = [flip_bytes, flip_metadata, truncate, empty, drop_dataset][case % 5]
         damage(path, rng)
         try:
-            record = read_code_15(path, 1)
+            record = read_tracing(path, 1)
         except RecordError as error:
             outcomes["rejected"] += error.reason == "unreadable signal"
         else:

@@ -4,7 +4,7 @@ import wfdb
 from clinical_formats import WRITERS
 from raw_databases import ecg
 
-from ecg_jepa.data.raw_files import files_digest, find_ecg_files, parse_scp_codes, read_csv, record_files, whole_number
+from ecg_jepa.data.raw_files import files_digest, find_ecg_files, read_csv, record_files, whole_number
 from ecg_jepa.data.synthetic import FILE_LEADS, write_wfdb_record
 from ecg_jepa.formats.ecg import RecordError
 from ecg_jepa.formats.wfdb_record import read_wfdb
@@ -209,13 +209,6 @@ def test_links_between_folders_are_followed_once(tmp_path):
     assert found[:2] == ["b/c/r", "b/r"]
     assert len(found) == 3
     assert found[2] in ("out/deep/r", "too/deep/r")
-
-
-def test_scp_codes():
-    assert parse_scp_codes("{'NORM': 100.0, 'SR': 0.0}", "1") == {"NORM": 100.0, "SR": 0.0}
-    for bad in ("nonsense", "[1]", "{'A': 'x'}"):
-        with pytest.raises(ValueError, match="record 7"):
-            parse_scp_codes(bad, "record 7")
 
 
 def test_digest_notices_changes(tmp_path):

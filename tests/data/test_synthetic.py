@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecg_jepa.data.ptb_xl_tasks import make_task
+from ecg_jepa.data.builders.ptb_xl import make_task
 from ecg_jepa.data.records import find_database
 from ecg_jepa.data.synthetic import ECTOPY, FINDINGS, RHYTHMS, generate_database, simulate, twelve_leads
 from ecg_jepa.data.task_names import TASKS

@@ -9,7 +9,7 @@ from ecg_jepa.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
     mean_loss,
-    resampled_calibration,
+    probabilities,
 )
 
 
@@ -19,6 +19,12 @@ def overconfident():
     rng = np.random.default_rng(0)
     logits = 3 * rng.normal(size=(2000, 3))
     return (rng.random(logits.shape) < 1 / (1 + np.exp(-logits / 2))).astype(np.float32), logits.astype(np.float32)
+
+
+def test_probabilities():
+    logits = np.array([[0.0, 2.0]], dtype=np.float32)
+    np.testing.assert_allclose(probabilities(logits, single_label=True).sum(), 1, atol=1e-6)
+    np.testing.assert_allclose(probabilities(logits, single_label=False), [[0.5, 0.880797]], atol=1e-6)
 
 
 def test_bins_hold_equally_many_records():
@@ -56,11 +62,12 @@ def test_brier_is_scikit_learns(overconfident):
     np.testing.assert_allclose(brier(labels, probabilities), expected, rtol=1e-6)
 
 
-def test_resamples_are_the_figures_of_the_drawn_records(overconfident):
+def test_resamples_are_the_metrics_of_their_records(overconfident):
     labels, logits = (values[:60] for values in overconfident)
     probabilities = 1 / (1 + np.exp(-logits))
     counts = resample_counts(60, 5, seed=0)
-    squares, errors = resampled_calibration(labels, probabilities, counts)
+    squares = brier(labels, probabilities, counts)
+    errors = expected_calibration_error(labels, probabilities, counts)
     bins = [equal_mass_bins(probabilities[:, c]) for c in range(3)]
     for resample, square, error in zip(counts, squares, errors, strict=True):
         drawn = np.repeat(np.arange(60), resample)
@@ -70,7 +77,7 @@ def test_resamples_are_the_figures_of_the_drawn_records(overconfident):
             by_bin = np.bincount(bins[column][drawn], weights=gaps)
             assert error[column] == pytest.approx(np.abs(by_bin).sum() / 60, rel=1e-4)
     np.testing.assert_allclose(
-        resampled_calibration(labels, probabilities, np.ones((1, 60), dtype=np.int32))[1][0],
+        expected_calibration_error(labels, probabilities, np.ones((1, 60), dtype=np.int32))[0],
         expected_calibration_error(labels, probabilities),
         rtol=1e-4,
     )
@@ -105,6 +112,6 @@ def test_no_temperature_is_better_than_one_that_does_nothing(caplog):
     assert found.before == found.after
     found = fit_temperature(np.array([[1], [0]]), np.array([[3.0], [-3.0]]), single_label=False)  # all right: colder is better
     assert 0 < found.value < 0.03
-    assert "The temperature is at the end of what is tried" in caplog.text
+    assert "The temperature is at the end of its range" in caplog.text
     with pytest.raises(ValueError, match="diverged"):
         fit_temperature(np.array([[1]]), np.array([[np.nan]]), single_label=False)

@@ -1,18 +1,20 @@
 import evaluate
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score, roc_auc_score
 
+from ecg_jepa.evaluation.bootstrap import resample_counts
 from ecg_jepa.evaluation.metrics import (
     ExclusiveAccuracy,
     MacroAuroc,
     MacroAveragePrecision,
     MacroF1,
     auroc,
-    average_precision,
-    f1,
-    f1_thresholds,
+    decide,
+    measure,
+    ranking,
 )
+from ecg_jepa.evaluation.thresholds import f1_thresholds
 
 NAMES = ["a", "b", "c"]
 
@@ -26,50 +28,42 @@ def scores(request):
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(auroc, roc_auc_score), (average_precision, average_precision_score)], ids=["auroc", "average_precision"]
+    ("name", "metric", "theirs"),
+    [("auroc", MacroAuroc, roc_auc_score), ("average_precision", MacroAveragePrecision, average_precision_score)],
 )
-def test_equal_to_scikit_learn(scores, ours, theirs):
+def test_equal_to_scikit_learn(scores, name, metric, theirs):
     labels, predictions = scores
-    result = ours(labels, predictions, NAMES)
-    assert result.macro == pytest.approx(theirs(labels, predictions, average="macro"), abs=1e-12)
-    for column, name in enumerate(NAMES):
-        assert result.per_class[name] == pytest.approx(theirs(labels[:, column], predictions[:, column]), abs=1e-12)
-    assert result.left_out == []
-    assert result.support == dict(zip(NAMES, labels.sum(axis=0), strict=True))
+    result = measure(metric, labels, predictions, class_names=NAMES)
+    assert result[f"macro_{name}"] == pytest.approx(theirs(labels, predictions, average="macro"), abs=1e-12)
+    for column, label in enumerate(NAMES):
+        assert result[f"{name}_per_class"][label] == pytest.approx(theirs(labels[:, column], predictions[:, column]), abs=1e-12)
+    assert result[f"{name}_left_out"] == []
+    assert result[f"{name}_support"] == dict(zip(NAMES, labels.sum(axis=0), strict=True))
 
 
-@pytest.mark.parametrize("measure", [auroc, average_precision])
-def test_classes_without_positives_or_negatives_are_left_out_and_named(scores, measure):
+@pytest.mark.parametrize(("name", "metric"), [("auroc", MacroAuroc), ("average_precision", MacroAveragePrecision)])
+def test_classes_without_positives_or_negatives_are_left_out_and_named(scores, name, metric):
     labels, predictions = scores
     labels = np.stack([labels[:, 0], np.zeros(200), np.ones(200)], axis=1)
-    result = measure(labels, predictions, NAMES)
-    assert result.left_out == ["b", "c"]
-    assert result.macro == result.per_class["a"]
-    assert result.support == {"a": labels[:, 0].sum(), "b": 0, "c": 200}
-
-
-def test_thresholds_are_the_best_of_all(scores):
-    labels, predictions = scores
-    thresholds = f1_thresholds(labels, predictions)
-    for column in range(3):
-        truth = labels[:, column]
-        best = max(f1_score(truth, predictions[:, column] >= level) for level in predictions[:, column])
-        assert f1_score(truth, predictions[:, column] >= thresholds[column]) == pytest.approx(best, abs=1e-12)
+    result = measure(metric, labels, predictions, class_names=NAMES)
+    assert result[f"{name}_left_out"] == ["b", "c"]
+    assert result[f"macro_{name}"] == result[f"{name}_per_class"]["a"]
+    assert result[f"{name}_support"] == {"a": labels[:, 0].sum(), "b": 0, "c": 200}
 
 
 def test_f1_at_thresholds_of_other_records(scores):
     labels, predictions = scores
     thresholds = f1_thresholds(labels[:100], predictions[:100])
-    result = f1(labels[100:], predictions[100:], NAMES, thresholds)
+    result = measure(MacroF1, labels[100:], predictions[100:], thresholds=thresholds)
     expected = f1_score(labels[100:], predictions[100:] >= thresholds, average="macro")
-    assert result.macro == pytest.approx(expected, abs=1e-12)
+    assert result["macro_f1"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_f1_of_a_single_class_is_that_of_its_positives(scores):
     labels, predictions = (values[:, :1] for values in scores)
     thresholds = f1_thresholds(labels, predictions) + 0.5
-    result = f1(labels, predictions, ["a"], thresholds)
-    assert result.macro == pytest.approx(f1_score(labels[:, 0], predictions[:, 0] >= thresholds[0]), abs=1e-12)
+    result = measure(MacroF1, labels, predictions, thresholds=thresholds)
+    assert result["macro_f1"] == pytest.approx(f1_score(labels[:, 0], predictions[:, 0] >= thresholds[0]), abs=1e-12)
 
 
 def test_f1_of_classes_that_do_not_occur():
@@ -77,8 +71,8 @@ def test_f1_of_classes_that_do_not_occur():
     predictions = np.array([[0.9, 0.1], [0.8, 0.1], [0.7, 0.9]])
     thresholds = f1_thresholds(labels, predictions)
     assert thresholds.tolist() == [0.8, np.inf]
-    result = f1(labels, predictions, ["a", "b"], thresholds)
-    assert (result.per_class, result.left_out) == ({"a": 1.0}, ["b"])
+    result = measure(MacroF1, labels, predictions, class_names=["a", "b"], thresholds=thresholds)
+    assert (result["f1_per_class"], result["f1_left_out"]) == ({"a": 1.0}, ["b"])
 
 
 def test_packaged_metrics_work_offline_and_together(scores):
@@ -110,12 +104,79 @@ def test_exclusive_classes():
 def test_what_does_not_fit_raises(scores):
     labels, predictions = scores
     with pytest.raises(ValueError, match="must both be"):
-        auroc(labels[:, :2], predictions, NAMES)
+        auroc(labels[:, :2], predictions)
     with pytest.raises(ValueError, match="zeros and ones"):
-        auroc(labels * 2, predictions, NAMES)
+        auroc(labels * 2, predictions)
     with pytest.raises(ValueError, match="diverged"):
-        auroc(labels, np.where(predictions > 1, np.nan, predictions), NAMES)
+        auroc(labels, np.where(predictions > 1, np.nan, predictions))
     with pytest.raises(ValueError, match="No class has both positives and negatives among the 200"):
-        auroc(np.ones_like(labels), predictions, NAMES)
+        measure(MacroAuroc, np.ones_like(labels), predictions)
     with pytest.raises(ValueError, match="one for each of 3 classes"):
-        f1(labels, predictions, NAMES, np.zeros(2))
+        measure(MacroF1, labels, predictions, thresholds=np.zeros(2))
+
+
+def test_decisions_by_hand():
+    labels = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])[:, None]
+    scores = np.array([0.9, 0.8, 0.5, 0.1, 0.7, 0.5, 0.2, 0.2, 0.1, 0.0])[:, None]
+    found = decide(labels, scores, np.array([0.5]))  # what reaches the threshold is predicted
+    assert {name: value.item() for name, value in found.metrics().items() if name != "f1"} == pytest.approx(
+        {"sensitivity": 3 / 4, "specificity": 4 / 6, "ppv": 3 / 5, "npv": 4 / 5}
+    )
+    assert {name: out_of.item() for name, (_, out_of) in found.shares().items()} == {
+        "sensitivity": 4,
+        "specificity": 6,
+        "ppv": 5,
+        "npv": 5,
+    }
+    assert found.metrics()["f1"].item() == pytest.approx(2 * 0.75 * 0.6 / 1.35)
+
+
+def test_decisions_of_resamples_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((80, 2)) < 0.3).astype(int)
+    scores = labels + rng.normal(size=labels.shape)
+    thresholds = np.array([0.3, 1.1])
+    counts = resample_counts(80, 20, seed=0)
+    found = decide(labels, scores, thresholds, counts)
+    metrics = found.metrics()
+    for row, resample in enumerate(counts):
+        drawn = np.repeat(np.arange(80), resample)
+        for column in range(2):
+            truth, predicted = labels[drawn, column], scores[drawn, column] >= thresholds[column]
+            (tn, fp), (fn, tp) = confusion_matrix(truth, predicted, labels=[0, 1])
+            expected = {
+                "sensitivity": tp / (tp + fn),
+                "specificity": tn / (tn + fp),
+                "ppv": tp / (tp + fp),
+                "npv": tn / (tn + fn),
+            }
+            assert {name: values[row, column] for name, values in metrics.items() if name != "f1"} == pytest.approx(expected)
+            assert metrics["f1"][row, column] == pytest.approx(f1_score(truth, predicted))
+
+
+def test_no_records_to_decide_on_is_no_number():
+    labels = np.repeat([[1, 0]], 10, axis=0)
+    found = decide(labels, np.zeros((10, 2)), np.array([0.5, 0.5]))
+    metrics = {name: values[0].tolist() for name, values in found.metrics().items()}
+    assert metrics["sensitivity"] == [0, pytest.approx(np.nan, nan_ok=True)]
+    assert metrics["specificity"] == [pytest.approx(np.nan, nan_ok=True), 1]
+    assert np.isnan(metrics["ppv"]).all()  # nothing is predicted
+    assert metrics["f1"] == [0, pytest.approx(np.nan, nan_ok=True)]
+
+
+def test_ranking_of_resamples_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((120, 3)) < [0.4, 0.2, 0.02]).astype(int)
+    logits = (4 * labels - 3 + 2 * rng.normal(size=labels.shape)).round(0)  # with ties
+    counts = resample_counts(120, 30, seed=0)
+    ranked = ranking(labels, logits, counts)
+    for resample, area, precision in zip(counts, *ranked, strict=True):
+        drawn = np.repeat(np.arange(120), resample)
+        for column in range(3):
+            truth = labels[drawn, column]
+            if 0 < truth.sum() < len(truth):
+                assert precision[column] == pytest.approx(average_precision_score(truth, logits[drawn, column]))
+                assert area[column] == pytest.approx(roc_auc_score(truth, logits[drawn, column]))
+            else:
+                assert np.isnan(precision[column])
+                assert np.isnan(area[column])

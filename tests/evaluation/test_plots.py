@@ -10,14 +10,10 @@ from scipy.stats import binomtest
 
 from ecg_jepa._utils.plot_style import save, shortened
 from ecg_jepa.evaluation.calibration import reliability
-from ecg_jepa.evaluation.plots import (
-    CLINICAL_LAYOUT,
-    plot_calibration,
-    plot_ecg,
-    plot_label_fractions,
-    plot_precision_recall,
-    plot_roc,
-)
+from ecg_jepa.evaluation.ecg_plot import CLINICAL_LAYOUT, plot_ecg
+from ecg_jepa.evaluation.plots import plot_calibration, plot_label_fractions, plot_precision_recall, plot_roc
+from ecg_jepa.evaluation.results import as_metrics, measure_test
+from ecg_jepa.evaluation.thresholds import choose_thresholds
 
 NAMES = [f"class {number}" for number in range(10)]
 
@@ -28,6 +24,12 @@ def task():
     labels = (rng.random((300, 10)) < np.geomspace(0.4, 0.03, 10)).astype(int)
     labels[:, 4] = 0
     return labels, labels + rng.normal(size=labels.shape)
+
+
+def metrics_of(labels, scores, names):
+    """As a run stores them, from a few resamples."""
+    chosen = choose_thresholds(labels, scores)
+    return as_metrics(measure_test(labels, scores, scores, chosen, 20), labels, names, chosen.reliable)
 
 
 def texts(figure):
@@ -41,7 +43,7 @@ def labels_of(figure):
 
 def test_precision_begins_where_a_threshold_is(task):
     labels, scores = task
-    for line in plot_precision_recall(labels, scores, NAMES).axes[0].get_lines():
+    for line in plot_precision_recall(labels, scores, NAMES, metrics_of(labels, scores, NAMES)).axes[0].get_lines():
         recall, precision = (np.atleast_1d(data) for data in line.get_data())
         assert not ((recall == 0) & (precision == 1)).any()  # all right, and nothing found
 
@@ -158,7 +160,7 @@ def test_microvolts_as_millivolts_are_refused_before_meters_of_paper_are_drawn()
 def test_curves_of_the_most_frequent_classes_in_colour(task):
     labels, scores = task
     for plot in (plot_roc, plot_precision_recall):
-        figure = plot(labels, scores, NAMES)
+        figure = plot(labels, scores, NAMES, metrics_of(labels, scores, NAMES))
         named = texts(figure)
         named = [text for text in named if text != "chance"]
         assert [text.split(":")[0] for text in named[:-1]] == [f"class {number}" for number in (0, 1, 2, 3, 5, 6, 7)]
@@ -174,8 +176,13 @@ def test_curves_of_the_most_frequent_classes_in_colour(task):
 def test_no_name_is_left_out_of_a_legend(task):
     labels, scores = task
     names = ["_hidden", *NAMES[1:]]
-    assert texts(plot_roc(labels, scores, names))[1].strip().startswith("_hidden:")
-    assert plot_calibration(labels, scores.clip(0, 1), names).axes[0].get_title().startswith("_hidden:")
+    assert texts(plot_roc(labels, scores, names, metrics_of(labels, scores, names)))[1].strip().startswith("_hidden:")
+    assert (
+        plot_calibration(labels, scores.clip(0, 1), names, metrics_of(labels, scores, names))
+        .axes[0]
+        .get_title()
+        .startswith("_hidden:")
+    )
 
 
 def test_pictures_say_of_what_they_are_and_how_sure(task):
@@ -183,18 +190,18 @@ def test_pictures_say_of_what_they_are_and_how_sure(task):
     probabilities = 1 / (1 + np.exp(-scores))
     entry = {"value": 0.5, "interval": [0.41, 0.59]}
     names = ["auroc", "average_precision", "expected_calibration_error"]
-    figures = {"macro": dict.fromkeys(names, entry), "per_class": {name: dict.fromkeys(names, entry) for name in NAMES}}
-    figures["per_class"]["class 1"] = {key: {"value": 0.5, "interval": None} for key in names}
+    metrics = {"macro": dict.fromkeys(names, entry), "per_class": {name: dict.fromkeys(names, entry) for name in NAMES}}
+    metrics["per_class"]["class 1"] = {key: {"value": 0.5, "interval": None} for key in names}
     where = "rhythm on ptb-xl, test"
     for plot in (plot_roc, plot_precision_recall):
-        figure = plot(labels, scores, NAMES, where, figures)
+        figure = plot(labels, scores, NAMES, metrics, where)
         assert f": {where}, 300 records\nmacro" in figure.get_suptitle()
         assert "(0.410 to 0.590)" in figure.get_suptitle()
         named = {text.split(":")[0]: text for text in texts(figure)}
         assert f"(0.410 to 0.590), {labels[:, 0].sum()}" in named["class 0"]
         assert "to" not in named["class 1"]
         assert "95% bootstrap" in figure.legends[0].get_title().get_text()
-    figure = plot_calibration(labels, probabilities, NAMES, where, figures)
+    figure = plot_calibration(labels, probabilities, NAMES, metrics, where)
     assert figure.get_suptitle() == f"Calibration: {where}, 300 records\nthe 6 most frequent of 10 classes"
     assert f"{labels[:, 0].sum()} positives" in figure.axes[0].get_title()
     assert "(0.410 to 0.590)" in figure.axes[0].get_title()
@@ -206,7 +213,13 @@ def test_legends_lie_off_the_data_and_titles_off_legends(task):
     labels, scores = task
     names = ["atrioventricular block of the first degree " * 3, *NAMES[1:]]
     for plot in (plot_roc, plot_precision_recall):
-        figure = plot(labels, scores, names, "a task of some length+another task on a database of some length, test")
+        figure = plot(
+            labels,
+            scores,
+            names,
+            metrics_of(labels, scores, names),
+            "a task of some length+another task on a database of some length, test",
+        )
         figure.draw_without_rendering()
         legend = figure.legends[0].get_window_extent()
         assert not legend.overlaps(figure.axes[0].get_window_extent())
@@ -223,7 +236,7 @@ def test_calibration_bins_hold_enough_records_and_bars_are_wilsons():
     for count, share, low, high in zip(bins.records, bins.observed, bins.low, bins.high, strict=True):
         expected = binomtest(round(share * count), count).proportion_ci(0.95, "wilson")
         assert (low, high) == (pytest.approx(expected.low), pytest.approx(expected.high))
-    (bars,) = plot_calibration(labels, probabilities, ["a"]).axes[0].collections
+    (bars,) = plot_calibration(labels, probabilities, ["a"], metrics_of(labels, probabilities, ["a"])).axes[0].collections
     np.testing.assert_allclose([path.vertices[:, 1] for path in bars.get_paths()], np.stack([bins.low, bins.high], axis=1))
     np.testing.assert_allclose([path.vertices[:, 0] for path in bars.get_paths()], bins.predicted[:, None].repeat(2, axis=1))
 
@@ -232,7 +245,7 @@ def test_calibration_of_perfect_probabilities_lies_on_the_diagonal():
     rng = np.random.default_rng(0)
     probabilities = rng.random((20_000, 1))
     labels = (rng.random((20_000, 1)) < probabilities).astype(int)
-    figure = plot_calibration(labels, probabilities, ["a"])
+    figure = plot_calibration(labels, probabilities, ["a"], metrics_of(labels, probabilities, ["a"]))
     predicted, observed = figure.axes[0].get_lines()[1].get_data()
     np.testing.assert_allclose(observed, predicted, atol=0.05)
     assert figure.get_supylabel() == "observed share of positives"
@@ -251,6 +264,7 @@ def test_label_fractions():
     )
     apart = plot_label_fractions(table.assign(settings=["", "", "learning_rate 0.1"] * 2))
     assert texts(apart)[:2] == ["s (all), attentive", "s (all), attentive, learning_rate 0.1"]
+    table = table.assign(settings="")
     figure = plot_label_fractions(table)
     assert texts(figure) == ["s (all), attentive", "s (random), attentive"]
     first = figure.axes[0].containers[0].lines[0]

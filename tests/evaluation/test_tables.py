@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ def metrics(**changes):
         "encoder": encoder(),
         "settings": {"max_steps": 10_000, "seed": 0, "task": "all"},
         "database": "ptb-xl",
+        "database_digest": "of its records",
         "records": {"train": 17_418, "validation": 2183, "test": 2198},
         "task": "all",
         "protocol": "finetune",
@@ -47,13 +49,17 @@ def metrics(**changes):
         "label_fraction": 1.0,
         "labels_per_class": None,
         "seed": 0,
-        "test_macro_auroc": 0.95,
-        "test_macro_auroc_interval": [0.94, 0.96],
-        "test_macro_average_precision": 0.5,
-        "test_macro_f1": 0.4,
+        "test_metrics": means(),
         "classes_left_out": [],
     }
     return values | changes
+
+
+def means(auroc=0.95, interval=(0.94, 0.96), **others):
+    """The means over classes that metrics.json has."""
+    values = {"average_precision": 0.5, "f1": 0.4, **others}
+    entries = {name: {"value": value, "interval": None} for name, value in values.items()}
+    return {"macro": {"auroc": {"value": auroc, "interval": list(interval) if interval else None}, **entries}}
 
 
 def write(directory, *runs):
@@ -64,7 +70,7 @@ def write(directory, *runs):
 
 
 def test_seeds_are_averaged_and_set_beside_the_paper(tmp_path):
-    table = write(tmp_path, *(metrics(seed=seed, test_macro_auroc=value) for seed, value in enumerate((0.93, 0.95, 0.94))))
+    table = write(tmp_path, *(metrics(seed=seed, test_metrics=means(value)) for seed, value in enumerate((0.93, 0.95, 0.94))))
     (row,) = table.to_dict("records")
     assert (row["runs"], row["auroc"], row["auroc_std"]) == (3, pytest.approx(0.94), pytest.approx(0.01))
     assert (row["published"], row["published_std"]) == (0.945, 0.001)
@@ -72,11 +78,8 @@ def test_seeds_are_averaged_and_set_beside_the_paper(tmp_path):
     assert "0.940 (0.010, 3 seeds); paper 0.945, -0.005" in as_markdown(table)
 
 
-def test_further_figures_are_averaged_over_seeds_and_absent_where_there_were_none(tmp_path):
-    def figures(value):
-        return {"macro": {"sensitivity": {"value": value, "interval": None}, "ppv_at_0.90": {"value": None, "interval": None}}}
-
-    runs = [metrics(seed=seed, test_figures=figures(value)) for seed, value in enumerate((0.7, 0.8))]
+def test_further_metrics_are_averaged_over_seeds_and_absent_where_there_are_none(tmp_path):
+    runs = [metrics(seed=s, test_metrics=means(sensitivity=v, **{"ppv_at_0.90": None})) for s, v in enumerate((0.7, 0.8))]
     table = write(tmp_path, *runs, metrics(task="form"))
     new, old = table.to_dict("records")
     assert new["sensitivity"] == pytest.approx(0.75)
@@ -93,7 +96,7 @@ def test_what_differs_stands_apart(tmp_path):
         metrics(label_fraction=0.01),
         metrics(labels_per_class=8),
         metrics(encoder=RANDOM),
-        metrics(encoder=encoder("runs/y", "vit_s_ptbxl", described("ptb-xl")), test_macro_auroc_interval=None),
+        metrics(encoder=encoder("runs/y", "vit_s_ptbxl", described("ptb-xl")), test_metrics=means(interval=None)),
     ]
     table = write(tmp_path, *runs)
     assert len(table) == 7
@@ -116,14 +119,14 @@ def test_what_differs_stands_apart(tmp_path):
 
 
 def test_a_second_database_has_a_table_of_its_own(tmp_path):
-    markdown = as_markdown(write(tmp_path, metrics(), metrics(database="georgia", test_macro_auroc=0.77)))
+    markdown = as_markdown(write(tmp_path, metrics(), metrics(database="georgia", test_metrics=means(0.77))))
     assert [line for line in markdown.splitlines() if line.startswith("**")] == ["**ptb-xl, finetune**", "**georgia, finetune**"]
     assert "0.770" in markdown.split("**georgia, finetune**")[1]
 
 
 def test_encoders_of_one_name_have_rows_of_their_own(tmp_path):
     twins = [encoder(f"{folder}/run", None, described("ptb-xl")) for folder in ("a", "b")]
-    table = write(tmp_path, *(metrics(encoder=twin, test_macro_auroc=0.6 + i / 10) for i, twin in enumerate(twins)))
+    table = write(tmp_path, *(metrics(encoder=twin, test_metrics=means(0.6 + i / 10)) for i, twin in enumerate(twins)))
     first, second = table["model"]
     assert first != second
     assert first.startswith("run (jepa, ptb-xl) #")
@@ -139,7 +142,7 @@ def test_a_copy_of_an_encoder_is_the_same_encoder(tmp_path):
     assert row["runs"] == 2
 
 
-def test_settings_that_differ_are_told(tmp_path):
+def test_settings_that_differ_are_named(tmp_path):
     short = metrics(settings={**metrics()["settings"], "max_steps": 20}, configuration=None)
     table = write(tmp_path, metrics(), short)
     assert table["settings"].tolist() == ["max_steps 10000", "max_steps 20"]
@@ -150,16 +153,8 @@ def test_settings_that_differ_are_told(tmp_path):
 def test_a_setting_that_some_runs_do_not_record_differs(tmp_path):
     calibrated = {"max_steps": 10_000, "seed": 1, "task": "all", "calibrate": True}
     table = write(tmp_path, metrics(), metrics(seed=1, settings=calibrated))
-    assert sorted(table["settings"]) == ["", "calibrate True"]
+    assert sorted(table["settings"]) == ["calibrate False", "calibrate True"]
     assert list(table["runs"]) == [1, 1]
-
-
-def test_runs_of_before_anything_was_recorded_are_still_read(tmp_path):
-    old = metrics(encoder={"path": "runs/x", "size": "s", "databases": ["ptb-xl"]})
-    del old["settings"], old["configuration"]
-    (row,) = write(tmp_path, old).to_dict("records")
-    assert row["model"] == "x (training not recorded, ptb-xl)"
-    assert row["published"] is None or np.isnan(row["published"])
 
 
 def test_runs_older_than_their_encoder_are_named(tmp_path):
@@ -168,8 +163,10 @@ def test_runs_older_than_their_encoder_are_named(tmp_path):
     model.save_pretrained(source)
     write(tmp_path / "runs", metrics(), metrics(seed=1), metrics(seed=2))
     for number, path in enumerate((source, "random:xs")):
-        info = {"start": {"path": str(path), "digest": weights_digest(source)}}
-        (tmp_path / "runs" / str(number) / "training_info.json").write_text(json.dumps(info))
+        run = tmp_path / "runs" / str(number)
+        directory = None if path == "random:xs" else os.path.relpath(path, run)
+        info = {"start": {"path": str(path), "directory": directory, "digest": weights_digest(source)}}
+        (run / "training_info.json").write_text(json.dumps(info))
     runs = find_runs([tmp_path / "runs"])
     assert find_outdated(runs) == []
     with torch.no_grad():
@@ -260,7 +257,6 @@ def test_nothing_is_set_beside_what_the_paper_did_not_do():
         {"encoder": encoder(configuration=None)},  # patches of 50 samples, fewer steps: another recipe
         {"encoder": encoder(size=None)},  # another rate
         {"encoder": encoder(databases=[*ALL[:-1], {**ALL[-1], "records": 10}])},  # a part of a database
-        {"encoder": {"path": "runs/x", "size": "s", "databases": ["ptb-xl"]}},  # of before this was recorded
     ):
         assert published_result(metrics(**changes)) is None, changes
     assert published_result(metrics(protocol="finetune_after_probe")).auroc == 0.945

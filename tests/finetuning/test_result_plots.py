@@ -4,7 +4,7 @@ import pytest
 from ecg_jepa import EcgJepaConfig, EcgJepaForSequenceClassification
 from ecg_jepa.data.task_data import TaskData
 from ecg_jepa.evaluation.results import Predictions
-from ecg_jepa.finetuning.result_plots import _why, plot_examples
+from ecg_jepa.finetuning.result_plots import _title, plot_examples
 
 
 @pytest.fixture
@@ -47,12 +47,12 @@ def test_examples_are_the_surest_true_positives(model, prepared_dir):
 
 def test_a_title_says_what_is_likelier_than_what_the_picture_is_of():
     names, labels = ["NORM", "STTC", "CD", "MI", "$x"], np.array([0, 1, 0, 0, 1])
-    title = _why("7", names, labels, np.array([0.67, 0.16, 0.3, 0.2, 0.25]), column=1)
+    title = _title("7", names, labels, np.array([0.67, 0.16, 0.3, 0.2, 0.25]), column=1)
     assert title == (
         "record 7, labelled STTC, $x: highest score for STTC among test records with that label. "
         "Scores: NORM 0.67, CD 0.30, $x 0.25, STTC 0.16"
     )
-    assert _why("7", names, labels, np.array([0.1, 0.9, 0.3, 0.2, 0.0]), 1).endswith("Scores: STTC 0.90, CD 0.30, MI 0.20")
+    assert _title("7", names, labels, np.array([0.1, 0.9, 0.3, 0.2, 0.0]), 1).endswith("Scores: STTC 0.90, CD 0.30, MI 0.20")
 
 
 def test_scores_on_pictures_are_those_that_the_checkpoint_gives(model, prepared_dir):

@@ -10,6 +10,12 @@ from ecg_jepa import EcgJepaConfig, EcgJepaModel
 from ecg_jepa.data.builders.challenge_2021 import Georgia
 
 
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    """Plots take most of the time of a short run, and are tested elsewhere."""
+    monkeypatch.setattr("ecg_jepa.publishing.classifier_export.plot_results", lambda run, result: {})
+
+
 @pytest.fixture
 def encoder_dir(tmp_path):
     torch.manual_seed(0)
@@ -64,18 +70,12 @@ def test_other_settings_are_another_run(sweep, tmp_path, run_script, capsys):
     assert ", max_steps 3 " in table
 
 
-def test_a_temperature_makes_another_run_and_its_absence_none(sweep, tmp_path):
+def test_a_temperature_makes_another_run(sweep, tmp_path):
     sweep()
-    path = next(tmp_path.glob("out/**/seed-0/training_info.json"))
-    info = json.loads(path.read_text())
-    assert info["settings"].pop("calibrate") is False
-    path.write_text(json.dumps(info))  # of before there was such a setting
     small = ("max_steps=2", "eval_steps=1", "batch_size=8")
-    assert sweep()[0] == ["seed-0"]
     found, printed = sweep(settings=(*small, "calibrate=true"))
     assert found == ["seed-0", "seed-0-run2"]
     assert "seed-0 is another run (calibrate: False, now True)" in printed
-    assert "calibrate" not in json.loads(path.with_name("metrics.json").read_text())["settings"]
 
 
 def test_other_weights_are_another_run(sweep, encoder_dir):

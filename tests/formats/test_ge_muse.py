@@ -1,23 +1,12 @@
-import re
-
 import numpy as np
 import pytest
-from clinical_formats import muse_waveform, write_muse
+from clinical_formats import edited, muse_waveform, write_muse
 from raw_databases import STANDARD, ecg
 
 from ecg_jepa import read_ecg
 from ecg_jepa.formats.ecg import RecordError
 
 DIGITAL = ecg(1000, 1)
-
-
-def edited(path, *changes):
-    text = path.read_text()
-    for old, new in changes:
-        assert re.search(old, text), old
-        text = re.sub(old, new, text)
-    path.write_text(text)
-    return path
 
 
 def test_the_rhythm_of_a_muse_and_not_its_median(tmp_path):

@@ -1,23 +1,12 @@
-import re
-
 import numpy as np
 import pytest
-from clinical_formats import aecg_series, write_aecg
+from clinical_formats import aecg_series, edited, write_aecg
 from raw_databases import STANDARD, ecg
 
 from ecg_jepa import read_ecg
 from ecg_jepa.formats.ecg import RecordError
 
 DIGITAL = ecg(1000, 1)
-
-
-def edited(path, *changes):
-    text = path.read_text()
-    for old, new in changes:
-        assert re.search(old, text), old
-        text = re.sub(old, new, text)
-    path.write_text(text)
-    return path
 
 
 def aecg(tmp_path, *series):

@@ -1,20 +1,9 @@
-import re
-
 import numpy as np
 import pytest
-from clinical_formats import write_philips
+from clinical_formats import edited, write_philips
 
 from ecg_jepa import read_ecg
 from ecg_jepa.formats.ecg import RecordError
-
-
-def edited(path, *changes):
-    text = path.read_text()
-    for old, new in changes:
-        assert re.search(old, text), old
-        text = re.sub(old, new, text)
-    path.write_text(text)
-    return path
 
 
 def test_what_xli_would_grow_to_is_bounded(tmp_path):

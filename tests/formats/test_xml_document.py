@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 import sierraecg
-from clinical_formats import write_aecg, write_muse, write_philips
+from clinical_formats import edited, write_aecg, write_muse, write_philips
 from ecgdatakit.parsing.parser import FileParser
 from raw_databases import STANDARD, ecg
 
@@ -14,23 +14,6 @@ from ecg_jepa.formats.ecg import RecordError
 DIGITAL = ecg(1000, 1)
 
 WRITERS = (write_aecg, write_muse, write_philips)
-
-
-def edited(path, *changes):
-    text = path.read_text()
-    for old, new in changes:
-        assert re.search(old, text), old
-        text = re.sub(old, new, text)
-    path.write_text(text)
-    return path
-
-
-def aecg(tmp_path, *series):
-    parts = [f'<component><series><code code="{code}"/>{content}</series></component>' for code, content in series]
-    (tmp_path / "a.xml").write_text(f'<AnnotatedECG xmlns="urn:hl7-org:v3" xmlns:xsi="x">{"".join(parts)}</AnnotatedECG>')
-    return tmp_path / "a.xml"
-
-
 UNITS = [(write_muse, r"<LeadAmplitudeUnits>\w+</LeadAmplitudeUnits>"), (write_philips, r"<resolution.*?</resolution>")]
 
 ATTACKS = {

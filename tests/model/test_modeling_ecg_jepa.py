@@ -305,6 +305,7 @@ def test_residual_initialisation_of_new_parts_survives_loading(tmp_path):
     assert predictor.layers[0].mlp.down_projection.weight.std().item() == pytest.approx(0.02 / 8**0.5, rel=0.1)
 
 
+@pytest.mark.slow
 def test_whole_outputs_in_a_fresh_process(tiny_config, signal, tmp_path):
     models = {
         "AutoModel": randomize(EcgJepaModel(tiny_config)),
@@ -368,6 +369,7 @@ def test_gradient_checkpointing_gives_equal_gradients(tiny_config, signal):
             torch.testing.assert_close(one.grad, other.grad, msg=name)
 
 
+@pytest.mark.slow
 def test_pretraining_compiles_as_one_graph(tiny_config, signal):
     model = randomize(EcgJepaForPreTraining(tiny_config))
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
@@ -376,6 +378,7 @@ def test_pretraining_compiles_as_one_graph(tiny_config, signal):
             torch.testing.assert_close(compiled(signal, context, TARGET).loss, model(signal, context, TARGET).loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_class", [EcgJepaModel, EcgJepaForSequenceClassification])
 def test_compiles_as_one_graph(model_class, tiny_config, signal):
     model = randomize(model_class(tiny_config))

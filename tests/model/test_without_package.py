@@ -101,6 +101,7 @@ def test_save_and_classify(foreign_python, directory, record):
     assert 'files of other formats are read by the package: pip install "ecg_jepa[formats]"' in found["edf"]
 
 
+@pytest.mark.slow
 def test_push_and_classify(foreign_python, directory, record, hub):
     for part in (EcgJepaForSequenceClassification, EcgJepaFeatureExtractor):
         part.from_pretrained(directory).push_to_hub("me/ecg", token="hf_me")
@@ -110,6 +111,7 @@ def test_push_and_classify(foreign_python, directory, record, hub):
     assert 'pip install "ecg_jepa[formats]"' in found["edf"]
 
 
+@pytest.mark.slow
 def test_a_wfdb_header_without_gains_is_refused(foreign_python, directory, record, tmp_path):
     """wfdb would take 200 per mV."""
     header = (record / "record.hea").read_text()

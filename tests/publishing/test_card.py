@@ -41,7 +41,7 @@ def test_metrics_with_intervals_reach_the_model_index(tmp_path, monkeypatch):
     }
     results = classifier_results(metrics)
     assert results == [
-        CardResult("macro AUROC", "roc_auc", 0.9, (0.85, 0.93)),
+        CardResult("macro AUROC", "roc_auc", 0.9, [0.85, 0.93]),
         CardResult("macro F1", "f1", 0.4),
         CardResult("accuracy", "accuracy", 0.7),
     ]

@@ -22,6 +22,7 @@ from ecg_jepa import (
 
 LABELS = {0: "AF", 1: "LVH", 2: "NORM"}
 
+
 @pytest.fixture
 def classifier():
     torch.manual_seed(0)
@@ -54,7 +55,7 @@ def record_array(record):
     return read_ecg(record).signal
 
 
-def saved(record):
+def saved_array(record):
     """The signal as an array, which is read without this package and wfdb."""
     path = record.with_suffix(".npy")
     np.save(path, record_array(record))
@@ -93,7 +94,7 @@ print(type(AutoModel.from_pretrained(source, trust_remote_code=True)).__name__)
 print(type(AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=True)).__name__)
 print(type(AutoFeatureExtractor.from_pretrained(source, trust_remote_code=True)).__name__)
 classify = pipeline("ecg-classification", model=source, trust_remote_code=True)
-print(json.dumps(classify(np.load({str(saved(record))!r}), sampling_rate=500, unit="mV")))
+print(json.dumps(classify(np.load({str(saved_array(record))!r}), sampling_rate=500, unit="mV")))
 """
     )
     lines = result.stdout.splitlines()
@@ -147,7 +148,7 @@ import os
 import numpy as np
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification, pipeline
 classify = pipeline("ecg-classification", model={str(tmp_path / "saved")!r}, trust_remote_code=True)
-print(len(classify(np.load({str(saved(record))!r}), sampling_rate=500, unit="mV")))
+print(len(classify(np.load({str(saved_array(record))!r}), sampling_rate=500, unit="mV")))
 for name in ("saved", "encoder", "trio"):
     print(type(AutoModel.from_pretrained(os.path.join({str(tmp_path)!r}, name), trust_remote_code=True)).__name__)
 trio = AutoModelForPreTraining.from_pretrained({str(tmp_path / "trio")!r}, trust_remote_code=True)
@@ -162,7 +163,6 @@ AutoModelForSequenceClassification.from_pretrained({str(tmp_path / "saved")!r}, 
     again, saved = ({path.name for path in (tmp_path / name).iterdir()} for name in ("again", "saved"))
     assert again == saved - {
         "preprocessor_config.json",
-        "feature_extraction_ecg_jepa.py",
         "training_args.bin",
     }
     configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("again", "saved")]

@@ -19,7 +19,7 @@ from ecg_jepa.data.builders.code_15 import Code15
 from ecg_jepa.data.records import PreparedDatabase, find_database
 from ecg_jepa.data.task_data import TaskData
 from ecg_jepa.data.task_names import TASKS
-from ecg_jepa.evaluation.metrics import auroc, macro_auroc
+from ecg_jepa.evaluation.metrics import MacroAuroc, measure
 from ecg_jepa.finetuning.classifier import Scorer
 from ecg_jepa.finetuning.finetuning_loop import FinetuningRun
 from ecg_jepa.finetuning.protocols import FinetuneSettings
@@ -49,6 +49,10 @@ def finetune(run_script, prepared_dir, encoder_dir, monkeypatch, request):
     return run
 
 
+def macro_auroc(metrics):
+    return metrics["test_metrics"]["macro"]["auroc"]["value"]
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task(finetune, task, tmp_path, capsys):
     metrics = finetune("linear", tmp_path, "--task", task)
@@ -56,10 +60,12 @@ def test_every_task(finetune, task, tmp_path, capsys):
     assert f"{task}, linear: test macro AUROC" in capsys.readouterr().out
     predictions = np.load(tmp_path / "predictions.npz")
     names = predictions["class_names"].tolist()
-    result = auroc(predictions["labels"], predictions["logits"], names)
-    assert metrics["test_macro_auroc"] == pytest.approx(result.macro)
-    assert metrics["classes_left_out"] == result.left_out
-    assert set(metrics["test_auroc"]) | set(result.left_out) == set(names)
+    result = measure(MacroAuroc, predictions["labels"], predictions["logits"], class_names=names)
+    assert macro_auroc(metrics) == pytest.approx(result["macro_auroc"])
+    assert metrics["classes_left_out"] == result["auroc_left_out"]
+    assert list(metrics["test_metrics"]["per_class"]) == names
+    values = {name: entry["auroc"]["value"] for name, entry in metrics["test_metrics"]["per_class"].items()}
+    assert {name for name, value in values.items() if value is None} == set(result["auroc_left_out"])
     rows = predictions["probabilities"].sum(axis=1)
     assert np.allclose(rows, 1, atol=1e-5) == (task == "ST-MEM")
 
@@ -90,7 +96,7 @@ def test_what_is_reported_is_scored_in_full_precision(finetune, tmp_path, monkey
     _, validation, reported = scored[-1]
     task = validation.data.task
     labels = task.labels[validation.data.splits["validation"]]
-    assert metrics["validation_macro_auroc"] == macro_auroc(labels, reported, task.class_names)
+    assert metrics["validation_macro_auroc"] == measure(MacroAuroc, labels, reported)["macro_auroc"]
 
 
 @pytest.mark.parametrize("protocol", ["linear", "attentive", "finetune"])
@@ -120,7 +126,7 @@ def test_the_directory_is_a_complete_classifier(finetune, protocol, prepared_dir
 def test_thresholds_and_temperature_travel_with_the_classifier(finetune, tmp_path):
     plain = finetune("linear", tmp_path / "plain", "--task", "superdiagnostic", "--max_steps", 8)
     scaled = finetune("linear", tmp_path / "scaled", "--task", "superdiagnostic", "--max_steps", 8, "--calibrate")
-    assert scaled["test_macro_auroc"] == plain["test_macro_auroc"]
+    assert macro_auroc(scaled) == macro_auroc(plain)
     assert set(scaled["subgroups"]) == {"sex", "age"}
     for name, metrics in (("plain", plain), ("scaled", scaled)):
         json.dumps(metrics, allow_nan=False)
@@ -144,7 +150,7 @@ def test_finetuning_after_a_probe(finetune, tmp_path):
     probe = finetune("attentive", tmp_path / "probe", "--task", "rhythm", "--max_steps", 20)
     flags = ("--task", "rhythm", "--model_name_or_path", tmp_path / "probe", "--learning_rate", 1e-9)
     tuned = finetune("finetune_after_probe", tmp_path / "tuned", *flags)
-    assert tuned["test_macro_auroc"] == pytest.approx(probe["test_macro_auroc"], abs=1e-3)
+    assert macro_auroc(tuned) == pytest.approx(macro_auroc(probe), abs=1e-3)
 
 
 def test_the_best_validation_is_kept(finetune, tmp_path):
@@ -155,7 +161,7 @@ def test_the_best_validation_is_kept(finetune, tmp_path):
     assert best < 12
     stopped = finetune("linear", tmp_path / "stopped", *flags, "--max_steps", best)
     assert stopped["best_step"] == best
-    assert stopped["test_macro_auroc"] == pytest.approx(whole["test_macro_auroc"], abs=1e-6)
+    assert macro_auroc(stopped) == pytest.approx(macro_auroc(whole), abs=1e-6)
 
 
 def test_patience_stops(finetune, tmp_path):
@@ -383,7 +389,7 @@ def test_models_of_the_hub(finetune, encoder_dir, hub, tmp_path, monkeypatch, ca
     HfApi().upload_folder(repo_id="me/encoder", folder_path=encoder_dir)
     direct = finetune("linear", tmp_path / "direct", "--task", "rhythm")
     pulled = finetune("linear", tmp_path / "pulled", "--task", "rhythm", "--model_name_or_path", "me/encoder")
-    assert pulled["test_macro_auroc"] == direct["test_macro_auroc"]
+    assert macro_auroc(pulled) == macro_auroc(direct)
     assert pulled["encoder"]["path"] == "me/encoder"
     assert pulled["encoder"]["digest"] == direct["encoder"]["digest"]
     finetune("linear", tmp_path / "random", "--task", "rhythm", "--model_name_or_path", "random:me/encoder")

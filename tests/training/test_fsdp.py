@@ -62,6 +62,7 @@ SIMCLR = ("--objective", "simclr", *VIEWS)
 BYOL = ("--objective", "byol", *VIEWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

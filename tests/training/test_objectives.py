@@ -48,7 +48,9 @@ def test_all_are_tested():
     assert SETTINGS.keys() == OBJECTIVES.keys()
 
 
-@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "random"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name != "mae" else ()) for name in SETTINGS if name != "random"]
+)
 def test_trains_resumes_exports(pretrain, tmp_path, name):
     lines = pretrain(name, tmp_path / "run")
     held_out = [line["eval_loss"] for line in lines if "eval_loss" in line]

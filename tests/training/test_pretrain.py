@@ -310,6 +310,7 @@ def test_other_records_are_not_gone_on_with(pretrain, finished_run, tmp_path):
         pretrain(tmp_path / "run", "--data_dir", tmp_path / "data", "--resume_from_checkpoint", "latest")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [(), ("model.safetensors",), ("model.safetensors", "README.md", "training_info.json")])
 def test_a_run_killed_while_it_is_exported_is_finished(pretrain, finished_run, tmp_path, kept):
     leave_as_if_killed(finished_run, tmp_path / "run", 6)
@@ -553,6 +554,7 @@ def test_a_probe_watches_and_changes_nothing(pretrain, tmp_path, capsys):
     assert_same_tensors(tmp_path / "alone" / "model.safetensors", tmp_path / "watched" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_the_switches_of_the_recipe_train_resume_and_export(pretrain, tmp_path):
     switches = ("--position_encoding", "rotary", "--normalize_targets", "--center_targets", "--target_layers", 2)
     switches += ("--masks_per_record", 2, "--context_loss_weight", 0.5, "--variance_weight", 1, "--covariance_weight", 0.1)
@@ -576,6 +578,7 @@ SIMCLR_SWITCHES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("processes", "switches"),
     [(2, JEPA_SWITCHES), (4, JEPA_SWITCHES), (2, SIMCLR_SWITCHES)],

@@ -85,6 +85,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(flags, tmp_path, number):
         assert torch.equal(tensor, second[name]), name
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_its_launcher(flags, tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", TRAINING]
     process = start([*launch, *flags(tmp_path)], tmp_path)
@@ -96,6 +97,7 @@ def test_a_run_ends_with_its_launcher(flags, tmp_path):
     only_checkpoint(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", others_are_stress(signal.SIGUSR1, signal.SIGTERM, signal.SIGINT))
 def test_all_processes_stop_at_the_same_step(flags, tmp_path, number):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", TRAINING]

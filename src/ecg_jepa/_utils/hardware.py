@@ -44,7 +44,7 @@ def set_threads() -> None:
     """
     Use OMP_NUM_THREADS, or else the cores that this process may use, shared with the other processes on the machine.
 
-    Launchers set it to 1 in most cases unless told otherwise, which a warning says: it leaves all cores but one idle.
+    Launchers set it to 1 by default, which leaves all cores but one idle: a warning says so.
 
     Raises:
         ValueError: if OMP_NUM_THREADS is no number of threads.
@@ -63,7 +63,7 @@ def set_threads() -> None:
         logger.warning(f"{_THREADS} asks for {threads} threads{each}, more than the {cores} cores that they may use.")
     elif threads == 1 < fair and is_launched:
         logger.warning(
-            f"{_THREADS}=1, which launchers set unless told otherwise, uses 1 thread{each} and leaves cores idle: set "
+            f"{_THREADS}=1, which launchers set by default, uses 1 thread{each} and leaves cores idle: set "
             f"{_THREADS}={fair}, or --num_cpu_threads_per_process {fair} of accelerate launch."
         )
     torch.set_num_threads(threads)

@@ -143,7 +143,7 @@ def served(
     with _temporary_folder() as folder:
         records = {} if examples is None else find_examples(examples)
         folder.joinpath("examples").mkdir()  # Gradio serves no files from elsewhere
-        copies = {name: [shutil.copy(file, folder / "examples") for file in files] for name, files in records.items()}
+        copies = {name: [str(shutil.copy(file, folder / "examples")) for file in files] for name, files in records.items()}
         page = build_page(classifier, title, copies)
         page.queue(max_size=16).launch(
             server_port=port,

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from .._utils.files import digest_of, read_json, replacing, write_json
+from .._utils.hardware import use_faster_attention
 from .._utils.logs import progress_bar
 from .._utils.model_directory import model_directory
 from .._utils.run_directory import LOCK_FILE, clear
@@ -74,7 +75,9 @@ class Classifier:
             )
         model = EcgJepaForSequenceClassification.from_pretrained(directory).eval()
         extractor = EcgJepaFeatureExtractor.from_pretrained(directory)
-        return cls(model, extractor, EcgClassificationPipeline(model=model, feature_extractor=extractor, device=device))
+        pipeline = EcgClassificationPipeline(model=model, feature_extractor=extractor, device=device)
+        use_faster_attention(model, model.config.num_patches + model.config.num_register_tokens)
+        return cls(model, extractor, pipeline)
 
     @torch.no_grad()
     def classify(self, crops: torch.Tensor, owners: torch.Tensor, batch_size: int = 64) -> list[list[dict[str, Any]]]:
@@ -104,15 +107,12 @@ class PredictionFile:
         self.parts = path.with_name(f"{path.name}.parts")
         self.info = path.with_name(f"{path.name}.json")
         self.rejected = path.with_name(f"{path.name}.rejected.jsonl")
+        self._mark = self.parts / "identity.json"
 
     @property
     def is_finished(self) -> bool:
         """Whether the whole table of this identity is there."""
         return self.path.is_file() and self.info.is_file() and read_json(self.info).get("identity") == self.identity
-
-    @property
-    def _mark(self) -> Path:
-        return self.parts / "identity.json"
 
     def check(self, overwrite: bool) -> None:
         """Raise `FileExistsError` if there is another table, or parts of one, unless they are to be overwritten."""

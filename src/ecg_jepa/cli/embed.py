@@ -38,7 +38,7 @@ def run(settings: EmbedSettings) -> None:
     """Embed the records, and print how many and how fast."""
     from accelerate import Accelerator
 
-    from .._utils.hardware import crops_at_once, set_up_cpu
+    from .._utils.hardware import crops_at_once, set_up_cpu, use_faster_attention
     from .._utils.model_directory import model_directory
     from ..apps.embedding import find_extractor, write_embeddings
     from ..apps.record_source import file_source, files_in_folder, prepared_source
@@ -56,6 +56,7 @@ def run(settings: EmbedSettings) -> None:
     set_up_cpu(accelerator)
     directory = model_directory(settings.model_name_or_path)
     encoder = EcgJepaModel.from_pretrained(directory).to(accelerator.device)
+    use_faster_attention(encoder, encoder.config.num_patches + encoder.config.num_register_tokens, settings.mixed_precision)
     extractor = find_extractor(directory, encoder.config, settings.crop_duration, settings.crop_stride)
     if settings.records_dir is not None:
         files = files_in_folder(settings.records_dir)

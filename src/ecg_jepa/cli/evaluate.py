@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._utils.files import read_json, replace_file
+from .._utils.files import replace_file
 from .._utils.settings import option, settings
 
 if TYPE_CHECKING:
@@ -71,18 +71,10 @@ def write_table(table: "pd.DataFrame", paragraphs: list[str], output_dir: Path, 
     print(f"{markdown}\n")
     output_dir.mkdir(parents=True, exist_ok=True)
     there = [path for suffix in (".md", ".csv", ".json") if (path := output_dir / f"{name}{suffix}").exists()]
-    if there and not _is_table(output_dir / f"{name}.json"):
+    marker = output_dir / f"{name}.json"
+    if there and not (marker.is_file() and '"protocol"' in marker.read_text()):
         raise FileExistsError(f"{there[0]} is no table of ecg-jepa evaluate: choose another --output_dir.")
-    replace_file(output_dir / f"{name}.json", table.to_json(orient="records", indent=2))  # first: it marks the others as ours
+    replace_file(marker, table.to_json(orient="records", indent=2))  # first: it marks the others as ours
     replace_file(output_dir / f"{name}.md", markdown + "\n")
     replace_file(output_dir / f"{name}.csv", table.to_csv(index=False))
     print(f"Saved as {name}.md, {name}.csv and {name}.json in {output_dir}")
-
-
-def _is_table(path: Path) -> bool:
-    """Return whether a file holds a table of [`write_table`], whose rows have a protocol."""
-    try:
-        rows = read_json(path)
-    except (OSError, ValueError):
-        return False
-    return isinstance(rows, list) and all(isinstance(row, dict) and "protocol" in row for row in rows)

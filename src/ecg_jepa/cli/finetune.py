@@ -11,7 +11,7 @@ from .._utils.processes import on_main_process, start_accelerator
 from .._utils.run_directory import clear, own_directory
 from ..finetuning.protocols import FinetuneSettings
 from ..finetuning.run import WRITTEN, check_directory, open_run, run_protocol
-from ..publishing.classifier import export_classifier
+from ..publishing.classifier_export import export_classifier
 
 
 def run(settings: FinetuneSettings) -> None:

@@ -31,7 +31,7 @@ from ..pretraining.output_directory import check_directory, is_finished
 from ..pretraining.pretraining_loop import PretrainingRun, train
 from ..pretraining.progress_plots import plot_pretraining
 from ..pretraining.recipe import PretrainingRecipe
-from ..publishing.encoder import export_encoder
+from ..publishing.encoder_export import export_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +158,9 @@ def compare_with_untrained(recipe: PretrainingRecipe, encoder: EcgJepaModel, pro
     untrained = []
     for seed in progress_bar(range(recipe.probe_seeds), desc="Probing untrained encoders"):
         set_seed(seed)
-        random: torch.nn.Module = EcgJepaModel(encoder.config)
-        untrained.append(probe.score(random.to(encoder.device)).macro_auroc)
+        random = EcgJepaModel(encoder.config)
+        random.to(device=encoder.device)
+        untrained.append(probe.score(random).macro_auroc)
     each = ", ".join(f"{value:.3f}" for value in untrained)
     print(
         f"Linear probe, {recipe.probe_task} of {probe.data.database.name}, macro AUROC on {len(probe.parts[1])} validation "

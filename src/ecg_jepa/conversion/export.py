@@ -93,6 +93,6 @@ def export_conversion(
     mean, std, highpass_cutoff = normalization(config, databases)
     crops = {f"crop_{name}": eval_config[f"crop_{name}"] for name in ("duration", "stride") if f"crop_{name}" in eval_config}
     extractor = EcgJepaFeatureExtractor.for_model(model.config, mean, std, highpass_cutoff=highpass_cutoff, **crops)
-    card = {"kind": type(model).__name__, "databases": list(databases), "task": task}
+    card: dict[str, Any] = {"kind": type(model).__name__, "databases": list(databases), "task": task}
     save_directory(output_dir, model, extractor, "converted.md.jinja", **card)
     return model

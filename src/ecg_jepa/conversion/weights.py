@@ -89,7 +89,10 @@ def convert_reference_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> 
     converted = {_rename(name, networks): tensor for name, tensor in weights.items()}
     config = _convert_config(checkpoint["config"], eval_config, converted)
     model = model_class(config)
-    _load_exactly(model, converted)
+    try:
+        model.load_state_dict({name: tensor.float() for name, tensor in converted.items()})
+    except RuntimeError as error:
+        raise ValueError(f"The weights do not fit the configuration: {error}") from error
     check_conversion(weights, checkpoint["config"], model, prefix)
     return model.eval()
 
@@ -206,19 +209,3 @@ def _convert_eval_config(eval_config: Mapping[str, Any], weights: Mapping[str, t
         "classifier_qkv_bias": "pooling.query.bias" in weights,
         "hidden_dropout_prob": eval_config.get("dropout", 0.0),
     }
-
-
-def _load_exactly(model: EcgJepaPreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if expected != found:
-        differing = sorted(
-            f"{name}: {found.get(name, 'absent')} instead of {expected.get(name, 'absent')}"
-            for name in expected.keys() | found.keys()
-            if expected.get(name) != found.get(name)
-        )
-        raise ValueError(
-            f"The weights do not fit the configuration in {len(differing)} places, the first of them:\n  "
-            + "\n  ".join(differing[:5])
-        )
-    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})

@@ -198,7 +198,7 @@ class Corpus:
         ]
 
     def _random(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the databases of a batch's records, (batch_size,), and numbers in [0, 1) for record and crop, (2, batch_size)."""
+        """Return the database of each record of a batch, and numbers in [0, 1) for record and crop, (2, batch_size)."""
         numbers = np.random.Generator(np.random.Philox(key=[self.seed, index])).random((3, self.batch_size))
         cumulative = np.cumsum(self.weights)
         return np.searchsorted(cumulative / cumulative[-1], numbers[0], side="right"), numbers[1:]

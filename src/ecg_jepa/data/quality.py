@@ -84,7 +84,8 @@ def count_labels(dataset: datasets.Dataset, label_names: Sequence[str]) -> list[
     Count the prepared records that have each label.
 
     Returns:
-        For `all` records and, if they have folds, for each split: its name as `split`, its `records` and the `positives` per label.
+        For `all` records and, if they have folds, for each split: its name as `split`, how many `records` it has, and the
+        `positives` per label.
     """
     fold = dataset.data.column("fold").to_pandas().to_numpy()
     labels = multi_hot(dataset.data.column("statements").to_pylist(), label_names)

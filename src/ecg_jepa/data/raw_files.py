@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..formats.read import WFDB_SUFFIXES, has_wfdb_header, is_ecg_file
 from ..formats.ecg import RecordError
+from ..formats.read import WFDB_SUFFIXES, has_wfdb_header, is_ecg_file
 from ..model.signal_processing_ecg_jepa import ImplausibleSignalError
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,15 @@ def whole_number(text: Any, column: str, at_least: int = 0, at_most: int | None 
         bounds = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
         raise ValueError(f"{column} is {str(text)[:40]!r}, expected a whole number {bounds}")
     return int(found[1])
+
+
+def parse_age(text: Any) -> float | None:
+    """Return years (PTB-XL writes 300 for patients older than 89), `None` for an empty cell. Raises `ValueError`."""
+    if pd.isna(text):
+        return None
+    if not 0 <= float(text) < 1000:
+        raise ValueError(f"age is {text}, expected years")
+    return float(text)
 
 
 def read_lines(path: str | Path) -> list[str]:

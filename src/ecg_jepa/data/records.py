@@ -189,7 +189,7 @@ class PreparedDatabase:
 
     @property
     def label_names(self) -> list[str]:
-        """Names of the labels of [`to_dataset`]: those looked for in every record, or else all statements that some record has."""
+        """Labels of [`to_dataset`]: those looked for in every record, or else all statements that some record has."""
         if self.info.label_names is not None:
             return list(self.info.label_names)
         return sorted({name for of_record in self.statements() for name in of_record})

@@ -97,7 +97,7 @@ def split_by_patient(labels: np.ndarray, patients: np.ndarray, seed: int) -> dic
 
 
 def _records_by_patient(labels: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count records of each class, and of none, by patient, (patients, classes + 1); return also the row of each record's patient."""
+    """Count records of each class, and of none, by patient, (patients, classes + 1); return also each record's patient row."""
     with_none = np.concatenate([labels, ~labels.any(axis=1, keepdims=True)], axis=1).astype(np.int64)
     numbers, rows = np.unique(patients, return_inverse=True)
     counts = np.zeros((len(numbers), with_none.shape[1]), dtype=np.int64)

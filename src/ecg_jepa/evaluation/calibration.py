@@ -121,9 +121,7 @@ def brier(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray | No
     return squares.mean(axis=0) if counts is None else counts.astype(np.float64) @ squares / len(labels)
 
 
-def expected_calibration_error(
-    labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray | None = None
-) -> np.ndarray:
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """
     Return per class the mean over records of how far the mean probability of their bin is from its share of positives; arguments
     and shapes as in [`metrics`]. Bins are those of [`equal_mass_bins`], of all records also for resamples.

@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,20 +35,13 @@ _NARROWEST = 5.0  # or a title has no place
 _LETTERS_PER_INCH = 13  # of a title
 
 
-@dataclass(frozen=True)
-class _Strip:
-    """A lead's stretch in a row: its name, when it begins in s, its curve in mm, and how high its name stands above the baseline."""
+class _Strip(NamedTuple):
+    """A lead's stretch in a row: its name and how high that stands, when it begins in s, and its curve in mm."""
 
     name: str
-    start: float
-    values: np.ndarray
     name_height: float
-
-    @classmethod
-    def of(cls, name: str, start: float, values: np.ndarray, sampling_rate: float) -> "_Strip":
-        """Place the name above the beginning of the curve."""
-        beginning = values[: max(1, round(_NAME_WIDTH * sampling_rate))]
-        return cls(name, start, values, max(_NAME_HEIGHT, _highest(beginning) + 1.0))
+    start: float
+    curve: np.ndarray
 
 
 def _highest(values: np.ndarray) -> float:
@@ -96,8 +89,8 @@ def plot_ecg(
     _plot_paper(axis, duration, height)
     for baseline, strips in zip(baselines, rows, strict=True):
         for strip in strips:
-            seconds = strip.start + np.arange(len(strip.values)) / sampling_rate
-            axis.plot(seconds, strip.values + baseline, color="black", linewidth=0.7, linestyle="-")
+            seconds = strip.start + np.arange(len(strip.curve)) / sampling_rate
+            axis.plot(seconds, strip.curve + baseline, color="black", linewidth=0.7, linestyle="-")
             at = (strip.start + 0.04, baseline + strip.name_height)
             axis.text(*at, strip.name, fontsize=9, fontweight="bold")
     _plot_marks(axis, baselines, f"{_MARK_HEIGHT / mm_per_unit:g} {short}\n{_MARK_DURATION:g} s")
@@ -124,7 +117,9 @@ def _rows(signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str]) -
     curves = {name.lower(): row for name, row in zip(lead_names, signal, strict=True)}
 
     def strip(name: str, part: np.ndarray) -> _Strip:
-        return _Strip.of(name, part[0] / sampling_rate, curves[name.lower()][part], sampling_rate)
+        curve = curves[name.lower()][part]
+        beginning = curve[: max(1, round(_NAME_WIDTH * sampling_rate))]  # over which the name stands
+        return _Strip(name, max(_NAME_HEIGHT, _highest(beginning) + 1.0), part[0] / sampling_rate, curve)
 
     samples = np.arange(signal.shape[1])
     rows = [zip(names, np.array_split(samples, len(names)), strict=True) for names in CLINICAL_LAYOUT]
@@ -132,9 +127,9 @@ def _rows(signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str]) -
 
 
 def _space(rows: list[list[_Strip]]) -> tuple[list[float], float]:
-    """Return the heights of the baselines from top to bottom, and of the paper, in mm: on its lines, and no row reaches another."""
-    above = [max(max(_highest(s.values), s.name_height + _NAME_SIZE) for s in strips) + _CLEAR for strips in rows]
-    below = [max(_highest(-s.values) for s in strips) for strips in rows]
+    """Return the heights of the baselines, from top to bottom, and of the paper, in mm, so that no row reaches another."""
+    above = [max(max(_highest(s.curve), s.name_height + _NAME_SIZE) for s in strips) + _CLEAR for strips in rows]
+    below = [max(_highest(-s.curve) for s in strips) for strips in rows]
     baselines = [_whole_squares(max(_ROW_HEIGHT / 2, below[-1] + _CLEAR))]
     for number in range(len(rows) - 2, -1, -1):
         needed = max(_ROW_HEIGHT, above[number + 1] + below[number])

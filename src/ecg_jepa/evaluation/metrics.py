@@ -10,7 +10,7 @@ The `evaluate.Metric` classes at the end work without the Hub, alone and in `eva
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 
 def check_shapes(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays. Raises `ValueError` unless they are (records, classes), labels zeros and ones, and no score is NaN."""
+    """Return arrays. Raises `ValueError` unless they are (records, classes), labels are zeros and ones, and no score is NaN."""
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.shape != scores.shape or labels.ndim != 2:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must both be (records, classes).")
@@ -33,72 +33,39 @@ def check_shapes(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Return the area under the ROC curve, NaN without positives or negatives (Mann & Whitney 1947; ties count half)."""
-    return _per_class(_auroc, labels, scores, counts)
+    """Return the area under the ROC curve, NaN without positives or negatives."""
+    return ranking(labels, scores, counts)[0]
 
 
-def average_precision(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Return the mean over positives of the precision at their scores, NaN without positives or negatives."""
-    return _per_class(_average_precision, labels, scores, counts)
-
-
-class _Ranks(NamedTuple):
-    """
-    Positives of a class among all records.
-
-    Args:
-        weights: how often each positive is in a resample, by rising score, (positives, resamples).
-        below, not_above: negatives with a lower score, and with none higher, (positives, resamples).
-        negatives: all of them, (resamples,).
-        first: of each positive, the first one with the same score, (positives,).
-    """
-
-    weights: np.ndarray
-    below: np.ndarray
-    not_above: np.ndarray
-    negatives: np.ndarray
-    first: np.ndarray
-
-
-def _per_class(
-    metric: Callable[[_Ranks], np.ndarray], labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | None
-) -> np.ndarray:
+def ranking(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return AUROC and average precision, which share most of their work; NaN without positives or negatives."""
     labels, scores = check_shapes(labels, scores)
-    if counts is None:
-        return _per_class(metric, labels, scores, np.ones((1, len(labels)), dtype=np.int32))[0]
-    by_record = np.ascontiguousarray(counts.T)  # records are sorted and summed over: whole rows are moved and added at once
+    weights = np.ones((1, len(labels)), dtype=np.int32) if counts is None else counts
+    by_record = np.ascontiguousarray(weights.T)  # records are sorted and summed over: whole rows are moved and added at once
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        columns = threads.map(lambda c: metric(_rank(labels[:, c] > 0, scores[:, c], by_record)), range(labels.shape[1]))
-        return np.stack(list(columns), axis=1)
+        columns = list(threads.map(lambda c: _rank(labels[:, c] > 0, scores[:, c], by_record), range(labels.shape[1])))
+    areas, precisions = (np.stack(values, axis=1) for values in zip(*columns, strict=True))
+    return (areas[0], precisions[0]) if counts is None else (areas, precisions)
 
 
-def _rank(is_positive: np.ndarray, scores: np.ndarray, by_record: np.ndarray) -> _Ranks:
+def _rank(is_positive: np.ndarray, scores: np.ndarray, by_record: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return AUROC (Mann & Whitney 1947; ties count half) and average precision of a class, (resamples,) each."""
     order = np.argsort(scores, kind="stable")
     positives, others = order[is_positive[order]], order[~is_positive[order]]
-    negatives = np.zeros((len(others) + 1, by_record.shape[1]), dtype=np.int32)  # among how many of the lowest
-    np.cumsum(by_record[others], axis=0, out=negatives[1:])
-    return _Ranks(
-        weights=by_record[positives],
-        below=negatives[np.searchsorted(scores[others], scores[positives], "left")],
-        not_above=negatives[np.searchsorted(scores[others], scores[positives], "right")],
-        negatives=negatives[-1],
-        first=np.searchsorted(scores[positives], scores[positives], "left"),
-    )
+    hits, levels = by_record[positives], scores[positives]  # by rising score
+    all_hits = hits.sum(axis=0)
+    lower = np.zeros((len(others) + 1, by_record.shape[1]), dtype=np.int32)  # negatives among so many of the lowest
+    np.cumsum(by_record[others], axis=0, out=lower[1:])
+    below, not_above = (lower[np.searchsorted(scores[others], levels, side)] for side in ("left", "right"))
+    wins = np.einsum("pr,pr->r", hits.astype(np.float64), below + not_above) / 2
+    area = _ratio(wins, all_hits * lower[-1].astype(np.float64))
 
-
-def _auroc(ranks: _Ranks) -> np.ndarray:
-    wins = np.einsum("pr,pr->r", ranks.weights.astype(np.float64), ranks.below + ranks.not_above) / 2  # a tie is half a win
-    return _ratio(wins, ranks.weights.sum(axis=0) * ranks.negatives.astype(np.float64))
-
-
-def _average_precision(ranks: _Ranks) -> np.ndarray:
-    positives = ranks.weights.sum(axis=0)
-    lower = np.zeros((len(ranks.weights) + 1, len(positives)), dtype=np.int32)  # positives with lower scores
-    np.cumsum(ranks.weights, axis=0, out=lower[1:])
-    true = positives - lower[ranks.first]
-    predicted = true + (ranks.negatives - ranks.below)
-    total = np.einsum("pr,pr->r", true / np.maximum(predicted, 1), ranks.weights)
-    return _ratio(total, np.where(ranks.negatives > 0, positives, 0))
+    lower_hits = np.zeros((len(positives) + 1, len(all_hits)), dtype=np.int32)
+    np.cumsum(hits, axis=0, out=lower_hits[1:])
+    true = all_hits - lower_hits[np.searchsorted(levels, levels, "left")]  # positives with the score of each or a higher one
+    predicted = true + (lower[-1] - below)
+    total = np.einsum("pr,pr->r", true / np.maximum(predicted, 1), hits)
+    return area, _ratio(total, np.where(lower[-1] > 0, all_hits, 0))
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -185,7 +152,7 @@ class MacroAveragePrecision(_RecordMetric):
     """Macro average precision over classes with both positives and negatives, and that of each class."""
 
     def _compute(self, predictions: Any, references: Any, class_names: Sequence[str] | None = None) -> dict[str, Any]:
-        return _report("average_precision", average_precision(references, predictions), references, class_names)
+        return _report("average_precision", ranking(references, predictions)[1], references, class_names)
 
 
 class MacroF1(_RecordMetric):

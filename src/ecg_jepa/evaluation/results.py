@@ -18,7 +18,7 @@ from .calibration import (
     fit_temperature,
     probabilities,
 )
-from .metrics import ExclusiveAccuracy, auroc, average_precision, decide, measure
+from .metrics import ExclusiveAccuracy, decide, measure, ranking
 from .subgroups import score_groups
 from .thresholds import FEWEST, Thresholds, choose_thresholds
 
@@ -51,11 +51,10 @@ def measure_test(
         }
         return {"f1": Measured(values["f1"], resampled["f1"], centred=True), **shares}
 
+    observed, resampled = ranking(labels, logits), ranking(labels, logits, counts)
     measured = {
-        "auroc": Measured(auroc(labels, logits), auroc(labels, logits, counts)),
-        "average_precision": Measured(
-            average_precision(labels, logits), average_precision(labels, logits, counts), centred=True
-        ),
+        "auroc": Measured(observed[0], resampled[0]),
+        "average_precision": Measured(observed[1], resampled[1], centred=True),
         **measure_calibration(labels, scores, counts),
         **decisions(thresholds.decision),
     }
@@ -81,7 +80,9 @@ def _fewer(labels: np.ndarray) -> np.ndarray:
     return np.minimum(positives, len(labels) - positives)
 
 
-def as_metrics(measured: Mapping[str, Measured], labels: np.ndarray, class_names: list[str], reliable: np.ndarray) -> dict[str, Any]:
+def as_metrics(
+    measured: Mapping[str, Measured], labels: np.ndarray, class_names: list[str], reliable: np.ndarray
+) -> dict[str, Any]:
     """
     Return the entries of `metrics.json`: `macro` and `per_class`, metric -> `value` and `interval`, None where there is none;
     `left_out`, class -> why it has no decisions, and `undefined`, metric -> further classes without it.

@@ -40,15 +40,14 @@ def score_groups(
     Return macro AUROC of each group with its 95% bootstrap interval over the group's records.
 
     Args:
-        labels: zeros and ones, (records, classes).
-        scores: (records, classes).
+        labels, scores: (records, classes).
         class_names: of the columns.
         groups: kind of group -> name of each record's, (records,).
         num_resamples: for the intervals.
 
     Returns:
-        Kind -> group, by age or name -> `records`; `positives` of each class; `macro_auroc` over the classes with 10 positives and
-        10 negatives, and its `interval`; `classes_left_out`; without any such class, both are `None` and `left_out` is the reason.
+        Kind -> group, by age or name -> `records`; `positives` of each class; `macro_auroc` with its `interval`, over the classes
+        with 10 positives and 10 negatives; `classes_left_out`, the others; `left_out`, why there is no AUROC, if there is none.
     """
     order = [*_AGE_BANDS]
     result: dict[str, dict[str, dict[str, Any]]] = {}

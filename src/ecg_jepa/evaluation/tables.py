@@ -1,6 +1,5 @@
 """Finished runs -> one table: a row per encoder, database, protocol, task and share of the labels, over seeds."""
 
-import itertools
 import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -97,7 +96,9 @@ def compare(first: Sequence[Path], second: Sequence[Path]) -> pd.DataFrame:
     pairs = left.merge(right, on=keys, suffixes=("_first", "_second"))  # missing values match each other
     if pairs.empty:
         raise ValueError("No two runs agree in database, task, protocol, settings, labels and seed: nothing can be compared.")
-    tests = [paired_test(*paired_predictions(*folders)) for folders in zip(pairs["folder_first"], pairs["folder_second"], strict=True)]
+    tests = [
+        paired_test(*paired_predictions(*folders)) for folders in zip(pairs["folder_first"], pairs["folder_second"], strict=True)
+    ]
     table = pairs[[*keys, "auroc_first", "auroc_second"]].set_axis([*keys, "first", "second"], axis=1)
     for name in ("value", "low", "high"):
         table["difference" if name == "value" else name] = [getattr(test.difference, name) for test in tests]
@@ -164,11 +165,12 @@ def _encoder_name(encoder: dict[str, Any]) -> str:
 def _distinct_names(by_identity: dict[str, str]) -> dict[str, str]:
     """Return identity -> name; equal names are followed by the beginning of their identity, a digest."""
     names = list(by_identity.values())
-    for length in itertools.count(6):
-        longer = {identity: f"{name} #{identity[:length]}" for identity, name in by_identity.items()}
-        if len(set(longer.values())) == len(longer):
-            return {identity: name if names.count(name) == 1 else longer[identity] for identity, name in by_identity.items()}
-    raise AssertionError
+    length = 6
+    while len({(name, identity[:length]) for identity, name in by_identity.items()}) < len(names):
+        length += 1
+    return {
+        identity: name if names.count(name) == 1 else f"{name} #{identity[:length]}" for identity, name in by_identity.items()
+    }
 
 
 def _differing_settings(everything: list[dict[str, Any]]) -> dict[str, list[str]]:
@@ -206,7 +208,7 @@ def _row(
 def as_markdown(table: pd.DataFrame) -> str:
     """
     Return a table per database and protocol, laid out as the paper's: a row per encoder (and share of the labels), a column per
-    task; each cell has mean and standard deviation over seeds, or else the bootstrap interval, then the paper's and the difference.
+    task; a cell has mean and standard deviation over seeds, or else the bootstrap interval, then the paper's and the difference.
     """
     rows = table.to_dict("records")
     table = table.assign(row=[row["model"] + _budget(row) for row in rows], cell=[_cell(row) for row in rows])

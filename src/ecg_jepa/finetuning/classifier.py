@@ -1,6 +1,7 @@
 """Classifiers over pre-trained encoders: building one for a task, and scoring records with it."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -70,31 +71,24 @@ def _check_probe(start: StartingPoint, class_names: list[str]) -> None:
         )
 
 
+@dataclass
 class Scorer:
     """
     Scores the records of a split over crops that cover each record.
 
-    The output of a frozen encoder is computed once and kept in memory: only the head changes between validations.
-
-    Args:
-        model: the classifier.
-        data, split: the records.
-        crop_length, crop_stride: in samples.
-        frozen: whether the encoder stays as it is.
+    The output of a `frozen` encoder is computed once and kept in memory: only the head changes between validations. Lengths and
+    strides of crops are in samples.
     """
 
-    def __init__(
-        self,
-        model: EcgJepaForSequenceClassification,
-        data: TaskData,
-        split: str,
-        crop_length: int,
-        crop_stride: int,
-        frozen: bool,
-    ):
-        self.model, self.data, self.indices = model, data, data.splits[split]
-        self.crop_length, self.crop_stride = crop_length, crop_stride
-        self.frozen = frozen
+    model: EcgJepaForSequenceClassification
+    data: TaskData
+    split: str
+    crop_length: int
+    crop_stride: int
+    frozen: bool
+
+    def __post_init__(self) -> None:
+        self.indices = self.data.splits[self.split]
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     @torch.no_grad()

@@ -42,9 +42,9 @@ class StartingPoint(NamedTuple):
 
     def describe_encoder(self) -> dict[str, Any]:
         """
-        Return what tables and cards say of the encoder: `path` as named, `digest` of the weights, `size` if it is a published one,
-        and, where it was recorded, `objective`, `configuration` (the shipped one, if it was trained by one) and `databases` (name
-        and number of records each). The encoder of a probe is the one that the probe was trained on.
+        Return the encoder for tables and cards: `path` as named, `digest` of the weights, `size` if it is a published one, and,
+        where it was recorded, `objective`, `configuration` (the shipped one, if it was trained by one) and `databases` (name and
+        number of records each). The encoder of a probe is the one that the probe was trained on.
         """
         if self.info.get("protocol") in ("linear", "attentive"):
             return self.info["encoder"]

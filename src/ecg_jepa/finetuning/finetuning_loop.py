@@ -115,7 +115,7 @@ class Progress:
         self.skipped_in_a_row = 0
 
     def update(self, step: int, norm: torch.Tensor) -> None:
-        """Count a step, and warn if it is skipped because its gradients are not finite. Raises `FloatingPointError` after many."""
+        """Count a step, and warn if its gradients are not finite and it is skipped. Raises `FloatingPointError` after many."""
         self.bar.update()
         self.steps += 1
         self.skipped_in_a_row = 0 if torch.isfinite(norm) else self.skipped_in_a_row + 1

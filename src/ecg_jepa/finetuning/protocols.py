@@ -40,7 +40,9 @@ class FinetuneSettings:
     overwrite_output_dir: bool = option(False, "remove what a finished run left in output_dir", run_only=True)
 
     # Labels
-    label_fraction: float = option(1.0, "of the training records of each class, chosen by patient; validation and test stay whole")
+    label_fraction: float = option(
+        1.0, "of the training records of each class, chosen by patient; validation and test stay whole"
+    )
     labels_per_class: int | None = option(None, "or so many training records per class")
     min_class_records: int = option(10, "databases other than PTB-XL: statements with fewer records are no classes")
     split_seed: int = option(0, "databases without folds: of the split by patient")

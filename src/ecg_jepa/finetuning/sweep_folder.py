@@ -72,8 +72,10 @@ class SweepFolder:
         if not path.is_file():
             return ["it does not say what it was trained from"]
         recorded = read_json(path)
-        old = recorded["settings"]
-        found = [f"{key}: {old.get(key)!r}, now {value!r}" for key, value in deciding_values(run).items() if old.get(key) != value]
+        old = {"calibrate": False, **recorded["settings"]}  # was recorded only if it was set
+        found = [
+            f"{key}: {old.get(key)!r}, now {value!r}" for key, value in deciding_values(run).items() if old.get(key) != value
+        ]
         data = self._load_task(run)
         records = data.database.info
         try:

@@ -29,25 +29,20 @@ def looks_like_csv(first_line: str) -> bool:
 
 def read_csv_ecg(path: Path) -> ReadEcg:
     """
-    Read a table with a row per sample and a column per lead, separated by commas, semicolons or tabs.
+    Read a table with a row per sample and a column per lead, separated by commas, semicolons or tabs, whose first line
+    [`looks_like_csv`].
 
     Empty cells are missing samples. The unit of a column may stand in brackets behind its name. A column "time", "t",
     "time (ms)", "t_us" and the like holds times, in s unless it says so, which must be uniform to 0.1 %.
 
     Raises:
-        RecordError: if the file cannot be read, has no header, columns without a name, cells that are no numbers, or times that
+        RecordError: if the file cannot be read, has columns without a name, cells that are no numbers, or times that
             are not uniform.
     """
     plain_file_size(path, path, at_most=_AT_MOST)
-    # Empty lines before the header and at the end hold nothing; between samples, they are samples that are missing.
+    # Empty lines at the end hold nothing; between samples, they are samples that are missing.
     lines = _read_text(path).rstrip("\n\r ").splitlines()
-    while lines and not lines[0].strip():
-        del lines[0]
-    if not lines:
-        raise RecordError(path, "unreadable table", "it is empty, expected a row of lead names, and a row per sample")
     columns, delimiter = _header(lines[0])
-    if all(map(_is_number, columns)):
-        raise RecordError(path, "no header", f"the first row is {lines[0][:40]!r}, expected the names of the leads")
     names, units = zip(*map(_name_and_unit, columns), strict=True)
     if unnamed := [number + 1 for number, name in enumerate(names) if not name]:
         detail = f"columns {unnamed} (counted from 1) have no name or one that cannot be read: name a lead, or leave them out"
@@ -86,14 +81,6 @@ def _name_and_unit(column: str) -> tuple[str, str | None]:
     if not found:
         return "", None
     return found["name"].strip(), None if found["unit"] is None else found["unit"].strip()
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _numbers(path: Path, lines: list[str], delimiter: str, num_columns: int) -> np.ndarray:

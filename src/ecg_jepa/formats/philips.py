@@ -1,12 +1,15 @@
-"""Philips (Sierra) XML. sierraecg decodes the XLI compression; its own reader ignores the resolution of the samples."""
+"""
+Philips (Sierra) XML. ecgdatakit decodes the XLI compression; its reader of whole documents has no bound on what they grow to.
+"""
 
+from itertools import islice
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from ..model.signal_processing_ecg_jepa import STANDARD_LEADS, lead_name
-from .ecg import ReadEcg, RecordError, as_read, check_record_size, load_library
+from .ecg import ReadEcg, RecordError, as_read, check_record_size, load_library, reading
 from .xml_document import decoded, number_of, numbers_of, text_of
 
 _LIMB_LEADS = list(STANDARD_LEADS[:6])
@@ -86,8 +89,7 @@ def _decompress(path: Path, content: bytes, names: list[str], num_samples: int) 
     Return the leads (leads, samples) of XLI chunks: second differences, compressed by LZW, one chunk per lead. III, aVR, aVL and
     aVF are stored as their differences from the estimate by I and II, which is added here.
     """
-    lzw = load_library(path, "sierraecg.lzw", "Philips XML with XLI compression")
-    xli = load_library(path, "sierraecg.xli", "Philips XML with XLI compression")
+    xli = load_library(path, "ecgdatakit.parsing.codecs.xli", "Philips XML with XLI compression")
     names = [lead_name(name) for name in names]
     if names[:6] != _LIMB_LEADS:
         raise RecordError(path, "unreadable XML", f"XLI of leads {' '.join(names)}, expected the six limb leads first")
@@ -95,19 +97,16 @@ def _decompress(path: Path, content: bytes, names: list[str], num_samples: int) 
     offset, most = 0, 4 * num_samples + 1024  # a chunk may be longer than stated, but not without bounds
     while offset + 8 <= len(content) and len(rows) < len(names):
         size, start = int.from_bytes(content[offset : offset + 4], "little"), content[offset + 6 : offset + 8]
-        decoder = lzw.LzwDecoder(content[offset + 8 : offset + 8 + size], bits=10)
+        decoder = xli.LzwDecoder(content[offset + 8 : offset + 8 + size], bits=10)
         offset += 8 + size
-        try:
-            values: list[int] = []
-            while (byte := decoder.read()) >= 0 and len(values) <= most:
-                values.append(byte)
-            values += [0] * (len(values) % 2)
-            if not 2 * num_samples <= len(values) <= most:
+        with reading(path, "XML"):
+            values = list(islice(iter(decoder.read, -1), most + 1))
+            if not 2 * num_samples - 1 <= len(values) <= most:
                 raise RecordError(path, "wrong length", f"a lead of {len(values) // 2} samples, expected {num_samples}")
-            deltas = xli.xli_decode_deltas(values, int.from_bytes(start, "little", signed=True))
-        except (IndexError, OverflowError) as error:
-            raise RecordError(path, "unreadable XML", f"damaged XLI: {type(error).__name__}: {error}") from error
-        rows.append(deltas[:num_samples].astype(np.float64))
+            samples = xli.xli_decode_deltas(values, int.from_bytes(start, "little", signed=True))
+            if samples.max() > 32767 or samples.min() < -32768:
+                raise RecordError(path, "unreadable XML", "damaged XLI: samples of more than 16 bits")
+        rows.append(samples[:num_samples].astype(np.float64))
     if len(rows) < len(names):
         raise RecordError(path, "wrong length", f"XLI of {len(rows)} leads, expected {len(names)}")
     i, ii, iii = rows[0], rows[1], rows[1] - rows[0] - rows[2]

@@ -234,8 +234,8 @@ def _unknown(path: Path, beginning: bytes) -> RecordError:
 
 def is_ecg_file(path: Path) -> bool:
     """
-    Return whether a file is listed as an ECG: by its suffix, so that a damaged one gets its reason when it is read; DICOM objects,
-    whose names often have no suffix, by their content. WFDB records are listed by `data.raw_files.record_files`.
+    Return whether a file is listed as an ECG: by its suffix, so that a damaged one gets its reason when it is read; a DICOM
+    object, whose name often has no suffix, by its content. WFDB records are listed by `data.raw_files.record_files`.
     """
     if path.suffix.lower() in _SUFFIXES:
         return True

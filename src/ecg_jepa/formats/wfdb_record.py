@@ -61,27 +61,6 @@ class WfdbRecord(NamedTuple):
     num_bad_checksums: int
 
 
-class WfdbSignal(NamedTuple):
-    """A signal line: `(sample - baseline) / gain` is the value in `unit`."""
-
-    file: str
-    offset: int  # bytes before the first sample
-    gain: float
-    baseline: int
-    unit: str
-    checksum: int  # sum of the samples, modulo 65536
-    name: str
-
-
-class WfdbHeader(NamedTuple):
-    """A header of the plain kind."""
-
-    sampling_rate: float  # Hz
-    num_samples: int  # per signal
-    signals: list[WfdbSignal]
-    comments: list[str]
-
-
 def read_wfdb(path: Path, any_gain: bool = False) -> WfdbRecord:
     """
     Read a WFDB record.
@@ -108,10 +87,9 @@ def read_wfdb(path: Path, any_gain: bool = False) -> WfdbRecord:
         if not line.isascii() and not line.lstrip().startswith(b"#"):
             raise RecordError(path, "unreadable header", f"characters beyond ASCII: {line.decode(errors='replace').strip()!r}")
     text = content.decode("ascii", errors="ignore")
-    header = parse_header(text)
-    if header is not None:
-        return _read_format_16(path, header)
     lines, comments = _split_header(text)
+    if header := parse_header(text):
+        return _read_format_16(path, *header, comments)
     without_gain = _rows_without_gain(path, lines, any_gain)
     record = _read_through_wfdb(path, comments)
     if without_gain and any_gain:
@@ -120,33 +98,17 @@ def read_wfdb(path: Path, any_gain: bool = False) -> WfdbRecord:
     return record
 
 
-def parse_header(text: str) -> WfdbHeader | None:
-    """Parse a header; return `None` for anything but the plain kind described above."""
-    lines, comments = _split_header(text)
+def parse_header(text: str) -> tuple[re.Match[str], list[re.Match[str]]] | None:
+    """Parse the record line and the signal lines of a header; return `None` for anything but the plain kind described above."""
+    lines, _ = _split_header(text)
     record = _RECORD_LINE.fullmatch(lines[0]) if lines else None
-    if record is None or len(lines) != int(record["leads"]) + 1 or not _is_date(record):
+    signals = [match for match in map(_SIGNAL_LINE.fullmatch, lines[1:]) if match is not None and float(match["gain"])]
+    if record is None or not len(signals) == len(lines) - 1 == int(record["leads"]) > 0 or not _is_date(record):
         return None
-    signals = []
-    for line in lines[1:]:
-        fields = _SIGNAL_LINE.fullmatch(line)
-        if fields is None or not float(fields["gain"]):
-            return None
-        signals.append(
-            WfdbSignal(
-                file=fields["file"],
-                offset=int(fields["offset"] or 0),
-                gain=float(fields["gain"]),
-                baseline=int(fields["baseline"] or fields["adc_zero"]),
-                unit=fields["unit"] or "mV",
-                checksum=int(fields["checksum"]),
-                name=fields["name"],
-            )
-        )
     # Signals of one file must stand together and begin at one offset.
-    files = [key for key, _ in groupby(signals, key=lambda signal: (signal.file, signal.offset))]
-    header = WfdbHeader(float(record["rate"]), int(record["samples"]), signals, comments)
-    is_plain = header.sampling_rate and header.num_samples and signals and len({name for name, _ in files}) == len(files)
-    return header if is_plain else None
+    files = [file for (file, _), _ in groupby(signals, key=lambda signal: (signal["file"], signal["offset"]))]
+    is_plain = float(record["rate"]) and int(record["samples"]) and len(set(files)) == len(files)
+    return (record, signals) if is_plain else None
 
 
 def signal_files(header: Path) -> list[str]:
@@ -185,8 +147,8 @@ def _rows_without_gain(path: Path, lines: list[str], any_gain: bool) -> list[int
         fields = signal_lines[row].split(maxsplit=_FIELDS_BEFORE_NAME)
         if len(fields) <= _FIELDS_BEFORE_NAME or fields[-1].strip().lower() in STANDARD_LEADS_LOWER:
             detail = (
-                f"{signal_lines[row]!r} has no gain: write the units per mV there, as in 1000/mV; amplitude-free use does without "
-                'one (unit="unknown", prepare --amplitude_free)'
+                f"{signal_lines[row]!r} has no gain: write the units per mV there, as in 1000/mV; amplitude-free use does "
+                'without one (unit="unknown", prepare --amplitude_free)'
             )
             raise RecordError(path, "amplitude not known", detail)
     return rows
@@ -206,29 +168,30 @@ def _signal_file(path: Path, name: str) -> Path:
     return path.parent / name
 
 
-def _read_format_16(path: Path, header: WfdbHeader) -> WfdbRecord:
-    files = [(name, list(signals)) for name, signals in groupby(header.signals, key=lambda signal: signal.file)]
-    for name, signals in files:
+def _read_format_16(path: Path, record: re.Match[str], signals: list[re.Match[str]], comments: list[str]) -> WfdbRecord:
+    num_samples = int(record["samples"])
+    files = [(name, list(lines)) for name, lines in groupby(signals, key=lambda signal: signal["file"])]
+    for name, lines in files:
         size = plain_file_size(path, _signal_file(path, name), at_most=None)
-        check_length(path, name, size, signals[0].offset + 2 * len(signals) * header.num_samples)
-    check_record_size(path, len(header.signals), header.num_samples)
-    leads = []
+        check_length(path, name, size, int(lines[0]["offset"] or 0) + 2 * len(lines) * num_samples)
+    check_record_size(path, len(signals), num_samples)
+    units = [signal["unit"] or "mV" for signal in signals]
+    leads: list[np.ndarray] = []
     num_bad_checksums = 0
-    for name, signals in files:
-        samples = np.frombuffer(_signal_file(path, name).read_bytes(), "<i2", offset=signals[0].offset)
-        digital = np.ascontiguousarray(samples.reshape(header.num_samples, len(signals)).T)
-        checksums = digital.sum(axis=1, dtype=np.int64)
-        for description, row, checksum in zip(signals, digital, checksums, strict=True):
+    for name, lines in files:
+        samples = np.frombuffer(_signal_file(path, name).read_bytes(), "<i2", offset=int(lines[0]["offset"] or 0))
+        digital = np.ascontiguousarray(samples.reshape(num_samples, len(lines)).T)
+        for line, row, checksum in zip(lines, digital, digital.sum(axis=1, dtype=np.int64), strict=True):
             # In float64 and in wfdb's order, so that the result is the same to the last bit.
             physical = row.astype(np.float64)
-            physical -= description.baseline
-            physical /= description.gain
-            physical *= _millivolts(path, description.unit)
+            physical -= int(line["baseline"] or line["adc_zero"])
+            physical /= float(line["gain"])
+            physical *= _millivolts(path, units[len(leads)])
             physical[row == _MISSING_SAMPLE] = np.nan
             leads.append(physical.astype(np.float32))
-            num_bad_checksums += int((checksum - description.checksum) % 65536 != 0)
-    ecg = Ecg(np.stack(leads), header.sampling_rate, [signal.name for signal in header.signals], "mV")
-    return WfdbRecord(ecg, [signal.unit for signal in header.signals], header.comments, num_bad_checksums)
+            num_bad_checksums += int((checksum - int(line["checksum"])) % 65536 != 0)
+    ecg = Ecg(np.stack(leads), float(record["rate"]), [signal["name"] for signal in signals], "mV")
+    return WfdbRecord(ecg, units, comments, num_bad_checksums)
 
 
 def _read_through_wfdb(path: Path, comments: list[str]) -> WfdbRecord:

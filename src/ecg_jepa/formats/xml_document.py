@@ -24,19 +24,18 @@ _DEEPEST = 200
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6}
 
 
-class _TooLargeError(ValueError):
-    pass
-
-
 class _BoundedBuilder(TreeBuilder):
-    """Builds elements whose names have no prefix, up to a depth and a number."""
+    """Builds elements whose names have no prefix. Raises `RecordError` beyond a depth and a number of them."""
 
-    depth = nodes = 0
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path, self.depth, self.nodes = path, 0, 0
 
     def start(self, tag: Any, attrs: dict[Any, Any]) -> Element:
         self.depth, self.nodes = self.depth + 1, self.nodes + 1 + len(attrs)
         if self.depth > _DEEPEST or self.nodes > _MOST_NODES:
-            raise _TooLargeError(f"elements nest deeper than {_DEEPEST}, or there are more than {_MOST_NODES:,}")
+            detail = f"elements nest deeper than {_DEEPEST}, or there are more than {_MOST_NODES:,}"
+            raise RecordError(self.path, "too large", detail)
         return super().start(_local(tag), {_local(name): value for name, value in attrs.items()})
 
     def end(self, tag: Any) -> Element:
@@ -64,12 +63,12 @@ def parse_xml(path: Path) -> Element:
         RecordError: if it cannot be parsed, is too large, or declares entities.
     """
     plain_file_size(path, path, at_most=_AT_MOST)
-    parser = _Parser(target=_BoundedBuilder(), forbid_dtd=True, forbid_entities=True, forbid_external=True)
+    parser = _Parser(target=_BoundedBuilder(path), forbid_dtd=True, forbid_entities=True, forbid_external=True)
     try:
         parser.feed(path.read_bytes())
         return parser.close()
-    except _TooLargeError as error:
-        raise RecordError(path, "too large", str(error)) from error
+    except RecordError:
+        raise
     except DefusedXmlException as error:
         detail = f"it declares entities or a DTD of its own, which no ECG needs and an attack would ({error})"
         raise RecordError(path, "forbidden XML", detail) from error
@@ -119,9 +118,7 @@ def decoded(path: Path, text: str, what: str) -> bytes:
         raise RecordError(path, "unreadable XML", f"{what} is no base64: {error}") from error
 
 
-def rhythm_of(
-    path: Path, rate: float, names: Sequence[str], rows: Sequence[np.ndarray], units: Sequence[str | None]
-) -> ReadEcg:
+def rhythm_of(path: Path, rate: float, names: Sequence[str], rows: Sequence[np.ndarray], units: Sequence[str | None]) -> ReadEcg:
     """Return the leads of a rhythm, which must be equally long. Raises `RecordError`."""
     if not rows:
         raise RecordError(path, "no rhythm", "a rhythm without leads")

@@ -204,7 +204,7 @@ class EcgJepaEmbeddings(nn.Module):
         if samples == 0 or samples % config.patch_size or samples > config.signal_length:
             raise ValueError(
                 f"input_values has {samples} samples, but the model takes 1 to {config.num_patches} whole patches of "
-                f"{config.patch_size} samples (up to {config.signal_length} at {config.sampling_rate} Hz): crop the signal."
+                f"{config.patch_size} samples (up to {config.signal_length} samples at {config.sampling_rate} Hz): crop it."
             )
         if patch_indices is not None:
             check_patch_indices("patch_indices", patch_indices, input_values.shape[0])
@@ -508,18 +508,13 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         r"""
         Args:
-            input_values (`torch.Tensor` of shape `(batch, leads, samples)`):
-                Normalised signals, leads in the order of `config.lead_names`, any whole number of patches up to
-                `config.signal_length` samples at `config.sampling_rate` Hz.
-            patch_indices (`torch.LongTensor` of shape `(batch, kept)`, *optional*):
-                Encode these patches only; the others do not enter the network.
+            input_values (`torch.Tensor` of shape `(batch, leads, samples)`): Normalised signals, leads in the order of
+                `config.lead_names`, a whole number of patches up to `config.signal_length` samples, else `ValueError`.
+            patch_indices (`torch.LongTensor` of shape `(batch, kept)`, *optional*): Encode these patches only.
 
         Returns:
             `last_hidden_state` (batch, registers + patches, hidden_size), registers first, and `pooler_output`
             (batch, hidden_size), the mean over patches.
-
-        Raises:
-            ValueError: for a wrong number of leads, or a length that is no whole number of patches or too long.
         """
         hidden_states = self.layer_outputs(input_values, patch_indices, **kwargs)[0]
         pooled = hidden_states[:, self.config.num_register_tokens :].mean(dim=1)
@@ -737,17 +732,17 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
     ) -> SequenceClassifierOutput:
         r"""
         Args:
-            input_values (`torch.Tensor` of shape `(batch, leads, samples)` or `(batch, crops, leads, samples)`):
-                Normalised signals; logits are averaged over crops.
+            input_values (`torch.Tensor` of shape `(batch, leads, samples)` or `(batch, crops, leads, samples)`): Normalised
+                signals; logits are averaged over crops.
             labels (`torch.Tensor`, *optional*): For `problem_type="multi_label_classification"` floats of shape
                 `(batch, num_labels)`, for `"single_label_classification"` class indices of shape `(batch,)`.
 
         Returns:
             `SequenceClassifierOutput` with `logits` (batch, num_labels) and, given labels, the `loss`.
         """
-        num_crops = input_values.shape[1] if input_values.dim() == 4 else 1
+        num_crops = 1
         if input_values.dim() == 4:
-            input_values = input_values.flatten(0, 1)
+            num_crops, input_values = input_values.shape[1], input_values.flatten(0, 1)
         logits = self.classify_tokens(self.encode(input_values, **kwargs))
         logits = logits.view(-1, num_crops, self.num_labels).mean(dim=1)
         if labels is None:

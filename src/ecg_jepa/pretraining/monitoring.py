@@ -230,7 +230,7 @@ class Monitor:
         """Write the line of step 0: collapse measures of the untrained encoder, and the cost of a record."""
         self._write({"step": 0, **collapse_measures(latents), "gflop_per_record": gflop_per_record})
 
-    def log(self, step: int, latents: torch.Tensor, **metrics: float | torch.Tensor) -> dict[str, Any]:
+    def log(self, step: int, latents: torch.Tensor, **metrics: float | torch.Tensor) -> None:
         """
         Write a line: the mean loss since the last line, collapse measures of `latents`, and `metrics` of optimiser step `step`.
 
@@ -258,7 +258,6 @@ class Monitor:
         logger.info(f"step {step + 1}/{self.max_steps}: {_format(line)}, {tqdm.format_interval(remaining)} to go")
         on_main_process(self.accelerator, partial(self._check_health, line))
         self.since = time.perf_counter()
-        return line
 
     def log_evaluation(self, step: int, evaluate: Callable[[], dict[str, float]]) -> None:
         """Evaluate on held-out records after optimiser step `step` (-1: before the first) and write a line, off training time."""

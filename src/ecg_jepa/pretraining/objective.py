@@ -77,7 +77,7 @@ class Objective(nn.Module, Generic[Recipe]):
 
     @property
     def encoder(self) -> EcgJepaModel:
-        """The encoder meant for use."""
+        """Return the encoder meant for use."""
         return self.model.ecg_jepa if self.recipe.exported_weights == "ema" else self.model.context_encoder
 
     @torch.no_grad()

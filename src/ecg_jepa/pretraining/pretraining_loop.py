@@ -160,12 +160,12 @@ def train(run: PretrainingRun) -> None:
                 monitor.skip(step, run.records_of(step), run.latents(inputs, output))
             optimizer.zero_grad()
 
-            stop = step + 1 < recipe.max_steps and signals.agreed()
+            stop = signals.agreed() if step + 1 < recipe.max_steps else 0
             # While steps are skipped, something is broken: earlier checkpoints are worth more.
-            save = is_usable and (recipe.checkpoint_due(step) or stop)
+            save = is_usable and (recipe.checkpoint_due(step) or stop > 0)
             if save or (is_usable and recipe.log_due(step)):
-                metrics = {**output.metrics, "grad_norm": norm, "learning_rate": recipe.learning_rate_at(step)}
-                monitor.log(step, run.latents(inputs, output), **metrics)
+                rate = recipe.learning_rate_at(step)
+                monitor.log(step, run.latents(inputs, output), **output.metrics, grad_norm=norm, learning_rate=rate)
             if recipe.evaluation_due(step) and not stop:  # a run that is asked to stop may have little time
                 monitor.log_evaluation(step, evaluate)
             is_saved = save and checkpoints.save(step + 1)

@@ -111,7 +111,7 @@ class LiteratureViews:
         self.record_length = config.signal_length
 
     def draw(self, rows: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """As [`PhysiologicalViews.draw`]."""
+        """Draw the parameters of one view of each of `rows` records, on the CPU."""
         share = _SMALLEST_CROP + (1 - _SMALLEST_CROP) * torch.rand(rows, generator=generator)
         return {
             "share": share,
@@ -120,7 +120,7 @@ class LiteratureViews:
         }
 
     def apply(self, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
-        """As [`PhysiologicalViews.apply`]."""
+        """Make views of normalised records, both (rows, leads, samples)."""
         last = self.record_length - 1
         steps = torch.linspace(0.0, 1.0, self.record_length, device=signal.device)
         places = ((drawn["start"][:, None] + drawn["share"][:, None] * steps) * last).clamp(0, last)
@@ -233,5 +233,5 @@ class TwoViews(Objective[Recipe]):
         from .progress_plots import plot_views
 
         views = [self.view(which, input_values, drawn) for which in _WHICH]
-        arrays = (part[:_RECORDS_PLOTTED].cpu().numpy() for part in (input_values, *views))
-        return {"views": plot_views(*arrays, self.config.sampling_rate, self.config.lead_names)}
+        records, first, second = (part[:_RECORDS_PLOTTED].cpu().numpy() for part in (input_values, *views))
+        return {"views": plot_views(records, first, second, self.config.sampling_rate, self.config.lead_names)}

@@ -95,26 +95,13 @@ def _metric(entry: Mapping[str, Any]) -> str:
 
 def classifier_results(metrics: dict[str, Any]) -> list[CardResult]:
     """Return the metrics of a `metrics.json` that go on the card; those that could not be measured are left out."""
-    parts = [
-        CardResult(f"macro AUROC of {name}", "roc_auc", part["macro_auroc"], part["interval"])
-        for name, part in metrics.get("test_parts", {}).items()
-        if part["macro_auroc"] is not None
+    macro, parts = metrics["test_metrics"]["macro"], metrics.get("test_parts", {})
+    found = [
+        *((f"macro AUROC of {name}", "roc_auc", part["macro_auroc"], part["interval"]) for name, part in parts.items()),
+        *((name, kind, macro[key]["value"], macro[key]["interval"]) for key, name, kind in _METRICS),
+        *((name, kind, metrics.get(key), metrics.get(f"{key}_interval")) for key, name, kind in _EXCLUSIVE_METRICS),
     ]
-    macro = metrics["test_metrics"]["macro"]
-    means = [
-        CardResult(name, metric_type, macro[key]["value"], macro[key]["interval"])
-        for key, name, metric_type in _METRICS
-        if macro[key]["value"] is not None
-    ]
-    return [
-        *parts,
-        *means,
-        *(
-            CardResult(name, metric_type, metrics[key], metrics.get(f"{key}_interval"))
-            for key, name, metric_type in _EXCLUSIVE_METRICS
-            if key in metrics
-        ),
-    ]
+    return [CardResult(*result) for result in found if result[2] is not None]
 
 
 def as_eval_results(results: Sequence[CardResult], task: str, database: str) -> list[EvalResult]:

@@ -126,13 +126,9 @@ def upload(
             )
         left = sorted(set(api.list_repo_files(repo_id, repo_type=repo_type)).difference(files))
         replaced = [name for name in left if any(fnmatch(name, pattern) for pattern in _REPLACED[repo_type])]
-        operations = [
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationAdd(name, path) for name, path in files.items()),
-            *(
-                CommitOperationDelete(name)
-                for name in sorted(left)
-                if any(fnmatch(name, pattern) for pattern in _REPLACED[repo_type])
-            ),
+            *(CommitOperationDelete(name) for name in replaced),
         ]
         api.create_commit(repo_id, operations, repo_type=repo_type, commit_message=f"Upload {repo_type}")
     except HFValidationError as error:

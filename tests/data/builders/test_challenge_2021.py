@@ -148,16 +148,20 @@ def test_copies_of_ptb_xl_are_not_for_pretraining(whole, tmp_path):
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(
-    ("builder", "prefix", "count"),
-    [(challenge.Georgia, "E075", 20), (challenge.Ningbo, "JS200", 20), (challenge.PtbXlChallenge, "HR060", 10)],
+    ("builder", "prefixes", "count", "rejected"),
+    [
+        (challenge.Georgia, ("E0000", "E00010", "E075"), 30, {}),
+        (challenge.Ningbo, ("JS200", "JS455"), 28, {"flat": 2}),
+        (challenge.PtbXlChallenge, ("HR060",), 10, {}),
+    ],
     ids=["georgia", "ningbo", "ptb-xl-challenge"],
 )
-def test_real_records(real_data, tmp_path, builder, prefix, count):
+def test_real_records(real_data, tmp_path, builder, prefixes, count, rejected):
     info = builder(data_dir=str(real_data / "cinc2021")).prepare(tmp_path)
-    assert (info.records, info.rejected, info.bad_checksums) == (count, {}, 0)
+    assert (info.records, info.rejected, info.bad_checksums) == (count, rejected, 0)
     database = find_database(tmp_path)
     for index, name in enumerate(database.column("record_id")):
-        assert name.startswith(prefix)
+        assert name.startswith(prefixes)
         expected = wfdb.rdrecord(str(real_data / "cinc2021" / name))
         assert [lead.lower() for lead in expected.sig_name] == [lead.lower() for lead in database.info.lead_names]
         assert np.abs(database.signal(index) - expected.p_signal.T * 1000).max() <= 0.5

@@ -1,14 +1,10 @@
-"""What the preparation of every database shares: listing, reading, conditioning and rejecting records, and writing the result."""
+"""What the builders of all databases share: listing, reading, conditioning and rejecting records."""
 
 import dataclasses
-import json
-import logging
 import os
-import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +12,6 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..._utils.files import digest_files, digest_of, write_json
-from ..._utils.logs import progress_bar
-from ..._utils.run_directory import own_directory
 from ...formats.ecg import RecordError
 from ...formats.wfdb_record import read_wfdb
 from ...model.signal_processing_ecg_jepa import (
@@ -31,34 +24,14 @@ from ...model.signal_processing_ecg_jepa import (
     select_leads,
 )
 from ..download import PhysioNet, Zenodo, download
-from ..process_pool import process_map
-from ..quality import PublishedStatistics, count_labels, measure_quality
-from ..raw_files import faults_of, files_digest, read_lines
-from ..records import (
-    DATABASE_FILE,
-    MICROVOLTS_PER_MILLIVOLT,
-    QUALITY_FILE,
-    REJECTED_FILE,
-    DatabaseInfo,
-    PreparedDatabase,
-    read_database_info,
-    write_database_info,
-    write_rejections,
-)
-from ..shards import FEATURES, open_shard, records_per_shard, rows_to_table, shard_path, write_shard
-from ..splits import FOLDS_OF_SPLIT
-
-logger = logging.getLogger(__name__)
-
-# Part of the digest of a prepared database: raise it when preparation changes what it writes.
-PREPARATION_VERSION = 4
-
-# Workers of a run that was just killed take a moment to notice, and hold its lock until then.
-LOCK_TIMEOUT = 10  # seconds
+from ..preparation import ShardReport, prepare_database
+from ..quality import PublishedStatistics
+from ..raw_files import faults_of
+from ..records import MICROVOLTS_PER_MILLIVOLT, DatabaseInfo
+from ..shards import FEATURES, rows_to_table
 
 _VALUES_PER_TABLE = 16_000_000  # samples: 32 MB, so that 30 minutes of 12 leads need no more memory than 10 seconds
 _INT16_LIMIT = np.iinfo(np.int16).max  # symmetric: +-32.767 mV
-_FOLDS = tuple(fold for folds in FOLDS_OF_SPLIT.values() for fold in folds)
 
 
 @dataclass
@@ -98,28 +71,6 @@ class RecordInfo:
     # Rate in Hz, unit and leads of a file that does not say so itself.
     layout: tuple[float | None, str | None, tuple[str, ...] | None] | None = None
     num_bad_checksums: int = field(default=0, repr=False)  # known once the file is read, so not part of the digest
-
-    def check(self) -> None:
-        """Raise `ValueError` for values that cannot be stored or mean nothing."""
-        for text in (self.record_id, self.patient_id or "", self.sex or "", *self.statements):
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"{text!a} is no UTF-8") from None
-        if self.age is not None and not 0 <= self.age < 1000:  # PTB-XL writes 300 for patients older than 89
-            raise ValueError(f"age is {self.age}, expected years")
-        if self.fold is not None and self.fold not in _FOLDS:
-            raise ValueError(f"fold is {self.fold}, expected 1 to 10")
-
-
-@dataclass
-class ShardReport:
-    """What the process that prepared a shard found: `digest` is of the source files, `shard` from [`write_shard`]."""
-
-    digest: str = ""
-    shard: dict[str, Any] = field(default_factory=dict)
-    samples_read: int = 0  # over all leads, at the files' own rate
-    rejections: list[dict[str, str]] = field(default_factory=list)
 
 
 def to_microvolts(signal: np.ndarray) -> tuple[np.ndarray, int]:
@@ -215,10 +166,6 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         if not self.config.allow_outside_paths:
             self._check_inside(info)
         ecg, info = self.read_record(info)
-        try:
-            info.check()
-        except ValueError as error:
-            raise RecordError(info.path, "unusable row", str(error)) from error
         signal, source, num_clipped = self._condition(info.path, ecg)
         report.samples_read += source.size
         millivolts = signal / MICROVOLTS_PER_MILLIVOLT
@@ -252,9 +199,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             if check:
                 check_rate(rate)
             source = select_leads(ecg.signal, ecg.lead_names or [], STANDARD_LEADS)
-            conditioned = condition(
-                source, rate, self.config.sampling_rate, self.highpass_cutoff, amplitude_free, STANDARD_LEADS
-            )
+            conditioned = condition(source, rate, self.config.sampling_rate, self.highpass_cutoff, amplitude_free, STANDARD_LEADS)
             if check:
                 check_plausible(source, STANDARD_LEADS, amplitude_free)
             signal, num_clipped = to_microvolts(conditioned)
@@ -301,7 +246,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         return datasets.DatasetInfo(description=(self.__doc__ or "").strip(), features=FEATURES)
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(name="records", gen_kwargs={"records": self._records_to_prepare()})]
+        return [datasets.SplitGenerator(name="records", gen_kwargs={"records": self.records_to_prepare()})]
 
     def _generate_tables(self, records: list[RecordInfo]) -> Iterator[tuple[int, pa.Table]]:
         yield from enumerate(self.prepare_records(records, ShardReport()))
@@ -324,24 +269,9 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             BlockingIOError: if another process is preparing the same folder.
             ChildProcessError: if one of ours dies.
         """
-        records = self._records_to_prepare()
-        size = records_per_shard(len(records))
-        shards = [records[begin : begin + size] for begin in range(0, len(records), size)]
-        directory = Path(output_dir, self.database)
-        with own_directory(directory, timeout=LOCK_TIMEOUT):
-            with process_map(num_proc) as run:
-                existing = read_database_info(directory)
-                if existing is not None and existing.digest == self._digest(run(self._digest_shard, shards)) and _is_whole(directory):
-                    self._check_strict(strict, map(json.loads, read_lines(directory / REJECTED_FILE)), directory)
-                    return existing
-                if existing is not None and not overwrite_output_dir:
-                    self._check_cohort(directory, existing)
-                # From here until the end, the folder does not count as prepared.
-                (directory / DATABASE_FILE).unlink(missing_ok=True)
-                reports = self._write_shards(directory, shards, run, strict)
-            return self._finish(directory, reports)
+        return prepare_database(self, output_dir, num_proc, strict, overwrite_output_dir)
 
-    def _records_to_prepare(self) -> list[RecordInfo]:
+    def records_to_prepare(self) -> list[RecordInfo]:
         """Return [`list_records`], where a repeated record id is a problem."""
         records = self.list_records()
         if not records:
@@ -354,20 +284,6 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             seen.add(record.record_id)
         return records
 
-    def _digest_shard(self, records: list[RecordInfo]) -> str:
-        """Return a digest of everything that a shard's content depends on."""
-        config = self.config
-        settings: tuple[Any, ...] = (self.database, PREPARATION_VERSION, config.sampling_rate, config.min_duration)
-        settings += ("amplitude-free",) if config.amplitude_free else (self.highpass_cutoff,)
-        settings += ("implausible",) if config.allow_implausible else ()
-        settings += ("outside paths",) if config.allow_outside_paths else ()
-        files = (file for record in records for file in self.source_files(record))
-        return files_digest(files, repr((settings, records)))
-
-    def _digest(self, of_shards: Iterable[str]) -> str:
-        tables = [self.data_dir / self.statements_file] if self.statements_file else []
-        return files_digest(tables, "".join(of_shards) + self.table_digest())
-
     def source_folder(self) -> str | None:
         """Return the folder of records of which there can be several cohorts under one name; `None` of a published database."""
         return None
@@ -375,117 +291,6 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     def table_digest(self) -> str:
         """Return what `database.json` depends on beside the records; nothing here."""
         return ""
-
-    def _check_cohort(self, directory: Path, existing: DatabaseInfo) -> None:
-        if existing.source_folder not in (None, self.source_folder()):
-            raise ValueError(
-                f"{directory} holds {existing.records} records prepared from {existing.source_folder}, not from "
-                f"{self.source_folder()}: choose another output_dir, or replace them with --overwrite_output_dir."
-            )
-
-    def _write_shards(
-        self, directory: Path, shards: list[list[RecordInfo]], run: Callable[..., Iterator[Any]], strict: bool
-    ) -> list[ShardReport]:
-        reports, done, total = [], 0, sum(map(len, shards))
-        with progress_bar(total=total, desc=f"Preparing {self.database}", unit=" records") as progress:
-            for records, report in zip(shards, run(partial(self._write_shard, directory), range(len(shards)), shards), strict=True):
-                progress.update(len(records))
-                tenths, done = 10 * done // total, done + len(records)
-                if 10 * done // total > tenths:
-                    logger.info(f"{self.database}: {done} of {total} records")
-                self._check_strict(strict, report.rejections, directory)
-                reports.append(report)
-        return reports
-
-    def _write_shard(self, directory: Path, number: int, records: list[RecordInfo]) -> ShardReport:
-        report = ShardReport(self._digest_shard(records))
-        report.shard = write_shard(shard_path(directory, number), self.prepare_records(records, report))
-        return report
-
-    def _check_strict(self, strict: bool, rejections: Iterable[dict[str, str]], directory: Path) -> None:
-        unwanted = [line for line in rejections if line["reason"] not in self.left_out_on_purpose]
-        if strict and unwanted:
-            first = unwanted[0]
-            raise ValueError(
-                f"{len(unwanted)} records cannot be used, the first of them {first['record']}: {first['reason']} "
-                f"({first['detail']}). Mend or remove them, or prepare without strict, which leaves them out and lists them in "
-                f"{directory / REJECTED_FILE}."
-            )
-
-    def _finish(self, directory: Path, reports: list[ShardReport]) -> DatabaseInfo:
-        """Write what stands beside the shards, `database.json` last."""
-        shards = [report.shard for report in reports]
-        _remove_other_files(directory, {shard["file"] for shard in shards})
-        rejections = [line for report in reports for line in report.rejections]
-        write_rejections(directory / REJECTED_FILE, rejections)
-        counts = dict(Counter(line["reason"] for line in rejections).most_common())
-        dataset = datasets.concatenate_datasets([open_shard(directory, shard, len(STANDARD_LEADS)) for shard in shards])
-        if not len(dataset):
-            raise ValueError(
-                f"None of the {len(rejections)} records in {self.data_dir} can be used: {counts}. {directory / REJECTED_FILE} "
-                "has the details of each."
-            )
-        if self.statements_file:
-            shutil.copyfile(self.data_dir / self.statements_file, directory / self.statements_file)
-        sums = {name: np.sum(dataset.data.column(name).to_numpy(), dtype=np.int64) for name in _SUMMED}
-        source = self.source
-        info = DatabaseInfo(
-            name=self.database,
-            sampling_rate=self.config.sampling_rate,
-            lead_names=list(STANDARD_LEADS),
-            records=len(dataset),
-            rejected=counts,
-            hours=float(sums["num_samples"] / self.config.sampling_rate / 3600),
-            megabytes=sum(shard["bytes"] for shard in shards) / 1e6,
-            interpolated_samples=int(sums["num_interpolated"]),
-            clipped_samples=int(sums["num_clipped"]),
-            bad_checksums=int((dataset.data.column("num_bad_checksums").to_numpy() > 0).sum()),
-            highpass_cutoff=None if self.config.amplitude_free else self.highpass_cutoff,
-            amplitude_free=self.config.amplitude_free,
-            digest=self._digest(report.digest for report in reports),
-            content_digest=digest_of([shard["content"] for shard in shards]),
-            shards=shards,
-            label_names=None if self.label_names is None else list(self.label_names),
-            label_counts=None if self.label_names is None else count_labels(dataset, self.label_names),
-            ignored_columns=list(self.ignored_columns),
-            licence=source.licence if source else None,
-            page=source.page if source else None,
-            attribution=source.attribution if source else None,
-            population=self.population,
-            statements_digest=digest_files([directory / self.statements_file]) if self.statements_file else None,
-            for_pretraining=self.for_pretraining,
-            source_folder=self.source_folder(),
-        )
-        # What was published is in mV.
-        published = None if self.config.amplitude_free else self.published
-        quality = measure_quality(info, dataset, sum(report.samples_read for report in reports), published)
-        if quality["dead_leads"]:
-            leads = ", ".join(quality["dead_leads"])
-            logger.warning(f"{self.database}: leads {leads} never change in any record. Nothing can be trained on such records.")
-        write_json(directory / QUALITY_FILE, quality)
-        write_database_info(directory, info)
-        return info
-
-
-_SUMMED = ("num_samples", "num_interpolated", "num_clipped")
-
-
-def _is_whole(directory: Path) -> bool:
-    """Read all bytes of a prepared database. Return whether they are those that were prepared."""
-    try:
-        PreparedDatabase(directory).verify()
-    except (ValueError, OSError) as error:
-        logger.warning(f"{error} All of it is prepared again.")
-        return False
-    return True
-
-
-def _remove_other_files(directory: Path, keep: set[str]) -> None:
-    """Remove what killed, larger or older preparations left, and what `datasets` made of their records; no other files."""
-    for pattern in (".*.tmp", "records-*.arrow", "records-*.json", "cache-*.arrow"):
-        for path in directory.glob(pattern):
-            if path.name not in keep:
-                path.unlink()
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,6 @@ their names, so a folder that mixes databases will do, too. Published means and 
 """
 
 import dataclasses
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -31,7 +30,6 @@ class Challenge2021(EcgDatabaseBuilder):
     signal_suffix = ".mat"
 
     def wants_file(self, path: str) -> bool:
-        """Return whether this is a file of the database's folder."""
         return path.startswith(f"training/{self.folder}/") and path.endswith((".hea", ".mat"))
 
     def list_records(self) -> list[RecordInfo]:
@@ -65,7 +63,7 @@ def _parse_age(text: str) -> float | None:
         age = float(text)
     except ValueError:
         return None
-    return age if math.isfinite(age) and age >= 0 else None
+    return age if 0 <= age < 1000 else None
 
 
 class ChapmanShaoxing(Challenge2021):
@@ -165,18 +163,15 @@ class Ptb(Challenge2021):
     )
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
-        """Return the header and the signals of either layout."""
         suffixes = (".hea", ".mat") if record.record_id.startswith("S") else (".hea", ".dat", ".xyz")
         return [os.path.join(self.config.data_dir, record.path + suffix) for suffix in suffixes]
 
     def complete(self, info: RecordInfo, comments: list[str]) -> RecordInfo:
-        """As for all; the original layout has a folder per patient."""
-        folder = Path(info.path).parent.name
+        folder = Path(info.path).parent.name  # of a patient, in the original layout
         patient_id = folder if re.fullmatch(r"patient\d+", folder) else None
         return dataclasses.replace(super().complete(info, comments), patient_id=patient_id)
 
     def statements_in(self, comments: dict[str, str]) -> list[str]:
-        """Return codes, or the reason for admission."""
         reason = comments.get("reason for admission", "n/a")
         return super().statements_in(comments) or ([] if reason.lower() == "n/a" else [reason])
 

@@ -13,7 +13,7 @@ from ...formats.ecg import RecordError
 from ...model.signal_processing_ecg_jepa import STANDARD_LEADS, Ecg
 from ..download import Zenodo
 from ..quality import PublishedStatistics
-from ..raw_files import read_csv, whole_number
+from ..raw_files import parse_age, read_csv, whole_number
 from .base import EcgDatabaseBuilder, RecordInfo
 
 EXAMS_CSV = "exams.csv"
@@ -50,13 +50,12 @@ class Code15(EcgDatabaseBuilder):
     )
 
     def wants_file(self, path: str) -> bool:
-        """Return whether this is the table or an archive of HDF5 files."""
         return path == EXAMS_CSV or (path.startswith("exams_part") and path.endswith((".zip", ".hdf5")))
 
     def list_records(self) -> list[RecordInfo]:
         """
-        Return the rows of `exams.csv` in the order of the HDF5 files, and the exams of those that have no row, which are rejected.
-        Raises `FileNotFoundError` and, for missing columns, `ValueError`.
+        Return the rows of `exams.csv` in the order of the HDF5 files, and exams without a row, which are rejected. Raises
+        `FileNotFoundError` and, for missing columns, `ValueError`.
         """
         columns = ("exam_id", "age", "is_male", "patient_id", "trace_file", *DIAGNOSES)
         table = read_csv(self.data_dir / EXAMS_CSV, columns)
@@ -91,11 +90,9 @@ class Code15(EcgDatabaseBuilder):
         return records + [RecordInfo(str(exam_id), f"{trace_file}#{exam_id}", problem=problem) for exam_id in missing]
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
-        """Return the HDF5 file."""
         return [str(self.data_dir / record.path.partition("#")[0])]
 
     def read_record(self, info: RecordInfo) -> tuple[Ecg, RecordInfo]:
-        """Read a tracing. Raises `RecordError`, also for one that is padded with zeros."""
         trace_file, _, row = info.path.partition("#")
         ecg = read_tracing(self.data_dir / trace_file, int(row))
         recorded = np.flatnonzero(ecg.signal.any(axis=0))
@@ -111,7 +108,7 @@ def _record_info(path: str, exam_id: int, row: dict[Hashable, Any]) -> RecordInf
             record_id=str(exam_id),
             path=path,
             patient_id=None if pd.isna(row["patient_id"]) else str(whole_number(row["patient_id"], "patient_id")),
-            age=None if pd.isna(row["age"]) else float(row["age"]),
+            age=parse_age(row["age"]),
             sex=None if pd.isna(row["is_male"]) else "male" if _parse_bool(row["is_male"]) else "female",
             statements={name: 0.0 for name in DIAGNOSES if _parse_bool(row[name])},
         )
@@ -156,7 +153,7 @@ def read_tracing(path: str | Path, row: int) -> Ecg:
 
 @lru_cache(maxsize=2)
 def _keep_open(path: Path, modified: int) -> h5py.File:
-    """Open the file and keep it open; `modified` (its time stamp) keeps one that was replaced from being taken for the old one."""
+    """Open the file and keep it open; `modified` (its time stamp) tells it from one that took its place."""
     return _open(path)
 
 

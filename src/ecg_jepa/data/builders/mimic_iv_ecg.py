@@ -31,7 +31,6 @@ class MimicIvEcg(EcgDatabaseBuilder):
     )
 
     def wants_file(self, path: str) -> bool:
-        """Return whether this is a list of records or a record."""
         return path in (RECORD_LIST, RECORDS) or path.startswith("files/")
 
     def list_records(self) -> list[RecordInfo]:

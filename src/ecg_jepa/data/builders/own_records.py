@@ -1,8 +1,8 @@
 """
 A user's own records: a table `records.csv` and files of any format that `read_ecg` reads beside it.
 
-A cell that cannot be used costs its row. A column that would cost more than a tenth of the rows is an error: it is the column that
-is wrong, not the rows.
+A cell that cannot be used costs its row. A column that would cost more than a tenth of the rows is an error: then the column is
+wrong, not the rows.
 """
 
 import logging
@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from ...model.signal_processing_ecg_jepa import (
     declare,
     select_leads,
 )
-from ..raw_files import check_headings, has_file, read_csv
+from ..raw_files import check_headings, has_file, parse_age, read_csv
 from ..splits import FOLDS_OF_SPLIT
 from .base import EcgDatabaseBuilder, EcgDatabaseConfig, RecordInfo
 
@@ -58,13 +58,6 @@ class CellError(ValueError):
         super().__init__(f"{column} is {_shown(value)}, expected {expected}")
 
 
-class LabelColumns(NamedTuple):
-    """The columns of a table that are labels, and those that are ignored."""
-
-    names: tuple[str, ...]
-    ignored: tuple[str, ...] = ()
-
-
 @dataclass
 class OwnRecordsConfig(EcgDatabaseConfig):
     """
@@ -91,40 +84,14 @@ class OwnRecords(EcgDatabaseBuilder):
     BUILDER_CONFIG_CLASS = OwnRecordsConfig
     database = "own"
 
-    _labels: LabelColumns | None = None  # of the table as it was listed last
-
-    @property
-    def label_columns(self) -> LabelColumns:
-        """The columns that are labels, and those that are ignored. Raises as [`list_records`] does for the headings."""
-        if self._labels is None:
-            self._read_table()
-        assert self._labels is not None  # for the type checker
-        return self._labels
-
-    @property
-    def label_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The columns that are labels; looked for in every record."""
-        return self.label_columns.names
-
-    @property
-    def ignored_columns(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The columns that are neither known nor labels."""
-        return self.label_columns.ignored
+    label_names: tuple[str, ...] = ()  # known once the records are listed, as are the ignored columns
 
     def source_folder(self) -> str:
-        """Return the folder of the table."""
         return str(self.data_dir.resolve())
 
     def table_digest(self) -> str:
-        """Return the labels, which show in no record if none has them."""
-        return repr(self.label_columns)
-
-    def _read_table(self) -> pd.DataFrame:
-        table = read_csv(self.data_dir / RECORDS_CSV, [], all_named=True)
-        listed = self.config.label_columns
-        check_headings(table, KNOWN_COLUMNS, listed or (), RECORDS_CSV)
-        self._labels = choose_labels(table, listed)
-        return table
+        # Labels that no record has show in no record.
+        return f"LabelColumns(names={self.label_names!r}, ignored={self.ignored_columns!r})"
 
     def list_records(self) -> list[RecordInfo]:
         """
@@ -135,7 +102,9 @@ class OwnRecords(EcgDatabaseBuilder):
             ValueError: for a missing or misspelt heading, columns that are no labels, and a column that makes more than a tenth
                 of the rows unusable.
         """
-        table = self._read_table()
+        table = read_csv(self.data_dir / RECORDS_CSV, [], all_named=True)
+        check_headings(table, KNOWN_COLUMNS, self.config.label_columns or (), RECORDS_CSV)
+        self.label_names, self.ignored_columns = choose_labels(table, self.config.label_columns)
         records: list[RecordInfo] = []
         faults: list[CellError] = []
         seen: set[str] = set()
@@ -161,11 +130,9 @@ class OwnRecords(EcgDatabaseBuilder):
         return records
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
-        """Return the file, or of a WFDB record header and signals, which may have any name."""
         return files_of(os.path.join(self.config.data_dir, record.path))
 
     def read_record(self, info: RecordInfo) -> tuple[Ecg, RecordInfo]:
-        """Read a file of any format; what it does not say is taken from the table. Raises `RecordError`."""
         path, any_gain = self.data_dir / info.path, self.config.amplitude_free
         rate, unit, names = info.layout or (None, None, None)
         if recognize(path) == "WFDB":
@@ -182,9 +149,9 @@ class OwnRecords(EcgDatabaseBuilder):
         return ecg, info
 
 
-def choose_labels(table: pd.DataFrame, listed: Sequence[str] | None) -> LabelColumns:
+def choose_labels(table: pd.DataFrame, listed: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
-    Choose the label columns: those `listed`, or all that have no meaning of their own if none are listed (`None`).
+    Return the label columns, which are those `listed` or, if `None`, all without a meaning of their own, and the ignored ones.
 
     Raises:
         ValueError: if a listed column is not there, is listed twice or has a meaning of its own; if a column that nobody listed
@@ -193,16 +160,18 @@ def choose_labels(table: pd.DataFrame, listed: Sequence[str] | None) -> LabelCol
     others = [column for column in table.columns if column not in KNOWN_COLUMNS]
     if listed is None:
         _check_zeros_and_ones(table[others])
-        return LabelColumns(tuple(others))
+        return tuple(others), ()
     for column in listed:
         if column in KNOWN_COLUMNS:
             raise ValueError(f"--label_columns: {column!r} is no label, it has a meaning of its own in {RECORDS_CSV}.")
         if column not in others:
             candidates = ", ".join(others) or "none"
-            raise ValueError(f"--label_columns: {RECORDS_CSV} has no column {column!r}; those that may be labels are {candidates}.")
+            raise ValueError(
+                f"--label_columns: {RECORDS_CSV} has no column {column!r}; those that may be labels are {candidates}."
+            )
     if len(set(listed)) < len(listed):
         raise ValueError(f"--label_columns names a column twice: {' '.join(listed)}.")
-    return LabelColumns(tuple(listed), tuple(column for column in others if column not in listed))
+    return tuple(listed), tuple(column for column in others if column not in listed)
 
 
 def _check_zeros_and_ones(table: pd.DataFrame) -> None:
@@ -220,8 +189,8 @@ def _check_zeros_and_ones(table: pd.DataFrame) -> None:
     example = f"--label_columns {' '.join(labels)}" if labels else "--label_columns without any name, if none are"
     ignored = f" ({', '.join(others)})" if others else ""
     raise ValueError(
-        f"{RECORDS_CSV} has columns that are neither known nor labels of 0 and 1 in every row: {held}. Write 0 or 1 in every row, "
-        f"or list the labels with --label_columns, such as {example}; what is not listed{ignored} is then ignored."
+        f"{RECORDS_CSV} has columns that are neither known nor labels of 0 and 1 in every row: {held}. Write 0 or 1 in every "
+        f"row, or list the labels with --label_columns, such as {example}; what is not listed{ignored} is then ignored."
     )
 
 
@@ -238,7 +207,7 @@ def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) 
         except CellError as fault:
             faults.append(fault)
 
-    age, sex = cell(parse_age, row.get("age")), cell(parse_sex, row.get("sex"))
+    age, sex = cell(parse_own_age, row.get("age")), cell(parse_sex, row.get("sex"))
     fold = cell(parse_split, row["split"]) if "split" in row else None
     statements = {name: 0.0 for name in labels if cell(parse_label, name, row[name])}
     rate, unit, names = (cell(parse_layout, name, given.get(name), path) for name in LAYOUT_COLUMNS)
@@ -266,17 +235,12 @@ def parse_sex(value: Any) -> str | None:
     return None if pd.isna(value) else _choose("sex", value, _SEXES, "one of female, male, or nothing")
 
 
-def parse_age(value: Any) -> float | None:
+def parse_own_age(value: Any) -> float | None:
     """Return years, `None` for an empty cell. Raises `CellError`."""
-    if pd.isna(value):
-        return None
     try:
-        age = float(re.sub(r"^(\d{1,3})[Yy]$", r"\1", str(value).strip()))  # DICOM's 075Y
+        return parse_age(value if pd.isna(value) else re.sub(r"^(\d{1,3})[Yy]$", r"\1", str(value).strip()))  # DICOM's 075Y
     except ValueError:
-        age = math.nan
-    if not 0 <= age < 1000:
-        raise CellError("age", value, "a number of years, or nothing")
-    return age
+        raise CellError("age", value, "a number of years, or nothing") from None
 
 
 def parse_layout(column: str, value: Any, path: str) -> float | str | tuple[str, ...] | None:
@@ -302,8 +266,8 @@ def parse_layout(column: str, value: Any, path: str) -> float | str | tuple[str,
 
 def refuse_columns(faults: Sequence[CellError], num_rows: int) -> None:
     """
-    Raise `ValueError` if a column makes more than a tenth of the rows (and more than one) unusable. The message has, for each such
-    column, how many rows, the commonest odd values and what was expected.
+    Raise `ValueError` if a column makes more than a tenth of the rows (and more than one) unusable. The message has the number of
+    rows, the commonest odd values and what was expected.
     """
     of_column: dict[str, list[CellError]] = {}
     for fault in faults:

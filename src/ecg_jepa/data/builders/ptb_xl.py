@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..download import PhysioNet
 from ..quality import PublishedStatistics
-from ..raw_files import read_csv, record_files, whole_number
+from ..raw_files import parse_age, read_csv, record_files, whole_number
 from ..records import STATEMENTS_FILE
 from ..task_names import SINGLE_LABEL, parts_of
 from ..tasks import Task, join_tasks, multi_hot
@@ -59,7 +59,6 @@ class PtbXl(EcgDatabaseBuilder):
         return ("records100", "filename_lr") if self.config.sampling_rate == 100 else ("records500", "filename_hr")
 
     def wants_file(self, path: str) -> bool:
-        """Return whether this is one of the two tables or a record at this rate."""
         return path in (DATABASE_CSV, STATEMENTS_FILE) or path.startswith(f"{self._folder_and_column[0]}/")
 
     def list_records(self) -> list[RecordInfo]:
@@ -84,7 +83,7 @@ def _record_info(row: dict[Hashable, Any], path: Any) -> RecordInfo:
             record_id=record_id,
             path=path,
             patient_id=None if pd.isna(row["patient_id"]) else str(whole_number(row["patient_id"], "patient_id")),
-            age=None if pd.isna(row["age"]) else float(row["age"]),
+            age=parse_age(row["age"]),
             sex=None if pd.isna(row["sex"]) else ("male", "female")[whole_number(row["sex"], "sex", 0, 1)],
             fold=whole_number(row["strat_fold"], "strat_fold", 1, 10),
             statements=parse_scp_codes(row["scp_codes"], f"record {record_id}"),
@@ -97,6 +96,7 @@ def parse_scp_codes(text: str, where: str) -> dict[str, float]:
     """Parse `scp_codes`, a Python dictionary as text: statement -> likelihood in percent. Raises `ValueError`."""
     try:
         codes = ast.literal_eval(text)
+        "".join(codes).encode()  # escapes of what is no UTF-8 could not be stored
         return {str(name): float(likelihood) for name, likelihood in codes.items()}
     except Exception as error:  # Python's own parser has more ways to fail than it documents
         shown = repr(text) if len(str(text)) < 200 else f"{str(text)[:200]!r}..."

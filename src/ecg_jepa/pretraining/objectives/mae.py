@@ -87,5 +87,5 @@ class Mae(Objective[MaeRecipe]):
             variance, mean = torch.var_mean(patches[hidden], dim=-1, keepdim=True)
             made[hidden] = made[hidden] * (variance + _EPSILON).sqrt() + mean
         whole = made.unflatten(1, (len(self.config.lead_names), self.config.patch_size)).transpose(0, 1).flatten(1)
-        arrays = (part.cpu().numpy() for part in (record[0], whole))
-        return {"reconstruction": plot_reconstruction(*arrays, self.config.sampling_rate, self.config.lead_names)}
+        rate, names = self.config.sampling_rate, self.config.lead_names
+        return {"reconstruction": plot_reconstruction(record[0].cpu().numpy(), whole.cpu().numpy(), rate, names)}

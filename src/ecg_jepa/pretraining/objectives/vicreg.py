@@ -37,8 +37,9 @@ class VicReg(TwoViews[VicRegRecipe]):
         """Return the weighted sum of the three terms."""
         recipe = self.recipe
         rows = [self.projector(self.embed(self.model.context_encoder, view)).float() for view in (first, second)]
+        invariance = mse_loss(*rows)
         variance, covariance = map(torch.stack, zip(*(vicreg_penalties(of_view, 1.0) for of_view in rows), strict=True))
-        terms = {"invariance_loss": mse_loss(*rows), "variance_loss": variance.mean(), "covariance_loss": covariance.sum()}
+        terms = {"invariance_loss": invariance, "variance_loss": variance.mean(), "covariance_loss": covariance.sum()}
         loss = recipe.invariance_weight * terms["invariance_loss"] + recipe.variance_weight * terms["variance_loss"]
         loss = loss + recipe.covariance_weight * terms["covariance_loss"]
         return StepOutput(loss, metrics={name: term.detach() for name, term in terms.items()})

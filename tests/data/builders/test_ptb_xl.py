@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecg_jepa.data.builders.ptb_xl import PtbXl
-from ecg_jepa.data.folds import TEST_FOLD, TRAIN_FOLDS, VALIDATION_FOLD
-from ecg_jepa.data.ptb_xl_tasks import describe_classes, make_task
+from ecg_jepa.data.builders.ptb_xl import PtbXl, describe_classes, make_task, parse_scp_codes
+from ecg_jepa.data.splits import FOLDS_OF_SPLIT
 from ecg_jepa.data.task_names import TASKS
 
 TABLE = pd.DataFrame.from_dict(
@@ -96,7 +95,7 @@ def test_real_labels_are_the_references(real_data):
         assert task.class_names == reference["classes"], name
         assert task.included.sum() == reference["records"]
         assert task.labels.sum(axis=0).astype(int).tolist() == reference["positives"]
-        splits = {"train": TRAIN_FOLDS, "val": [VALIDATION_FOLD], "test": [TEST_FOLD]}
+        splits = {"train": FOLDS_OF_SPLIT["train"], "val": FOLDS_OF_SPLIT["validation"], "test": FOLDS_OF_SPLIT["test"]}
         sizes = {split: int((task.included & np.isin(fold, folds)).sum()) for split, folds in splits.items()}
         assert sizes == reference["fold_sizes"]
         if "first_ecg_ids" in reference:
@@ -120,3 +119,10 @@ def test_classes_are_described():
     assert describe_classes("subdiagnostic", table) == {"AMI": "anterior MI; anteroseptal MI"}
     assert describe_classes("ST-MEM", table)["MI"] == "myocardial infarction"
     assert describe_classes("all", table.drop(columns="description")) == {}
+
+
+def test_scp_codes():
+    assert parse_scp_codes("{'NORM': 100.0, 'SR': 0.0}", "1") == {"NORM": 100.0, "SR": 0.0}
+    for bad in ("nonsense", "[1]", "{'A': 'x'}"):
+        with pytest.raises(ValueError, match="record 7"):
+            parse_scp_codes(bad, "record 7")

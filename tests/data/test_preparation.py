@@ -1,5 +1,6 @@
-"""A preparation that is killed, goes on; what it did not change stays as it is."""
+"""A killed preparation leaves nothing that counts as prepared; what is there, whole and up to date, is not prepared again."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -14,10 +15,14 @@ import pytest
 from raw_databases import ecg, write_challenge
 from tqdm.auto import tqdm
 
+from ecg_jepa._utils.files import digest_of
+from ecg_jepa._utils.run_directory import own_directory
+from ecg_jepa.data import shards
 from ecg_jepa.data.builders.base import EcgDatabaseBuilder
 from ecg_jepa.data.builders.challenge_2021 import Georgia
-from ecg_jepa.data.records import find_database, read_database_info
-from ecg_jepa.data.shards import preparation_lock, process_map, records_per_shard, shard_path
+from ecg_jepa.data.process_pool import process_map
+from ecg_jepa.data.records import find_database, read_database_info, write_database_info
+from ecg_jepa.data.shards import records_per_shard, shard_path
 
 NUM_RECORDS = 60
 
@@ -116,23 +121,12 @@ def test_a_database_that_is_half_renewed_does_not_count_as_prepared(raw, tmp_pat
     assert len(find_database(tmp_path)) == NUM_RECORDS - 9
 
 
-def test_finished_shards_are_not_read_again(original, tmp_path, monkeypatch):
-    assert run_and_die(2 * 30 + 10, original, tmp_path, 1) == -signal.SIGKILL
-    finished = len(list((tmp_path / "georgia").glob("records-*.json")))
-    assert finished >= 2
-    read = []
-    whole = Georgia.prepare_record
-    monkeypatch.setattr(Georgia, "prepare_record", lambda self, info, summary: read.append(info) or whole(self, info, summary))
-    prepare(original, tmp_path)
-    assert len(read) == NUM_RECORDS - 8 * finished
-
-
-def test_only_what_changed_is_prepared_again(raw, tmp_path, monkeypatch):
+def test_only_changed_sources_are_prepared_again(raw, tmp_path, monkeypatch):
     first = prepare(raw, tmp_path)
     read = []
     whole = Georgia.prepare_record
     monkeypatch.setattr(
-        Georgia, "prepare_record", lambda self, info, summary: read.append(info.record_id) or whole(self, info, summary)
+        Georgia, "prepare_record", lambda self, info, report: read.append(info.record_id) or whole(self, info, report)
     )
     assert prepare(raw, tmp_path) == first
     assert read == []
@@ -142,7 +136,7 @@ def test_only_what_changed_is_prepared_again(raw, tmp_path, monkeypatch):
     write_challenge(raw, "georgia", "E00021", ecg(5000, 98))
     write_challenge(raw, "georgia", "E00060", ecg(5000, 97))
     second = prepare(raw, tmp_path)
-    assert sorted(read) == [f"E{number:05d}" for number in [*range(8, 24), *range(56, 61)]]
+    assert sorted(read) == [f"E{number:05d}" for number in range(61)]
     assert second.records == first.records + 2
     assert second.digest != first.digest
     database = find_database(tmp_path)
@@ -159,7 +153,7 @@ def test_fewer_records_leave_no_shards_behind(raw, tmp_path):
     for path in (raw / "training" / "georgia" / "g1").glob("E000[1-9]*"):
         path.unlink()
     assert prepare(raw, tmp_path).records == len(find_database(tmp_path)) == 8
-    assert len(list((tmp_path / "georgia").glob("records-*"))) == 4
+    assert len(list((tmp_path / "georgia").glob("records-*"))) == 2
 
 
 def test_settings_belong_to_a_preparation(original, tmp_path):
@@ -177,23 +171,24 @@ def test_a_shard_that_was_lost_is_made_again(original, tmp_path, damage):
     assert contents(tmp_path) == expected
 
 
-def test_a_damaged_summary_is_made_again(original, tmp_path):
+def test_a_damaged_database_file_is_made_again(original, tmp_path):
     prepare(original, tmp_path)
     expected = contents(tmp_path)
-    shard_path(tmp_path / "georgia", 1).with_suffix(".json").write_text("{")
     (tmp_path / "georgia" / "database.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="no prepared database"):
+        find_database(tmp_path)
     prepare(original, tmp_path)
     assert contents(tmp_path) == expected
 
 
 def test_a_second_preparation_has_to_wait(original, tmp_path, monkeypatch):
-    monkeypatch.setattr("ecg_jepa.data.shards.LOCK_TIMEOUT", 0)
-    (tmp_path / "georgia").mkdir()
-    with preparation_lock(tmp_path / "georgia"), pytest.raises(BlockingIOError, match="Another process is preparing"):
+    monkeypatch.setattr("ecg_jepa.data.preparation.LOCK_TIMEOUT", 0)
+    with own_directory(tmp_path / "georgia"), pytest.raises(BlockingIOError, match="Another run is writing to"):
         prepare(original, tmp_path)
+    prepare(original, tmp_path)
 
 
-def test_strict_stops_at_the_first_shard_and_keeps_what_was_done(original, tmp_path):
+def test_strict_stops_at_the_first_shard(original, tmp_path):
     with pytest.raises(ValueError, match=r"E00000: short \(6 s.*without strict"):
         prepare(original, tmp_path, strict=True)
     assert read_database_info(tmp_path / "georgia") is None
@@ -293,29 +288,61 @@ def test_swapped_and_missing_shards_are_noticed(raw, tmp_path):
     swap(one, other)
     with pytest.raises(ValueError, match=r"records-00001\.arrow is damaged.*its columns are not those"):
         find_database(tmp_path)
-    swap(one.with_suffix(".json"), other.with_suffix(".json"))
-    with pytest.raises(ValueError, match=r"not those, in the order, that database\.json"):
-        find_database(tmp_path)
     prepare(raw, tmp_path)
     find_database(tmp_path).verify()
-    for path in (one, one.with_suffix(".json")):
-        path.rename(path.with_suffix(".aside"))
-        with pytest.raises(ValueError, match=rf"{path.name} is damaged.*missing"):
-            find_database(tmp_path)
-        path.with_suffix(".aside").rename(path)
+    one.rename(one.with_suffix(".aside"))
+    with pytest.raises(ValueError, match=r"records-00001\.arrow is damaged.*missing"):
+        find_database(tmp_path)
+    one.with_suffix(".aside").rename(one)
     one.write_bytes(one.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"records-00001\.arrow is damaged.*bytes"):
         find_database(tmp_path)
 
 
-def test_shards_of_earlier_versions_have_no_digest_of_columns(original, tmp_path):
-    prepare(original, tmp_path)
-    for path in (tmp_path / "georgia").glob("records-*.json"):
-        summary = json.loads(path.read_text())
-        del summary["columns"]
-        path.write_text(json.dumps({**summary, "content": ""}))
-    with pytest.raises(ValueError, match="are not those"):  # of today's they must not be gone
-        find_database(tmp_path)
-    path = tmp_path / "georgia" / "database.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "content_digest": None, "sha256": None}))
-    find_database(tmp_path).verify()
+def make_flat(directory, monkeypatch):
+    """Write a prepared database in the layout that had one list of samples a record, and a `.json` beside each shard."""
+    info = read_database_info(directory)
+    summaries = []
+    for shard in info.shards:
+        table = find_database(directory.parent).dataset.from_file(str(directory / shard["file"])).data.table
+        batches = [
+            batch.set_column(batch.schema.get_field_index("signal"), "signal", flattened(batch.column("signal")))
+            for batch in table.to_batches()
+        ]
+        monkeypatch.setattr(shards, "SCHEMA", shards._FLAT_SCHEMA)
+        summaries.append(
+            shards.write_shard(directory / shard["file"], map(pa.Table.from_batches, ([batch] for batch in batches)))
+        )
+        monkeypatch.undo()
+        summary = {**summaries[-1], "digest": "", "samples_read": 0, "rejections": []}
+        del summary["file"]
+        (directory / shard["file"]).with_suffix(".json").write_text(json.dumps(summary))
+    content_digest = digest_of([summary["content"] for summary in summaries])
+    write_database_info(directory, dataclasses.replace(info, shards=[], content_digest=content_digest))
+
+
+def flattened(signal):
+    offsets = signal.values.offsets.take(signal.offsets)
+    return pa.ListArray.from_arrays(offsets, signal.values.values)
+
+
+def test_databases_with_flat_signals_open_with_the_same_values(raw, tmp_path, monkeypatch):
+    write_challenge(raw, "georgia", "E00001", ecg(6000, 1))  # records of several lengths
+    prepare(raw, tmp_path / "new")
+    prepare(raw, tmp_path / "old")
+    make_flat(tmp_path / "old" / "georgia", monkeypatch)
+    new, old = find_database(tmp_path / "new"), find_database(tmp_path / "old")
+    old.verify()
+    assert len(old) == len(new)
+    for number in range(len(new)):
+        np.testing.assert_array_equal(old.signal(number), new.signal(number))
+    assert old.to_dataset().features == new.to_dataset().features
+    np.testing.assert_array_equal(old.to_dataset()[20]["signal"], new.to_dataset()[20]["signal"])
+    monkeypatch.setattr(Georgia, "prepare_record", lambda *_: pytest.fail("read again"))
+    assert prepare(raw, tmp_path / "old") == old.info
+    shutil.copy(shard_path(tmp_path / "new" / "georgia", 0), shard_path(tmp_path / "old" / "georgia", 0))
+    with pytest.raises(ValueError, match=r"records-00000\.arrow is damaged"):
+        find_database(tmp_path / "old")
+    monkeypatch.undo()
+    assert prepare(raw, tmp_path / "old") == new.info
+    assert not list((tmp_path / "old" / "georgia").glob("records-*.json"))
