@@ -9,6 +9,7 @@ import signal
 import threading
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -236,7 +237,9 @@ def test_flipped_bytes_are_noticed(original, tmp_path):
     prepare(original, tmp_path)
     path = shards_of(tmp_path)[2]
     whole = path.read_bytes()
-    signal_at = whole.index(pa.ipc.open_stream(whole).read_all().column("signal").chunk(0).values.to_numpy()[:50].tobytes())
+    signal_at = whole.index(
+        pa.ipc.open_stream(whole).read_all().column("signal").chunk(0).values.values.to_numpy()[:50].tobytes()
+    )
     rng = np.random.default_rng(0)
     samples = rng.integers(signal_at, signal_at + 12 * 5000, 5)
     elsewhere = [*rng.integers(0, 1500, 20), *rng.integers(signal_at - 3000, signal_at, 20), len(whole) - 1]
@@ -304,7 +307,7 @@ def make_flat(directory, monkeypatch):
     info = read_database_info(directory)
     summaries = []
     for shard in info.shards:
-        table = find_database(directory.parent).dataset.from_file(str(directory / shard["file"])).data.table
+        table = datasets.Dataset.from_file(str(directory / shard["file"])).data.table
         batches = [
             batch.set_column(batch.schema.get_field_index("signal"), "signal", flattened(batch.column("signal")))
             for batch in table.to_batches()

@@ -113,6 +113,7 @@ def test_a_run_that_recorded_nothing_is_not_used_again(sweep, tmp_path):
     assert "does not say what it was trained from" in sweep()[1]
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_on_from_the_probe_that_was_placed(sweep, tmp_path):
     both = ("--protocols", "attentive", "finetune_after_probe")
     sweep(*both)

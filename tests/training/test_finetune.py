@@ -37,6 +37,18 @@ def encoder_dir(tmp_path_factory):
 
 
 @pytest.fixture
+def plots():
+    """For tests that need the plots of a run."""
+
+
+@pytest.fixture(autouse=True)
+def no_plots(request, monkeypatch):
+    """Leave out plots, which take most of the time of a short run, unless a test asks for `plots`."""
+    if "plots" not in request.fixturenames:
+        monkeypatch.setattr("ecg_jepa.publishing.classifier_export.plot_results", lambda run, result: {})
+
+
+@pytest.fixture
 def finetune(run_script, prepared_dir, encoder_dir, monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
 
@@ -100,7 +112,7 @@ def test_what_is_reported_is_scored_in_full_precision(finetune, tmp_path, monkey
 
 
 @pytest.mark.parametrize("protocol", ["linear", "attentive", "finetune"])
-def test_the_directory_is_a_complete_classifier(finetune, protocol, prepared_dir, encoder_dir, tmp_path):
+def test_the_directory_is_a_complete_classifier(finetune, plots, protocol, prepared_dir, encoder_dir, tmp_path):
     finetune(protocol, tmp_path, "--task", "superdiagnostic")
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "README.md"),
@@ -281,7 +293,7 @@ def test_a_probes_encoder_is_the_one_it_was_trained_on(finetune, encoder_dir, tm
     assert info["start"]["digest"] == weights_digest(tmp_path / "probe")
 
 
-def test_a_finished_run_is_not_written_over_by_chance(finetune, tmp_path):
+def test_a_finished_run_is_not_written_over_by_chance(finetune, plots, tmp_path):
     finetune("attentive", tmp_path / "run", "--task", "superdiagnostic")
     (tmp_path / "run" / "notes.txt").write_text("mine")
     (tmp_path / "run" / "plots" / "mine.png").write_text("mine")
@@ -343,7 +355,7 @@ def test_a_pretraining_run_and_what_is_no_runs_are_left_alone(finetune, tmp_path
 
 
 @pytest.mark.parametrize("name", ["a$\\bad$", "x" * 300, "a|b\n| c |", "心房"])
-def test_no_name_of_a_label_costs_a_run(finetune, prepared_dir, tmp_path, name, monkeypatch):
+def test_no_name_of_a_label_costs_a_run(finetune, plots, prepared_dir, tmp_path, name, monkeypatch):
     load = TaskData.load
 
     def renamed(*args, **kwargs):

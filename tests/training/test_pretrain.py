@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
 from ecg_jepa import EcgJepaForPreTraining, EcgJepaModel
+from ecg_jepa._utils.files import digest_of
 from ecg_jepa._utils.model_directory import weights_digest
 from ecg_jepa._utils.run_directory import own_directory
 from ecg_jepa._utils.settings import read_yaml
@@ -460,7 +461,8 @@ def test_records_that_count_as_others_are_not_gone_on_with(pretrain, prepared_di
     with pytest.raises(SystemExit, match="holds no prepared database"):  # an edit shows by itself
         pretrain(tmp_path / "run", "--data_dir", tmp_path / "data", "--resume_from_checkpoint", "latest")
     del told["sha256"]
-    path.write_text(json.dumps({**told, name: value}))
+    told[name] = value
+    path.write_text(json.dumps({**told, "sha256": digest_of(told)}))
     with pytest.raises(SystemExit, match=f"is of another training: .*{name} was|is inconsistent|no whole number"):
         pretrain(tmp_path / "run", "--data_dir", tmp_path / "data", "--resume_from_checkpoint", "latest")
 

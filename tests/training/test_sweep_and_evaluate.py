@@ -84,6 +84,7 @@ def test_a_sweep_of_which_nothing_can_be_scored_fails(run_script, prepared_dir, 
         run_script("sweep", *flags, "--models", encoder_dir, "--settings", "crop_duration=2.51")
 
 
+@pytest.mark.slow
 def test_a_database_that_was_prepared_anew_is_another_one_in_the_table(run_script, raw_database, encoder_dir, tmp_path, capsys):
     flags = ("--protocols", "linear", "--output_dir", tmp_path / "out", "--tasks", "rhythm", "--models", encoder_dir)
     shutil.copytree(raw_database, tmp_path / "raw")

@@ -14,7 +14,7 @@ _PLACES = {"configs": "training/configs", "model_cards": "model_cards"}
 
 RANDOM_PREFIX = "random:"  # of names of encoders with random weights: random:xs, random:DIRECTORY
 
-TRAINING_INFO_FILE = "training_info.json"  # beside the weights of every trained model; see publishing/provenance.py
+TRAINING_INFO_FILE = "training_info.json"  # beside the weights of every trained model; see publishing/directory.py
 
 
 def shipped(kind: str) -> Path:

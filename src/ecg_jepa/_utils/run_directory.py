@@ -15,7 +15,8 @@ LOCK_FILE = ".lock"
 # Patterns of a saved model's files. Removed in this order: first what marks it as finished, last what marks it as a run of ours.
 MODEL_FILES = (
     *("training_info.json", "README.md", "config.json", "preprocessor_config.json"),
-    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "*_ecg_jepa.py"),
+    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *(path.name for path in sorted(Path(__file__).parents[1].glob("model/*_ecg_jepa.py"))),
     "training_config.yaml",
 )
 

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,14 +55,13 @@ def run(recipe: PretrainingRecipe) -> None:
     accelerator.end_training()
 
 
-def choose_precision(recipe: PretrainingRecipe) -> Any:
+def choose_precision(recipe: PretrainingRecipe) -> str:
     """Return what `mixed_precision: auto` stands for: the precision of the run to resume, or the faster one on this machine."""
-    resumed = recipe.resume_from_checkpoint
-    folder = Path(recipe.output_dir) if resumed == "latest" else Path(resumed).parent if resumed else None
-    if folder is not None and (config := folder / "training_config.yaml").is_file():
-        earlier = read_yaml(str(config)).get("mixed_precision")
+    if resumed := recipe.resume_from_checkpoint:
+        config = Path(recipe.output_dir if resumed == "latest" else Path(resumed).parent, "training_config.yaml")
+        earlier = read_yaml(str(config)).get("mixed_precision") if config.is_file() else None
         if earlier in ("no", "bf16"):
-            return earlier
+            return str(earlier)
     chosen = fastest_precision(PartialState().device)
     logger.info(f"mixed_precision: {chosen}, the faster one on this machine")
     return chosen
@@ -83,7 +81,7 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
         database = next(iter(recipe.database_weights()))
         probe = Probe(TaskData.load(recipe.data_dir, recipe.probe_task, database), recipe.probe_records)
         training.probe = lambda encoder: {"probe_auroc": probe.score(encoder).macro_auroc}
-    log_start(training)
+    logger.info(f"{describe(training)}; {describe_hardware(accelerator)}; into {training.output_dir}")
     train(training)
 
     objective = training.whole_objective()
@@ -103,14 +101,14 @@ def make_synthetic_database(recipe: PretrainingRecipe) -> None:
         Synthetic(data_dir=str(raw)).prepare(recipe.data_dir, num_proc=2)
 
 
-def log_start(training: PretrainingRun) -> None:
-    """Log what is trained on what."""
-    encoder, corpus, config = training.objective.encoder, training.corpus, training.objective.config
-    logger.info(
-        f"{training.recipe.objective}: encoder of {encoder.num_parameters():,} parameters, {config.num_patches} patches of "
-        f"{config.patch_size} samples at {config.sampling_rate} Hz; {training.gflop_per_record:.3g} GFLOP a record; "
-        f"{sum(map(len, corpus.records)):,} records of {', '.join(database.name for database in corpus.databases)}; "
-        f"{describe_hardware(training.accelerator)}; into {training.output_dir}"
+def describe(training: PretrainingRun) -> str:
+    """Describe encoder, cost and records of a run in a line."""
+    corpus, config = training.corpus, training.objective.config
+    return (
+        f"{training.recipe.objective}: encoder of {training.objective.encoder.num_parameters():,} parameters, "
+        f"{config.num_patches} patches of {config.patch_size} samples at {config.sampling_rate} Hz; "
+        f"{training.gflop_per_record:.3g} GFLOP a record; {sum(map(len, corpus.records)):,} records of "
+        f"{', '.join(database.name for database in corpus.databases)}"
     )
 
 

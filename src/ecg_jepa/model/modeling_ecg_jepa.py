@@ -532,6 +532,10 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
         return [self.norm(hidden_states) for hidden_states in outputs]
 
 
+class EcgJepaContextEncoder(EcgJepaModel):
+    """The trained encoder; a class of its own, because transformers takes the first `EcgJepaModel` of a network for its base."""
+
+
 class EcgJepaEncoderPair(EcgJepaPreTrainedModel):
     """
     A trained `.context_encoder` and its exponential moving average `.ecg_jepa`, which never takes gradients; a training loop
@@ -540,7 +544,7 @@ class EcgJepaEncoderPair(EcgJepaPreTrainedModel):
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
-        self.context_encoder = EcgJepaModel(config)
+        self.context_encoder = EcgJepaContextEncoder(config)
         self._add_networks(config)
         self.ecg_jepa = EcgJepaModel(config)
         self.post_init()

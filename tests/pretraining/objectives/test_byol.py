@@ -44,6 +44,7 @@ def test_targets_take_no_gradient_and_follow_slowly(make_objective):
     torch.testing.assert_close(objective.target_projector[0].weight, before + 0.1)
 
 
+@pytest.mark.slow
 def test_without_its_predictor_it_collapses(make_objective):
     fast = {"ema_momentum": 0.9, "final_ema_momentum": 0.9}
     with_predictor = train(make_objective("byol", **fast))

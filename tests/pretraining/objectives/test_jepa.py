@@ -157,6 +157,7 @@ def test_what_couples_records_refuses_accumulation(setting):
         JepaRecipe(gradient_accumulation_steps=2, **setting)
 
 
+@pytest.mark.slow
 def test_all_switches_compile_as_one_graph(tiny_config):
     config = EcgJepaConfig(**{**tiny_config.to_dict(), "position_encoding": "rotary"})
     switches = {"normalize_targets": True, "center_targets": True, "target_layers": 2, "masks_per_record": 2}

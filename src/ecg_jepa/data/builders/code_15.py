@@ -123,16 +123,16 @@ def _parse_bool(value: Any) -> bool:
     return known[str(value)]
 
 
-def read_exam_ids(path: str | Path) -> np.ndarray:
+def read_exam_ids(path: Path) -> np.ndarray:
     """Return the exam ids of an `exams_part*.hdf5`, one per tracing, 0 where a row holds none. Raises `RecordError`."""
-    with _open(Path(path)) as file:
+    with _open(path) as file:
         try:
             return np.asarray(file["exam_id"][:], dtype=np.int64)
         except Exception as error:
-            raise RecordError(Path(path).name, "unreadable signal", f"{type(error).__name__}: {error}") from error
+            raise RecordError(path.name, "unreadable signal", f"{type(error).__name__}: {error}") from error
 
 
-def read_tracing(path: str | Path, row: int) -> Ecg:
+def read_tracing(path: Path, row: int) -> Ecg:
     """
     Read a tracing of an `exams_part*.hdf5` as it is stored, its numbers taken for mV.
 
@@ -142,7 +142,6 @@ def read_tracing(path: str | Path, row: int) -> Ecg:
     Raises:
         RecordError: if the file cannot be read or is not of this kind.
     """
-    path = Path(path)
     file = _keep_open(path, path.stat().st_mtime_ns) if path.is_file() else _open(path)
     try:
         tracing = np.asarray(file["tracings"][row], dtype=np.float32)
