@@ -46,6 +46,7 @@ def test_export_with_any_batch_and_length(model_class, config):
         torch.testing.assert_close(program(input_values=signal)[0], model(signal)[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_class", MODELS)
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_with_any_batch_and_length(model_class, config, tmp_path):

@@ -17,6 +17,7 @@ def directory(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [

@@ -71,6 +71,7 @@ def test_nothing_is_left_when_it_is_closed(classifier_dir, tmp_path):
     assert "GRADIO_TEMP_DIR" not in os.environ
 
 
+@pytest.mark.slow
 def test_the_command_ends_as_it_is_told_and_leaves_nothing(classifier_dir, tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     words = [sys.executable, "-m", "ecg_jepa", "demo", str(classifier_dir), "--examples_dir", str(tmp_path)]

@@ -41,6 +41,7 @@ def test_every_setting_has_a_line_of_help():
             assert field.metadata["help"], field.name
 
 
+@pytest.mark.slow
 def test_the_list_of_commands_and_the_version(capsys):
     width = max(map(len, COMMANDS))
     for words in ([], ["--help"]):

@@ -197,6 +197,7 @@ def run(*words):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     torch.save(full() | {"config": CONFIG | {"datasets": {"mimic-iv-ecg": 0.75, "code-15": 0.25}}}, tmp_path / "in.pt")
     result = run(tmp_path / "in.pt", tmp_path / "out")

@@ -94,6 +94,7 @@ def run_and_die(*args, target=die_after):
     return process.exitcode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_killed_at_ten_random_moments(original, tmp_path, num_proc):
     prepare(original, tmp_path / "whole")

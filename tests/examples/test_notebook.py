@@ -22,6 +22,7 @@ def test_it_is_kept_without_outputs(notebook):
             assert cell.execution_count is None
 
 
+@pytest.mark.slow
 def test_it_runs_and_shows_what_it_says(notebook):
     executed = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
     shown = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]

@@ -80,6 +80,7 @@ def listen(rank, folder, objective, signal, drawn):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_gradients_of_what_is_trained_are_all_that_is_sent(make_objective, tmp_path):
     """Neither the target encoder, whose average each process makes by itself, nor positions."""
     objective = make_objective("jepa")

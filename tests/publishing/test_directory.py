@@ -82,6 +82,7 @@ def test_what_is_in_it(classifier, directory, tmp_path):
     assert {path.name for path in (tmp_path / "trio").iterdir()} >= CODE
 
 
+@pytest.mark.slow
 def test_it_works_without_this_package(directory, record, foreign_python):
     expected = pipeline("ecg-classification", model=str(directory))(record_array(record), sampling_rate=500, unit="mV")
     result = foreign_python(
@@ -105,6 +106,7 @@ print(json.dumps(classify(np.load({str(saved_array(record))!r}), sampling_rate=5
     np.testing.assert_allclose([e["score"] for e in scores], [e["score"] for e in expected], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_no_code_runs_that_is_not_trusted(directory, record, foreign_python, tmp_path):
     trace = tmp_path / "trace"
     for file in directory.glob("*.py"):
@@ -134,6 +136,7 @@ def test_a_copy_of_a_copy_is_complete(directory, tmp_path):
     assert auto_map["AutoModelForSequenceClassification"] == "modeling_ecg_jepa.EcgJepaForSequenceClassification"
 
 
+@pytest.mark.slow
 def test_whatever_saves_a_model_the_directory_is_complete(classifier, record, foreign_python, tmp_path):
     """`Trainer` calls save_pretrained, too; no function of this package is needed."""
     arguments = TrainingArguments(str(tmp_path / "trainer"), report_to=[], use_cpu=True)

@@ -151,6 +151,7 @@ def test_names_and_offline(directory, hub, monkeypatch):
         push(directory, "me/model", token=hub.token)
 
 
+@pytest.mark.slow
 def test_a_shipped_checkpoint_is_pushed_with_the_code_that_loads_it(hub, foreign_python, tmp_path):
     directory = REPOSITORY / "checkpoints" / "ecg-jepa-xs-100hz-superdiagnostic"
     assert not list(directory.glob("*.py"))

@@ -78,6 +78,7 @@ def test_an_encoder_makes_no_space(tmp_path):
         write_space(tmp_path / "model", tmp_path / "space", "title", None)
 
 
+@pytest.mark.slow
 def test_what_is_pushed_runs(classifier_dir, tmp_path):
     """The files that are listed alone, as the Hub keeps them, under a title that is no plain text."""
     title = 'It\'s "quoted" {braces}'

@@ -195,6 +195,7 @@ def write_sixty(folder):
     return good
 
 
+@pytest.mark.slow
 def test_sixty_records_of_all_kinds_are_in_the_table_or_refused(run_script, classifier_dir, tmp_path, capsys):
     good = write_sixty(tmp_path / "records")
     output = tmp_path / "labels.parquet"

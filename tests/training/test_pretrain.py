@@ -91,6 +91,7 @@ def test_resume_is_exact(pretrain, tmp_path, flags):
     assert_same_tensors(tmp_path / "whole/pretraining/model.safetensors", tmp_path / "resumed/pretraining/model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_gone_on_with_keeps_its_precision(pretrain, tmp_path, monkeypatch):
     faster = iter(("bf16", "no"))
     monkeypatch.setattr("ecg_jepa.cli.pretrain.fastest_precision", lambda device: next(faster))
@@ -103,6 +104,7 @@ def test_a_run_that_is_gone_on_with_keeps_its_precision(pretrain, tmp_path, monk
     assert read_yaml(str(tmp_path / "other/training_config.yaml"))["mixed_precision"] == "no"
 
 
+@pytest.mark.slow
 def test_log_lines_of_a_resumed_run_average_the_same_steps(pretrain, tmp_path):
     rarely = ("--logging_steps", 5)
     pretrain(tmp_path / "whole", *rarely)
@@ -179,6 +181,7 @@ def test_export(pretrain, prepared_dir, tmp_path):
     assert all(line["target_std"] > 0.1 and line["target_effective_rank"] > 2 for line in metrics(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "error", "message"),
     [
@@ -197,6 +200,7 @@ def test_mistakes_are_named(pretrain, tmp_path, flags, error, message):
         pretrain(tmp_path, *flags)
 
 
+@pytest.mark.slow
 def test_a_used_directory_is_refused(pretrain, tmp_path):
     pretrain(tmp_path / "run", "--max_steps", 2)
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
@@ -214,6 +218,7 @@ def test_a_used_directory_is_refused(pretrain, tmp_path):
     assert "overwrite" not in (tmp_path / "run" / "training_config.yaml").read_text()  # not for whoever runs it again
 
 
+@pytest.mark.slow
 def test_what_is_not_a_runs_own_is_left_alone(pretrain, finished_run, tmp_path):
     other = tmp_path / "run" / "pretraining" / "other" / "model.safetensors"
     other.parent.mkdir(parents=True)
@@ -244,6 +249,7 @@ def test_a_finished_run_on_other_records_is_not_this_one(pretrain, finished_run,
     assert json.loads((tmp_path / "run" / "training_info.json").read_text())["databases"][0]["digest"] != "f" * 64
 
 
+@pytest.mark.slow
 def test_a_log_that_was_removed_ends_nothing(pretrain, finished_run, tmp_path):
     leave_as_if_killed(finished_run, tmp_path / "run", 6)
     (tmp_path / "run" / "metrics.jsonl").unlink()
@@ -286,6 +292,7 @@ def test_another_training_is_not_gone_on_with(pretrain, finished_run, tmp_path, 
     assert (tmp_path / "run" / "training_config.yaml").read_text() == config
 
 
+@pytest.mark.slow
 def test_allowed_changes_are_recorded(pretrain, finished_run, tmp_path):
     leave_as_if_killed(finished_run, tmp_path / "run", 4)
     changed = ("--max_steps", 8, "--learning_rate", 0.02)
@@ -352,6 +359,7 @@ def poison(monkeypatch):
     return plant
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_is_skipped_and_told(pretrain, prepared_dir, poison, tmp_path, capsys):
     poison({3})
     pretrain(tmp_path, "--eval_steps", 0)
@@ -367,6 +375,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_told(pretrain, prepared_dir, p
     assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / "model.safetensors").values())
 
 
+@pytest.mark.slow
 def test_many_steps_that_are_not_finite_end_the_run(pretrain, poison, tmp_path):
     poison(range(3, 100))
     with pytest.raises(SystemExit, match="not finite in 10 steps in a row, to step 13: resume from the last checkpoint"):
@@ -376,6 +385,7 @@ def test_many_steps_that_are_not_finite_end_the_run(pretrain, poison, tmp_path):
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
+@pytest.mark.slow
 def test_what_ends_broken_is_not_exported(pretrain, poison, tmp_path):
     poison(range(3, 6), latents=True)
     with pytest.raises(SystemExit, match="not finite in the last 3 steps, nor what the encoder computes: nothing is exported"):
@@ -385,12 +395,14 @@ def test_what_ends_broken_is_not_exported(pretrain, poison, tmp_path):
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
 
 
+@pytest.mark.slow
 def test_a_last_step_that_is_skipped_costs_no_run(pretrain, poison, tmp_path):
     poison({5})
     pretrain(tmp_path, "--save_steps", 1)
     assert json.loads((tmp_path / "training_info.json").read_text())["skipped_steps"] == 1
 
 
+@pytest.mark.slow
 def test_skipped_steps_are_counted_over_interruptions(pretrain, poison, tmp_path):
     poison({1, 5})
     pretrain(tmp_path, "--max_steps", 4, "--save_steps", 2)
@@ -401,6 +413,7 @@ def test_skipped_steps_are_counted_over_interruptions(pretrain, poison, tmp_path
     assert "2 steps were skipped" in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_collapse_that_the_last_evaluation_shows_stops_the_run(pretrain, monkeypatch, tmp_path):
     check = Monitor._check_health
 
@@ -415,6 +428,7 @@ def test_a_collapse_that_the_last_evaluation_shows_stops_the_run(pretrain, monke
     assert not (tmp_path / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--resume_from_checkpoint", "latest"), ("--overwrite_output_dir",)])
 @pytest.mark.parametrize("name", ["README.md", "plots/a.png", "metrics.jsonl", "model.safetensors"])
 def test_files_that_are_no_runs_are_not_touched(pretrain, tmp_path, flags, name):
@@ -425,6 +439,7 @@ def test_files_that_are_no_runs_are_not_touched(pretrain, tmp_path, flags, name)
     assert (tmp_path / name).read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_only_a_runs_own_files_are_replaced(pretrain, tmp_path):
     pretrain(tmp_path, "--max_steps", 2)
     for name in ("my_ecg_jepa.py", "other.safetensors", "checkpoint-notes.txt", "checkpoint-500/weights.bin"):
@@ -450,6 +465,7 @@ def test_a_run_that_goes_on_elsewhere_takes_its_log_along(pretrain, finished_run
     assert_same_tensors(finished_run / "model.safetensors", tmp_path / "run" / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("sampling_rate", 250), ("highpass_cutoff", 0.5)])
 def test_records_that_count_as_others_are_not_gone_on_with(pretrain, prepared_dir, finished_run, tmp_path, name, value):
     """What a database says of all its records goes into the model and its extractor."""
@@ -467,6 +483,7 @@ def test_records_that_count_as_others_are_not_gone_on_with(pretrain, prepared_di
         pretrain(tmp_path / "run", "--data_dir", tmp_path / "data", "--resume_from_checkpoint", "latest")
 
 
+@pytest.mark.slow
 def test_a_collapse_can_stop_the_run(pretrain, monkeypatch, tmp_path):
     signs = {"position_share": "All of it is position."}
     monkeypatch.setattr("ecg_jepa.pretraining.monitoring.signs_of_collapse", lambda untrained, now: signs)
@@ -474,6 +491,7 @@ def test_a_collapse_can_stop_the_run(pretrain, monkeypatch, tmp_path):
         pretrain(tmp_path, "--stop_on_collapse")
 
 
+@pytest.mark.slow
 def test_divergence_is_warned_of(pretrain, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("ecg_jepa.pretraining.monitoring._DIVERGED", 0.5)
     pretrain(tmp_path)
@@ -486,12 +504,14 @@ def test_fewer_steps_than_the_checkpoint_are_refused(pretrain, finished_run, tmp
         pretrain(tmp_path / "run", "--max_steps", 3, "--resume_from_checkpoint", "latest", "--allow_changes")
 
 
+@pytest.mark.slow
 def test_latest_without_a_checkpoint_starts_anew(pretrain, tmp_path, capsys):
     pretrain(tmp_path, "--max_steps", 3, "--resume_from_checkpoint", "latest")
     assert "starting from the beginning" in capsys.readouterr().err
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_what_was_run_is_recorded(pretrain, prepared_dir, tmp_path):
     pretrain(tmp_path, "--gradient_accumulation_steps", 2)
     info = json.loads((tmp_path / "training_info.json").read_text())
@@ -535,6 +555,7 @@ def test_held_out_loss_is_of_the_validation_fold_and_always_of_the_same_records(
     assert all(record.tobytes() in crops for batch in read for record in batch.signal.numpy())
 
 
+@pytest.mark.slow
 def test_an_encoder_that_ignores_its_input_is_warned_of(pretrain, tmp_path, monkeypatch, capsys):
     outputs = EcgJepaModel.layer_outputs
     monkeypatch.setattr(EcgJepaModel, "layer_outputs", lambda self, x, *a, **k: outputs(self, torch.zeros_like(x), *a, **k))
@@ -544,6 +565,7 @@ def test_an_encoder_that_ignores_its_input_is_warned_of(pretrain, tmp_path, monk
     assert "The run ends with a sign of collapse. 100.00%" in printed
 
 
+@pytest.mark.slow
 def test_a_probe_watches_and_changes_nothing(pretrain, tmp_path, capsys):
     pretrain(tmp_path / "alone")
     pretrain(tmp_path / "watched", "--eval_steps", 3, "--eval_batches", 1, "--probe_task", "superdiagnostic", "--probe_seeds", 1)
@@ -605,6 +627,7 @@ def test_several_processes_train_as_one(run_script, prepared_dir, tmp_path, proc
         torch.testing.assert_close(tensor, second[name], atol=1e-4, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_databases_without_folds_have_nothing_to_hold_out(pretrain, tmp_path):
     for number in range(12):
         write_challenge(tmp_path, "georgia", f"E{number:05d}", ecg(5000, number))

@@ -14,6 +14,7 @@ def tiny_flags():
     return (*encoder, "--pred_hidden_size", 16, "--pred_num_hidden_layers", 1, "--pred_num_attention_heads", 2)
 
 
+@pytest.mark.slow
 def test_the_whole_circle(run_script, prepared_dir, tiny_flags, hub, foreign_python, tmp_path, monkeypatch, request, capsys):
     monkeypatch.chdir(request.config.rootpath)
     monkeypatch.setenv("HF_TOKEN", hub.token)

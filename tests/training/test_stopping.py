@@ -69,6 +69,7 @@ def others_are_stress(first, *others):
     return [first, *(pytest.param(other, marks=pytest.mark.stress) for other in others)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", others_are_stress(signal.SIGTERM, signal.SIGUSR1, signal.SIGINT))
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(flags, tmp_path, number):
     command = [sys.executable, TRAINING]

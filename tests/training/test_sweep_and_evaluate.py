@@ -24,6 +24,7 @@ def encoder_dir(tmp_path):
     return tmp_path / "tiny"
 
 
+@pytest.mark.slow
 def test_from_yaml_to_table(run_script, prepared_dir, encoder_dir, tmp_path, capsys):
     config = tmp_path / "sweep.yaml"
     config.write_text(
@@ -116,6 +117,7 @@ def test_runs_older_than_their_encoder_are_named_from_anywhere(run_script, prepa
     assert "started from other weights than those that are there now" in (tmp_path / "out" / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_script_does_not_hide_the_library_of_its_name(tmp_path):
     """As a user runs it: its folder comes first on Python's path, and it is called `evaluate.py`."""
     command = [sys.executable, REPOSITORY / "training" / "evaluate.py", tmp_path]

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ def run(recipe: PretrainingRecipe) -> None:
     accelerator.end_training()
 
 
-def choose_precision(recipe: PretrainingRecipe) -> str:
+def choose_precision(recipe: PretrainingRecipe) -> Any:
     """Return what `mixed_precision: auto` stands for: the precision of the run to resume, or the faster one on this machine."""
     if resumed := recipe.resume_from_checkpoint:
         config = Path(recipe.output_dir if resumed == "latest" else Path(resumed).parent, "training_config.yaml")
@@ -156,8 +157,8 @@ def compare_with_untrained(recipe: PretrainingRecipe, encoder: EcgJepaModel, pro
     untrained = []
     for seed in progress_bar(range(recipe.probe_seeds), desc="Probing untrained encoders"):
         set_seed(seed)
-        random = EcgJepaModel(encoder.config)
-        random.to(device=encoder.device)
+        random: Any = EcgJepaModel(encoder.config)
+        random.to(encoder.device)
         untrained.append(probe.score(random).macro_auroc)
     each = ", ".join(f"{value:.3f}" for value in untrained)
     print(

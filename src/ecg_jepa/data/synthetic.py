@@ -258,13 +258,13 @@ def simulate(finding: str, rhythm: str, ectopy: str, rng: np.random.Generator) -
             if name == "P" and ectopic:
                 gain = -gain  # an ectopic focus low in the atrium
             waves.append([peak + center, width, *(value * gain for value in dipole)])
-    dipole = _dipole(np.array(waves), num_samples)
+    moved = _dipole(np.array(waves), num_samples)
     if rhythm == "AFIB":
         frequency = rng.uniform(4.5, 8.0) + 0.3 * np.sin(2 * np.pi * 0.5 * times)
         flutter = np.sin(2 * np.pi * np.cumsum(frequency) / SAMPLING_RATE)
-        dipole += rng.uniform(0.02, 0.06) * np.array([[0.5], [1.0], [-0.8]]) * flutter
+        moved += rng.uniform(0.02, 0.06) * np.array([[0.5], [1.0], [-0.8]]) * flutter
     placement = np.exp(rng.normal(0.0, 0.08, (8, 1)))  # electrodes are never quite in place
-    return (placement * DOWER).astype(np.float32) @ dipole.astype(np.float32) + _noise(respiration, times, rng)
+    return (placement * DOWER).astype(np.float32) @ moved.astype(np.float32) + _noise(respiration, times, rng)
 
 
 def twelve_leads(independent: np.ndarray) -> np.ndarray:

@@ -74,6 +74,6 @@ def make_statement_task(statements: Sequence[Sequence[str]], label_names: Sequen
         most = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5)) or "none at all"
         raise ValueError(f"No statement has {min_records} records or more; the most frequent are: {most}.")
     labels = multi_hot(statements, classes)
-    included = labels.any(axis=1) | (label_names is not None)
+    included = np.asarray(labels.any(axis=1) | (label_names is not None))
     too_rare = sorted(set(candidates).difference(classes))
     return Task("all", classes, labels, included, single_label=False, too_rare=too_rare)

@@ -177,7 +177,7 @@ def _differing_settings(everything: list[dict[str, Any]]) -> dict[str, list[str]
     """Return protocol -> settings in which its runs differ, apart from those with a column of their own."""
     table = pd.DataFrame([{**metrics["settings"], "protocol": metrics["protocol"]} for metrics in everything]).astype(str)
     names = sorted(set(table.columns) - {*_GROUP, "seed"})
-    return {protocol: [name for name in names if runs[name].nunique() > 1] for protocol, runs in table.groupby("protocol")}
+    return {str(protocol): [name for name in names if runs[name].nunique() > 1] for protocol, runs in table.groupby("protocol")}
 
 
 def _row(

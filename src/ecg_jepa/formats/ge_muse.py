@@ -1,4 +1,7 @@
-"""GE MUSE XML. ecgdatakit reads it too, but not units or sample sizes that differ, and not what contradicts the counts."""
+"""
+GE MUSE XML. ecgdatakit reads it too, but takes the first rhythm of several, rounds rates to whole Hz, and reads samples of any
+size as two bytes.
+"""
 
 import zlib
 from pathlib import Path

@@ -252,7 +252,7 @@ def files_of(path: str | Path) -> list[str]:
     """Return the files that [`read_ecg`] reads for this path."""
     path = Path(path)
     if not (path.suffix in WFDB_SUFFIXES and has_wfdb_header(path)) and (
-        path.is_file() or (path.suffix.lower() in _SUFFIXES and not has_wfdb_header(path))
+        os.path.isfile(path) or (path.suffix.lower() in _SUFFIXES and not has_wfdb_header(path))
     ):
         return [str(path)]
     record = wfdb_record(path)

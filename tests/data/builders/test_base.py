@@ -81,6 +81,7 @@ def test_100_hz_comes_from_its_own_files(raw, tmp_path):
     np.testing.assert_array_equal(database.signal(0), np.rint(expected * 1000))
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(raw, tmp_path):
     PtbXl(data_dir=str(raw)).prepare(tmp_path / "one")
     PtbXl(data_dir=str(raw)).prepare(tmp_path / "two", num_proc=2)

@@ -169,6 +169,7 @@ def test_real_records(real_data, tmp_path, builder, prefixes, count, rejected):
     assert all(database.statements())
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_copies_of_ptb_xl_have_its_shape_and_leads(real_data, tmp_path):
     challenge.PtbXlChallenge(data_dir=str(real_data / "cinc2021")).prepare(tmp_path)

@@ -142,7 +142,7 @@ def test_own_splits_are_kept(raw, tmp_path):
         ({"AF": (4, "maybe"), "sex": (4, "x")}, "sex is 'x', expected one of female, male, or nothing; AF is 'maybe'"),
         ({"unit": (4, None)}, "unit is empty, expected what a .npy file does not say itself"),
         ({"unit": (4, "mmHg")}, "unit is 'mmHg', expected one of mV, uV, V, nV"),
-        ({"sampling_rate": (4, -500)}, "sampling_rate is '-500.0', expected a positive number of Hz"),
+        ({"sampling_rate": (4, -500)}, "sampling_rate is '-500', expected a positive number of Hz"),
         ({"lead_names": (4, "I II")}, "lead_names is 'I II', expected the leads of the file, in its order (Missing leads"),
         ({"lead_names": (4, LEADS.replace("V6", "V5"))}, "repeat"),
         ({"sampling_rate": (1, 250)}, "sampling_rate is declared as 250.0, but the record itself says 500.0"),
