@@ -35,7 +35,7 @@ from ecg_jepa.data.records import find_database
 
 CONFIGS = Path(__file__).parent / "configs"
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ecg_jepa.benchmarks")  # below the package, whose handler writes the lines
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

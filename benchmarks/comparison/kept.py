@@ -27,7 +27,7 @@ from ecg_jepa.pretraining.recipe import PretrainingRecipe
 
 from .plan import Candidate, ComparisonPlan, Entry
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ecg_jepa.benchmarks")  # below the package, whose handler writes the lines
 
 CONDITION = ("protocol", "task", "label_fraction")  # under which encoders are compared
 
