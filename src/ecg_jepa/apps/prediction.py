@@ -111,7 +111,7 @@ class PredictionFile:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the whole table of this identity is there."""
+        """Return whether the whole table of this identity is there."""
         return self.path.is_file() and self.info.is_file() and read_json(self.info).get("identity") == self.identity
 
     def check(self, overwrite: bool) -> None:

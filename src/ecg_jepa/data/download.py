@@ -51,7 +51,7 @@ class PhysioNet:
 
     @property
     def page(self) -> str:
-        """The project's page for people."""
+        """Return the address of the project's page."""
         return f"https://physionet.org/content/{self.project}/"
 
     def list_files(self, address: str | None = None) -> list[RemoteFile]:
@@ -73,7 +73,7 @@ class Zenodo:
 
     @property
     def page(self) -> str:
-        """The record's page for people."""
+        """Return the address of the record's page."""
         return f"https://zenodo.org/records/{self.record}"
 
     def list_files(self, address: str | None = None) -> list[RemoteFile]:

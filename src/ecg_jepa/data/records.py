@@ -71,7 +71,7 @@ class DatabaseInfo:
 
     @property
     def identity(self) -> str:
-        """The digest that tells whether two runs were trained on the same records."""
+        """Return the digest that tells whether two runs were trained on the same records."""
         return self.content_digest
 
     def what_models_see(self) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 
     @property
     def data_dir(self) -> Path:
-        """The folder of the database as downloaded."""
+        """Return the folder of the database as downloaded."""
         return Path(self.config.data_dir)
 
     def wants_file(self, path: str) -> bool:

@@ -55,7 +55,7 @@ class PtbXl(EcgDatabaseBuilder):
 
     @property
     def _folder_and_column(self) -> tuple[str, str]:
-        """The folder of the records at this rate, and the column of the table with their paths."""
+        """Return the folder of the records at this rate, and the column of the table with their paths."""
         return ("records100", "filename_lr") if self.config.sampling_rate == 100 else ("records500", "filename_hr")
 
     def wants_file(self, path: str) -> bool:
