@@ -40,6 +40,7 @@ SIZES = (
 RECIPE = (
     *("--crop_duration", 2.5, "--min_block_size", 5, "--batch_size", 8, "--max_steps", 6, "--warmup_steps", 2),
     *("--save_steps", 2, "--save_total_limit", 10, "--logging_steps", 1, "--learning_rate", 0.01, "--ema_momentum", 0.5),
+    *("--mixed_precision", "no"),  # measuring which is faster takes longer than these runs
 )
 
 
@@ -79,11 +80,10 @@ def leave_as_if_killed(whole, directory, steps):
     "flags", [(), ("--gradient_accumulation_steps", 2, "--mixed_precision", "bf16")], ids=["fp32", "bf16-accumulated"]
 )
 def test_resume_is_exact(pretrain, tmp_path, flags):
-    precision = () if flags else ("--mixed_precision", "no")
-    pretrain(tmp_path / "whole", *flags, *precision)
+    pretrain(tmp_path / "whole", *flags)
     leave_as_if_killed(tmp_path / "whole", tmp_path / "resumed", 2)
     (tmp_path / "resumed/unfinished-checkpoint-4").mkdir()
-    pretrain(tmp_path / "resumed", *flags, *precision, "--resume_from_checkpoint", "latest")
+    pretrain(tmp_path / "resumed", *flags, "--resume_from_checkpoint", "latest")
     whole, resumed = metrics(tmp_path / "whole"), metrics(tmp_path / "resumed")
     assert [line["step"] for line in resumed] == [1, 2, 3, 4, 5, 6]
     for key in ("loss", "learning_rate", "target_std", "target_effective_rank"):
@@ -117,7 +117,7 @@ def test_log_lines_of_a_resumed_run_average_the_same_steps(pretrain, tmp_path):
 
 def test_the_loop_is_the_recipe(pretrain, prepared_dir, tmp_path):
     """Two steps of the script against the same steps written out by hand."""
-    pretrain(tmp_path, "--max_steps", 2, "--warmup_steps", 1, "--mixed_precision", "no", "--seed", 7)
+    pretrain(tmp_path, "--max_steps", 2, "--warmup_steps", 1, "--seed", 7)
     recipe = JepaRecipe(
         max_steps=2,
         warmup_steps=1,
@@ -267,7 +267,7 @@ CHANGES = {
     **{"learning_rate": 0.02, "final_learning_rate": 1e-5, "warmup_steps": 1, "weight_decay": 0.2, "final_weight_decay": 0.3},
     **{"adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-07, "max_grad_norm": 2.0, "batch_size": 16, "seed": 1},
     **{"num_attention_heads": 2, "hidden_size": 64, "ema_momentum": 0.6, "final_ema_momentum": 0.9, "min_keep_ratio": 0.2},
-    **{"max_steps": 8, "gradient_accumulation_steps": 2, "mixed_precision": "no", "min_block_size": 4, "patch_size": 50},
+    **{"max_steps": 8, "gradient_accumulation_steps": 2, "mixed_precision": "bf16", "min_block_size": 4, "patch_size": 50},
 }
 
 
@@ -276,10 +276,9 @@ def finished_run(tmp_path_factory, prepared_dir):
     """A run of six steps with checkpoints of each second."""
     directory = tmp_path_factory.mktemp("finished") / "run"
     data = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", "--output_dir", directory)
-    precision = ("--mixed_precision", "bf16")  # on all machines, so that the other one is a change
     AcceleratorState._reset_state(True)
     PartialState._reset_state()
-    run_command("pretrain", [str(word) for word in (*data, *SIZES, *RECIPE, *precision)], "pretrain")
+    run_command("pretrain", [str(word) for word in (*data, *SIZES, *RECIPE)], "pretrain")
     return directory
 
 
@@ -544,7 +543,7 @@ def test_held_out_loss_is_of_the_validation_fold_and_always_of_the_same_records(
 
     monkeypatch.setattr(Corpus, "validation_batches", recorded)
     flags = ("--learning_rate", 0, "--final_learning_rate", 0, "--warmup_start_learning_rate", 0)
-    pretrain(tmp_path, *flags, "--eval_steps", 2, "--eval_batches", 3, "--mixed_precision", "no")
+    pretrain(tmp_path, *flags, "--eval_steps", 2, "--eval_batches", 3)
     lines = [line for line in metrics(tmp_path) if "eval_loss" in line]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert len({line["eval_loss"] for line in lines}) == 1  # nothing was learned, so nothing changes
@@ -611,7 +610,7 @@ SIMCLR_SWITCHES = (
 def test_several_processes_train_as_one(run_script, prepared_dir, tmp_path, processes, switches):
     """Records, masks, views and what is drawn for them are functions of seed, batch and record."""
     recipe = RECIPE if switches is JEPA_SWITCHES else [word for word in RECIPE if word not in ("--min_block_size", 5)]
-    flags = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", *SIZES, *recipe, *switches, "--mixed_precision", "no")
+    flags = ("--data_dir", prepared_dir, "--databases", "synthetic=1.0", *SIZES, *recipe, *switches)
     run_script("pretrain", *flags, "--output_dir", tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes, REPOSITORY / "training/pretrain.py"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
