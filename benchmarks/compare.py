@@ -24,9 +24,8 @@ from comparison.plan import Candidate, ComparisonPlan, ComparisonSettings, Entry
 from comparison.processes import Commands
 from comparison.report import write_report
 
-from ecg_jepa._utils.files import write_json
+from ecg_jepa._utils.files import read_lines, write_json
 from ecg_jepa._utils.hardware import warn_of_slow_precision
-from ecg_jepa._utils.json_lines import read_lines
 from ecg_jepa._utils.logs import progress_bar, start_logging
 from ecg_jepa._utils.run_directory import own_directory
 from ecg_jepa._utils.settings import fail, parse_settings, write_yaml

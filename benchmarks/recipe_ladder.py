@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from ecg_jepa._utils.json_lines import read_lines
+from ecg_jepa._utils.files import read_lines
 from ecg_jepa._utils.plot_style import COLORS, new_figure, save
 from ecg_jepa._utils.settings import make_settings, option, parse_settings, settings
 from ecg_jepa.cli import run_command

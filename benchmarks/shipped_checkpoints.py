@@ -19,7 +19,7 @@ from ecg_jepa._utils.files import TRAINING_INFO_FILE, read_json
 from ecg_jepa._utils.settings import option, parse_settings, settings
 from ecg_jepa.cli import run_command
 from ecg_jepa.data.task_data import TaskData
-from ecg_jepa.evaluation.bootstrap import Interval, bootstrap, macro_auroc_interval
+from ecg_jepa.evaluation.bootstrap import Interval, bootstrap
 from ecg_jepa.evaluation.metrics import auroc, macro
 from ecg_jepa.evaluation.results import read_metrics
 from ecg_jepa.finetuning.classifier import Scorer
@@ -51,6 +51,11 @@ def prepare(arguments: CheckpointSettings) -> str:
 def as_text(bounds: Interval) -> str:
     """Return a value with its interval as text."""
     return f"{bounds.value:.3f} ({bounds.low:.3f} to {bounds.high:.3f})"
+
+
+def macro_auroc_interval(labels: np.ndarray, scores: np.ndarray) -> Interval:
+    """Return macro AUROC with its bootstrap interval, without classes that cannot be scored."""
+    return bootstrap(lambda counts: macro(auroc(labels, scores, counts)), len(labels))
 
 
 def gain_over(labels: np.ndarray, scores: np.ndarray, controls: list[np.ndarray]) -> Interval:

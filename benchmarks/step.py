@@ -55,7 +55,7 @@ class Step:
 
     def __init__(self, recipe: Any, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator
-        self.run = PretrainingRun.from_recipe(recipe, accelerator)
+        self.run = PretrainingRun(recipe, accelerator)
         self.network, self.optimizer = prepare(recipe, accelerator, self.run.objective)
         self.network.train()
         self.batches: Iterator[CorpusBatch] = self.run.corpus.batches()

@@ -35,10 +35,10 @@ def test_imports_go_one_way(tree):
 @pytest.mark.parametrize(
     ("file", "line", "contract"),
     [
-        ("_utils/files.py", "from ..data.task_names import TASKS", "Rooms"),
+        ("_utils/files.py", "from ..data.tasks import TASKS", "Rooms"),
         ("model/pipeline_ecg_jepa.py", "from ..formats.read import read_ecg", "Rooms"),
         ("model/modeling_ecg_jepa.py", "from .._utils.files import digest_of", "Rooms"),
-        ("formats/read.py", "from ..data.task_names import TASKS", "Rooms"),
+        ("formats/read.py", "from ..data.tasks import TASKS", "Rooms"),
         ("evaluation/results.py", "from ..finetuning.run import WRITTEN", "Rooms"),
         ("pretraining/recipe.py", "from ..finetuning.run import WRITTEN", "Rooms"),
         ("room/__init__.py", "", "Rooms"),

@@ -13,6 +13,7 @@ from ecg_jepa import EcgJepaModel
 from ecg_jepa._utils.files import shipped
 from ecg_jepa._utils.settings import parse_settings
 from ecg_jepa.data.databases import builder_class
+from ecg_jepa.data.quality import PUBLISHED
 from ecg_jepa.evaluation.published import paper_run, published_rows
 from ecg_jepa.pretraining.objectives.jepa import JepaRecipe
 from ecg_jepa.publishing.card import write_model_card
@@ -69,11 +70,10 @@ def describe(name: str, weight: float) -> dict[str, object]:
     """Return a database as the card lists it."""
     builder = builder_class(name)
     assert builder.source is not None
-    assert builder.published is not None
     return {
         "name": name,
         "weight": weight,
-        "records": builder.published.records,
+        "records": PUBLISHED[name].records,
         "highpass_cutoff": builder.highpass_cutoff,
         "licence": builder.source.licence,
         "page": builder.source.page,

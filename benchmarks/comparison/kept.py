@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from ecg_jepa._utils.files import TRAINING_INFO_FILE, read_json, replacing, write_json
-from ecg_jepa._utils.json_lines import read_lines
+from ecg_jepa._utils.files import TRAINING_INFO_FILE, read_json, read_lines, replacing, write_json
 from ecg_jepa._utils.settings import deciding_values
 from ecg_jepa.data.records import find_database
 from ecg_jepa.evaluation.results import PREDICTIONS_FILE, read_metrics
 from ecg_jepa.finetuning.protocols import FinetuneSettings
-from ecg_jepa.finetuning.sweep_folder import SweepFolder
-from ecg_jepa.finetuning.sweep_settings import plan as planned_runs
+from ecg_jepa.finetuning.sweep_plan import SweepFolder
+from ecg_jepa.finetuning.sweep_plan import plan as planned_runs
 from ecg_jepa.pretraining.recipe import PretrainingRecipe
 
 from .plan import Candidate, ComparisonPlan, Entry
@@ -68,7 +67,7 @@ class EncoderResult:
 
     def wanted_runs(self, plan: ComparisonPlan) -> list[tuple[dict[str, Any], np.ndarray]]:
         """Return the runs and ranks with the settings and on the records that the comparison asks for."""
-        database = find_database(plan.comparison.data_dir, plan.comparison.database).info.identity
+        database = find_database(plan.comparison.data_dir, plan.comparison.database).info.content_digest
         wanted = [deciding_values(planned) for planned in planned_runs(plan.sweep("encoder"))]
         pairs = zip(self.runs, self.ranks, strict=True)
         return [(run, ranks) for run, ranks in pairs if run["database"] == database and run["settings"] in wanted]
@@ -192,7 +191,7 @@ def _same_records(training: Mapping[str, Any], recipe: PretrainingRecipe) -> boo
 
 def _digests(recipe: PretrainingRecipe) -> dict[str, str]:
     """Return database -> digest of its records as they are prepared now."""
-    return {name: find_database(recipe.data_dir, name).info.identity for name in recipe.database_weights()}
+    return {name: find_database(recipe.data_dir, name).info.content_digest for name in recipe.database_weights()}
 
 
 @dataclass

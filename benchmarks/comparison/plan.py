@@ -9,8 +9,8 @@ from typing import Any, Literal
 from ecg_jepa._utils.files import digest_of, read_json, write_json
 from ecg_jepa._utils.settings import check_at_least, check_share, field_names, make_settings, option, settings
 from ecg_jepa.data.records import DatabaseInfo, find_database
-from ecg_jepa.data.task_names import TaskName
-from ecg_jepa.finetuning.sweep_settings import SweepSettings
+from ecg_jepa.data.tasks import TaskName
+from ecg_jepa.finetuning.sweep_plan import SweepSettings
 from ecg_jepa.pretraining.objective import count_flops
 from ecg_jepa.pretraining.objectives import make_objective, recipe_class
 from ecg_jepa.pretraining.recipe import PretrainingRecipe

@@ -1,10 +1,12 @@
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
+from ecg_jepa.apps import embedding
 from ecg_jepa.apps.record_source import RecordSource
-from ecg_jepa.data.crops import batch_crops
+from ecg_jepa.data.task_data import batch_crops
 from ecg_jepa.evaluation.linear_probe import embed_records
 from ecg_jepa.formats.ecg import RecordError
 
@@ -47,9 +49,26 @@ def test_reading_ahead_keeps_the_order_and_goes_on_after_bad_records():
 
     source = RecordSource([f"r{number}" for number in range(100)], read)
     for numbers in (range(100), range(40, 90)):
-        usable, rejections = [], []
-        results = [crops.item() for crops in source.read_usable(numbers, usable, rejections)]
-        assert results == [number for number in numbers if number % 7 != 3]
-        assert usable == [f"r{number}" for number in results]
+        rejections = []
+        results = [(names, crops.item()) for names, crops, _ in source.batches(numbers, 1, rejections)]
+        assert results == [([f"r{number}"], number) for number in numbers if number % 7 != 3]
         expected = [{"record": f"r{number}", "reason": "bad", "detail": ""} for number in numbers if number % 7 == 3]
         assert rejections == expected
+    together = [names for names, _, _ in source.batches(range(8), 3, [])]
+    assert together == [["r0", "r1", "r2"], ["r4", "r5", "r6"], ["r7"]]
+
+
+def test_vectors_are_written_in_row_groups_as_they_come(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "_ROWS_AT_ONCE", 4)
+    parts = records(*[(number % 3 + 1, 500) for number in range(10)])
+    source = RecordSource([f"r{number}" for number in range(10)], parts.__getitem__)
+    summary = embedding.write_embeddings(encoder, source, tmp_path / "v.parquet", batch_size=4, metadata={"model": "m"})
+    assert summary == (10, sum(map(len, parts)), [])
+    file = pq.ParquetFile(tmp_path / "v.parquet")
+    assert file.num_row_groups > 1
+    table = file.read()
+    assert table["record_id"].to_pylist() == list(source.names)
+    assert table["num_crops"].to_pylist() == [len(part) for part in parts]
+    assert table.schema.metadata == {b"model": b"m", b"pooling": b"mean"}
+    expected = np.concatenate(list(embed_records(encoder, batch_crops(parts, 4))))
+    np.testing.assert_array_equal(np.stack(table["embedding"].to_numpy()), expected)

@@ -1,3 +1,4 @@
+import base64
 import shutil
 
 import numpy as np
@@ -8,7 +9,7 @@ from tiny_classifier import save_classifier
 from transformers import pipeline
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
-from ecg_jepa.apps.page_analysis import analyse, find_examples, gather_files, read_upload
+from ecg_jepa.apps.page_analysis import analyse, find_examples, gather_files, image, note, read_upload, refusal, table
 from ecg_jepa.apps.prediction import Classifier
 from ecg_jepa.formats.ecg import Ecg
 
@@ -16,7 +17,7 @@ RECORD = Ecg((ecg(6100, 1) / 1000).astype(np.float32), 500.0, list(STANDARD), "m
 
 
 def test_says_what_the_pipeline_says(classifier_dir):
-    analysis = analyse(Classifier.load(classifier_dir), RECORD)
+    analysis = analyse(Classifier(classifier_dir), RECORD)
     expected = pipeline("ecg-classification", model=str(classifier_dir))(RECORD)
     assert [(label["label"], label["score"]) for label in analysis.labels] == [(e["label"], e["score"]) for e in expected]
     decided = {label["label"]: label["decision"] for label in analysis.labels}
@@ -25,7 +26,7 @@ def test_says_what_the_pipeline_says(classifier_dir):
 
 
 def test_the_vector_is_that_of_the_crops(classifier_dir):
-    classifier = Classifier.load(classifier_dir)
+    classifier = Classifier(classifier_dir)
     crops = classifier.extractor(RECORD.signal, 500, list(STANDARD), "mV", return_tensors="pt")["input_values"][0]
     with torch.no_grad():
         expected = EcgJepaModel.from_pretrained(classifier_dir)(crops).pooler_output.mean(dim=0)
@@ -35,30 +36,30 @@ def test_the_vector_is_that_of_the_crops(classifier_dir):
 @pytest.mark.parametrize("num_samples", [1250, 5000, 6100])
 def test_draws_ten_seconds_and_where_it_looked(classifier_dir, num_samples):
     ecg = Ecg(RECORD.signal[:, :num_samples], 500.0, list(STANDARD), "mV")
-    paper, attention = analyse(Classifier.load(classifier_dir), ecg).plot.axes[:2]
+    paper, attention = analyse(Classifier(classifier_dir), ecg).plot.axes[:2]
     assert paper.get_xlim()[1] == pytest.approx(min(10.0, num_samples / 500))
     assert len(attention.patches[0].get_data().values) == min(5000, num_samples) // 25
 
 
 def test_without_a_query_and_without_leads_there_is_less_to_draw(tmp_path):
-    register = Classifier.load(save_classifier(tmp_path / "register", classifier_pooling="register"))
+    register = Classifier(save_classifier(tmp_path / "register", classifier_pooling="register"))
     assert len(analyse(register, RECORD).plot.axes) == 1
-    few = Classifier.load(save_classifier(tmp_path / "few", lead_names=["I", "II"]))
+    few = Classifier(save_classifier(tmp_path / "few", lead_names=["I", "II"]))
     assert analyse(few, Ecg(RECORD.signal[:2], 500.0, ["I", "II"], "mV")).plot is None
 
 
 def test_a_record_without_unit_is_for_amplitude_free_models(classifier_dir, tmp_path):
     nobody_knows = Ecg(7 * RECORD.signal, 500.0, list(STANDARD), None)
     with pytest.raises(ValueError, match="unknown"):
-        analyse(Classifier.load(classifier_dir), nobody_knows)
-    analysis = analyse(Classifier.load(save_classifier(tmp_path / "free", amplitude_free=True)), nobody_knows)
+        analyse(Classifier(classifier_dir), nobody_knows)
+    analysis = analyse(Classifier(save_classifier(tmp_path / "free", amplitude_free=True)), nobody_knows)
     assert "standard deviations" in analysis.plot.axes[0].get_ylabel()
 
 
 def test_an_encoder_is_no_classifier(tmp_path):
     EcgJepaModel(EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is no classifier"):
-        Classifier.load(tmp_path)
+        Classifier(tmp_path)
 
 
 @pytest.fixture
@@ -132,3 +133,48 @@ def test_examples_are_records_with_their_files(tmp_path):
         "a": ["a.csv"],
         "b": ["b.dat", "b.hea"],
     }
+
+
+ODD = '<script>alert("x")</script>'
+SAFE = "&lt;script&gt;"
+
+
+def test_text_of_files_and_checkpoints_is_text():
+    ecg = Ecg(np.zeros((1, 100), np.float32), None, [ODD], None)
+    labels = [{"label": ODD, "score": 0.25, "threshold": None, "decision": None}]
+    shown = (image(b"png", ODD), table(labels, False), table([{"label": "a", "score": 0.5}], False, {"a": ODD}))
+    for text in (refusal(ValueError(ODD)), note(ODD, ecg, ["unit"]), *shown):
+        assert "<script" not in text
+        assert SAFE in text
+
+
+def test_what_a_file_says_and_what_it_does_not():
+    ecg = Ecg(np.zeros((2, 1000), np.float32), 250.0, ["I", "II"], "mV")
+    assert "2 leads (I, II), 250 Hz, amplitudes in mV, 4 s." in note("a.csv", ecg, [])
+    bare = Ecg(np.zeros((2, 1000), np.float32), None, None, None)
+    text = note("a.csv", bare, ["sampling_rate", "unit", "lead_names"])
+    assert "2 leads without names, no sampling rate, no unit, 1,000 samples." in text
+    assert "does not say the sampling rate and the unit and the leads: fill in what is missing, and analyse" in text
+
+
+def test_decisions_stand_out_and_no_threshold_is_no_decision():
+    labels = [
+        {"label": "AF", "score": 0.75, "threshold": 0.5, "decision": True},
+        {"label": "NORM", "score": 0.25, "threshold": 0.3, "decision": False},
+    ]
+    text = table(labels, exclusive=False, descriptions={"AF": "atrial fibrillation"})
+    assert "atrial fibrillation" in text
+    assert text.count('class="decided"') == 1
+    assert text.index("decided") < text.index("AF") < text.index("NORM")
+    assert "0.750" in text
+    assert "0.500" in text
+    assert "Any number of these may apply" in text
+    assert "Not a medical device" in text
+    without = table([{"label": "AF", "score": 0.75}], exclusive=True)
+    assert "brings no thresholds" in without
+    assert "Exactly one of these applies" in without
+    assert 'class="decided"' not in without
+
+
+def test_an_image_is_in_the_page_itself():
+    assert base64.b64encode(b"content").decode() in image(b"content", "an ECG")

@@ -21,7 +21,7 @@ from ecg_jepa._utils.run_directory import own_directory
 from ecg_jepa.data import shards
 from ecg_jepa.data.builders.base import EcgDatabaseBuilder
 from ecg_jepa.data.builders.challenge_2021 import Georgia
-from ecg_jepa.data.process_pool import process_map
+from ecg_jepa.data.preparation import process_map
 from ecg_jepa.data.records import find_database, read_database_info, write_database_info
 from ecg_jepa.data.shards import records_per_shard, shard_path
 

@@ -7,7 +7,7 @@ import pytest
 from ecg_jepa.data.builders.ptb_xl import make_task
 from ecg_jepa.data.records import find_database
 from ecg_jepa.data.synthetic import ECTOPY, FINDINGS, RHYTHMS, generate_database, simulate, twelve_leads
-from ecg_jepa.data.task_names import TASKS
+from ecg_jepa.data.tasks import TASKS
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 

@@ -2,12 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ecg_jepa.evaluation.bootstrap import (
-    interval,
-    macro_auroc_interval,
-    paired_test,
-    resample_counts,
-)
+from ecg_jepa.evaluation.bootstrap import bootstrap, interval, paired_test, resample_counts
 from ecg_jepa.evaluation.metrics import auroc, macro
 
 
@@ -15,6 +10,10 @@ def task(num_records=300, num_classes=4, noise=1.0, seed=0, decimals=1):
     rng = np.random.default_rng(seed)
     labels = (rng.random((num_records, num_classes)) < [0.5, 0.2, 0.1, 0.02][:num_classes]).astype(int)
     return labels, (labels + noise * rng.normal(size=labels.shape)).round(decimals)
+
+
+def macro_auroc_interval(labels, scores, **options):
+    return bootstrap(lambda counts: macro(auroc(labels, scores, counts)), len(labels), **options)
 
 
 def test_counts_are_draws_with_replacement():

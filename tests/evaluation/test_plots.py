@@ -238,7 +238,7 @@ def test_calibration_bins_hold_enough_records_and_bars_are_wilsons():
         assert (low, high) == (pytest.approx(expected.low), pytest.approx(expected.high))
     (bars,) = plot_calibration(labels, probabilities, ["a"], metrics_of(labels, probabilities, ["a"])).axes[0].collections
     np.testing.assert_allclose([path.vertices[:, 1] for path in bars.get_paths()], np.stack([bins.low, bins.high], axis=1))
-    np.testing.assert_allclose([path.vertices[:, 0] for path in bars.get_paths()], bins.predicted[:, None].repeat(2, axis=1))
+    np.testing.assert_allclose([path.vertices[:, 0] for path in bars.get_paths()], np.stack([bins.predicted] * 2, axis=1))
 
 
 def test_calibration_of_perfect_probabilities_lies_on_the_diagonal():

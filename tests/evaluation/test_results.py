@@ -6,10 +6,10 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from ecg_jepa.data.tasks import Task
-from ecg_jepa.evaluation.bootstrap import exact_bounds, macro_auroc_interval
+from ecg_jepa.evaluation.bootstrap import bootstrap
 from ecg_jepa.evaluation.calibration import brier, expected_calibration_error, probabilities
-from ecg_jepa.evaluation.results import Predictions, as_metrics, measure_test, read_metrics, summarize
-from ecg_jepa.evaluation.subgroups import groups_of
+from ecg_jepa.evaluation.metrics import auroc, macro
+from ecg_jepa.evaluation.results import Predictions, as_metrics, groups_of, measure_test, read_metrics, score_groups, summarize
 from ecg_jepa.evaluation.thresholds import Thresholds
 
 NAMES = ["a", "b", "c"]
@@ -107,7 +107,8 @@ def test_sensitivities_are_reached_on_validation_and_measured_on_test_records():
 
 def test_the_interval_of_the_summary_is_that_of_the_auroc_alone():
     metrics = summarize(task(), predictions(0), predictions(1), num_resamples=200)
-    alone = macro_auroc_interval(predictions(1).labels, predictions(1).logits, 200)
+    test = predictions(1)
+    alone = bootstrap(lambda counts: macro(auroc(test.labels, test.logits, counts)), 150, 200)
     assert metrics["test_metrics"]["macro"]["auroc"] == {"value": alone.value, "interval": [alone.low, alone.high]}
     assert metrics["decision_thresholds"] == metrics["f1_thresholds"]
 
@@ -299,6 +300,47 @@ def test_none_and_all_are_no_certainty():
     exact = binomtest(10, 10).proportion_ci(0.95, "exact")
     assert entry["sensitivity"] == {"value": 1.0, "interval": [pytest.approx(exact.low), 1.0]}
     exact = binomtest(0, 90).proportion_ci(0.95, "exact")
-    assert exact_bounds(0, 90) == (0.0, pytest.approx(exact.high))
-    with pytest.raises(ValueError, match="neither none nor all"):
-        exact_bounds(3, 10)
+    entry = entries(1 - labels, logits, [1.5], [True], ["a"])["per_class"]["a"]  # nothing is predicted
+    assert entry["sensitivity"] == {"value": 0.0, "interval": [0.0, pytest.approx(exact.high)]}
+
+
+def test_age_bands():
+    ages = np.array([0, 39.9, 40, 64.5, 65, 79, 80, 300, np.nan])
+    expected = ["< 40", "< 40", "40-64", "40-64", "65-79", "65-79", ">= 80", ">= 80", "unknown"]
+    assert groups_of(np.full(9, None), ages)["age"].tolist() == expected
+
+
+def test_what_a_database_does_not_say_has_no_groups():
+    assert groups_of(np.array([None, None]), np.array([np.nan, np.nan])) == {}
+    groups = groups_of(np.array([None, "female"], dtype=object), np.array([np.nan, np.nan]))
+    assert {kind: names.tolist() for kind, names in groups.items()} == {"sex": ["unknown", "female"]}
+
+
+def test_each_group_is_scored_over_the_classes_that_it_has_enough_of():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((300, 2)) < 0.4).astype(int)
+    scores = labels + rng.normal(size=labels.shape)
+    names = np.repeat(["male", "female", "unknown"], [200, 95, 5])
+    labels[names == "female", 1] = 0
+    labels[np.flatnonzero(names == "female")[:9], 1] = 1  # one too few
+    found = score_groups(labels, scores, ["a", "b"], {"sex": names}, num_resamples=200)["sex"]
+    assert list(found) == ["female", "male", "unknown"]
+    male, female = names == "male", names == "female"
+    assert found["male"]["macro_auroc"] == pytest.approx(roc_auc_score(labels[male], scores[male]))
+    assert found["female"]["macro_auroc"] == pytest.approx(roc_auc_score(labels[female, 0], scores[female, 0]))
+    assert found["female"]["classes_left_out"] == ["b"]
+    assert found["female"]["positives"] == {"a": labels[female, 0].sum(), "b": 9}
+    assert found["female"]["records"] == 95
+    for name in ("male", "female"):
+        low, high = found[name]["interval"]
+        assert low < found[name]["macro_auroc"] < high
+        assert found[name]["left_out"] is None
+    assert (found["unknown"]["macro_auroc"], found["unknown"]["interval"]) == (None, None)
+    assert found["unknown"]["left_out"] == "too few records: no class has 10 with it and 10 without"
+
+
+def test_groups_are_in_the_order_of_ages():
+    ages = np.array([np.nan, 90, 70, 50, 20, 30])
+    found = score_groups(np.zeros((6, 1)), np.zeros((6, 1)), ["a"], groups_of(np.full(6, None), ages))
+    assert list(found["age"]) == ["< 40", "40-64", "65-79", ">= 80", "unknown"]
+    assert found["age"]["< 40"]["records"] == 2

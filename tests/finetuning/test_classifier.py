@@ -4,8 +4,7 @@ import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaForPreTraining, EcgJepaForSequenceClassification
 from ecg_jepa.data.task_data import TaskData
-from ecg_jepa.finetuning.classifier import Scorer, build_classifier
-from ecg_jepa.finetuning.encoders import find_start
+from ecg_jepa.finetuning.classifier import Scorer, build_classifier, find_start
 from ecg_jepa.finetuning.protocols import FinetuneSettings
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -108,7 +107,7 @@ def test_what_does_not_fit_raises(pretrained, data, prepared_dir, tmp_path):
     with pytest.raises(ValueError, match="takes 100 Hz"):
         build(data, tmp_path / "slow")
     EcgJepaForPreTraining(EcgJepaConfig(**SIZES, amplitude_free=True)).save_pretrained(tmp_path / "scaled")
-    with pytest.raises(ValueError, match="was prepared as records in mV: prepare it with --amplitude_free"):
+    with pytest.raises(ValueError, match="was prepared in mV: prepare it with --amplitude_free"):
         build(data, tmp_path / "scaled")
     with pytest.raises(ValueError, match=r"crop_duration=12\.0 s does not fit the encoder, which takes at most 10 s"):
         build(data, pretrained[0], crop_duration=12)

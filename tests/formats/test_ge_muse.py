@@ -12,7 +12,7 @@ DIGITAL = ecg(1000, 1)
 def test_the_rhythm_of_a_muse_and_not_its_median(tmp_path):
     path = tmp_path / "a.xml"
     path.write_text(f"<RestingECG>{muse_waveform('Median', DIGITAL, 500, STANDARD, 1)}</RestingECG>")
-    with pytest.raises(RecordError, match="its waveforms are Median, expected one of the type Rhythm"):
+    with pytest.raises(RecordError, match="it holds Median, expected a waveform of the type Rhythm"):
         read_ecg(path)
 
 

@@ -30,7 +30,7 @@ def test_increments_of_any_unit(tmp_path):
 def test_the_rhythm_of_an_aecg_and_not_its_beat(tmp_path, caplog):
     beat = ("REPRESENTATIVE_BEAT", aecg_series(ecg(4000, 9), 1000, STANDARD, 1))
     short, long = (("RHYTHM", aecg_series(ecg(samples, samples), 500, STANDARD, 1)) for samples in (500, 1000))
-    with pytest.raises(RecordError, match="its series are REPRESENTATIVE_BEAT, expected one of the code RHYTHM"):
+    with pytest.raises(RecordError, match="it holds REPRESENTATIVE_BEAT, expected a series of the code RHYTHM"):
         read_ecg(aecg(tmp_path, beat))
     read = read_ecg(aecg(tmp_path, beat, short, long))
     np.testing.assert_allclose(read.signal, ecg(1000, 1000) / 1000, atol=1e-6)

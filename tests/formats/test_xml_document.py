@@ -8,8 +8,8 @@ from ecgdatakit.parsing.parser import FileParser
 from raw_databases import STANDARD, ecg
 
 from ecg_jepa import read_ecg
-from ecg_jepa.formats import xml_document
-from ecg_jepa.formats.ecg import RecordError
+from ecg_jepa.formats import read, xml_document
+from ecg_jepa.formats.ecg import RecordError, reading
 
 DIGITAL = ecg(1000, 1)
 
@@ -32,12 +32,12 @@ ATTACKS = {
     [
         (write_aecg, r'<scale value="1" unit="uV"/>', '<scale value="1" unit="mmHg"/>', "Unknown unit 'mmHg'|origin in"),
         (write_aecg, r'(LEAD_I"/>.*?<scale value="1") unit="uV"/>', r"\1/>", r"unit of some leads only \(leads \[0\]"),
-        (write_aecg, r"<increment [^>]*/>", "", "increment is '', expected a number"),
+        (write_aecg, r"<increment [^>]*/>", "", "increment is '', expected a positive number"),
         (write_aecg, r"<digits>", "<digits>x ", "could not convert string"),
         (write_aecg, r"<digits>", "<digits>nan ", "some that are no numbers"),
         (write_aecg, r'(LEAD_I"/>.*?<digits>)', r"\g<1>1 ", "several lengths .*: I 1001, II 1000"),
         (write_aecg, r'<code code="RHYTHM"/>', '<code code="OTHER"/>', "no rhythm"),
-        (write_muse, r"<SampleBase>500</SampleBase>", "", "SampleBase is '', expected a number"),
+        (write_muse, r"<SampleBase>500</SampleBase>", "", "SampleBase is '', expected a positive number"),
         (write_muse, r"<WaveFormData>", "<WaveFormData>?", "is no base64"),
         (write_muse, r"<WaveFormData>", "<WaveFormData>AAAAAAAA", "LeadByteCountTotal of lead I is 2000, its data have 2006"),
         (write_muse, r"<LeadSampleSize>2<", "<LeadSampleSize>4<", "has samples of 4 bytes, expected 2"),
@@ -99,7 +99,7 @@ def test_depth_and_number_of_elements_are_bounded(tmp_path, monkeypatch):
     (tmp_path / "b.xml").write_text("<RestingECG>" + "<a b='c'/>" * 500)
     with pytest.raises(RecordError, match="too large"):
         read_ecg(tmp_path / "b.xml")
-    monkeypatch.setattr(xml_document, "_AT_MOST", 1000)
+    monkeypatch.setitem(read._READERS, "XML", (read._READERS["XML"][0], 1000))
     with pytest.raises(RecordError, match=r"too large \(b\.xml has 5,012 bytes, at most 1,000 are expected"):
         read_ecg(tmp_path / "b.xml")
 
@@ -121,15 +121,15 @@ def test_prefixes_of_names_do_not_count(tmp_path):
 @pytest.mark.parametrize("text", ["no XML", "", "<", "<a>"])
 def test_what_is_no_xml(tmp_path, text):
     (tmp_path / "a.xml").write_text(text)
-    with pytest.raises(RecordError, match="unreadable XML"):
+    with pytest.raises(RecordError, match="unreadable XML"), reading(tmp_path / "a.xml", "XML"):
         xml_document.parse_xml(tmp_path / "a.xml")
 
 
 def test_libraries_agree_on_xml(tmp_path):
     for write in WRITERS:
         path = write(tmp_path / "a.xml", DIGITAL, 500, step=2.5)
-        read, other = read_ecg(path), {lead.label: lead.samples for lead in FileParser.parse(path).leads}
-        for name, row in zip(read.lead_names, read.signal, strict=True):
+        own, other = read_ecg(path), {lead.label: lead.samples for lead in FileParser.parse(path).leads}
+        for name, row in zip(own.lead_names, own.signal, strict=True):
             np.testing.assert_allclose(row, other[name], atol=1e-6)
-    for row, lead in zip(read.signal, sierraecg.read_file(str(path)).leads, strict=True):
+    for row, lead in zip(own.signal, sierraecg.read_file(str(path)).leads, strict=True):
         np.testing.assert_allclose(row, lead.samples * 2.5e-3, atol=1e-6)

@@ -15,11 +15,12 @@ from ecg_jepa.model.configuration_ecg_jepa import STANDARD_LEADS
 from ecg_jepa.model.signal_processing_ecg_jepa import ImplausibleSignalError
 
 MEAN, STD = np.linspace(-0.1, 0.1, 12).tolist(), np.linspace(0.1, 0.4, 12).tolist()
+RECORD = np.random.default_rng(0).normal(scale=0.2, size=(12, 5000))
 
 
 @pytest.fixture
 def record() -> np.ndarray:
-    return np.random.default_rng(0).normal(scale=0.2, size=(12, 5000))
+    return RECORD.copy()
 
 
 def test_bare_extractor_has_mean_0_and_std_1(record):
@@ -171,7 +172,7 @@ def test_partial_patches_are_cut_off(record):
         (np.zeros((12, 5025)), {"sampling_rate": 500}, "at most 5000"),
         ([], {"sampling_rate": 500}, "No record"),
         (np.zeros(500), {"sampling_rate": 500}, "leads, samples"),
-        ([np.zeros((12, 500)), np.zeros((12, 250))], {"sampling_rate": 500, "return_tensors": "pt"}, "different lengths"),
+        ([RECORD[:, :500], RECORD[:, :250]], {"sampling_rate": 500, "return_tensors": "pt"}, "different lengths"),
     ],
 )
 def test_what_does_not_fit_raises(signal, arguments, message):

@@ -151,7 +151,7 @@ RECORD = np.random.default_rng(0).normal(scale=0.2, size=(12, 5000))
         (np.zeros((5000, 12)), DECLARED, "looks transposed"),
         (np.zeros((12, 20)), DECLARED, "too short: the record lasts 0.04 s"),
         (np.zeros((12, 20)), {**DECLARED, "check_plausibility": False}, "fewer than one patch"),
-        (np.zeros(5000), DECLARED, r"an array \(leads, samples\), but its shape is \(5000,\)"),
+        (np.zeros(5000), DECLARED, r"numbers of shape \(leads, samples\), but got float64 \(5000,\)"),
         ("nowhere/record", {}, r"no file record\.hea"),
         ({"samples": np.zeros((12, 5000))}, DECLARED, "has 'path' or 'signal'"),
         ({"signal": np.zeros((12, 5000)), "rate": 500}, DECLARED, "this one has signal, rate"),
@@ -220,7 +220,7 @@ def test_datasets(classify, signal, wfdb_path):
         classify(dataset.select_columns("signal").rename_column("signal", "ecg"), **DECLARED)
     with pytest.raises(ValueError, match="choose one of train, test"):
         classify(datasets.DatasetDict({"train": dataset, "test": dataset}))
-    with pytest.raises(ValueError, match="of numbers, but is a list of others"):
+    with pytest.raises(ValueError, match=r"A record must be numbers of shape .*, but got <U2"):
         classify([["I", "II"]], **DECLARED)
 
 

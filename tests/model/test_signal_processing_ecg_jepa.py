@@ -158,7 +158,7 @@ def test_highpass_removes_the_baseline_and_keeps_the_beat():
     filtered = highpass(beat + 2.0 + np.sin(2 * np.pi * 0.05 * time), 500)
     # 0.05 Hz is a tenth of the cutoff: eight poles in all leave 1e-8 of it, away from the edges.
     np.testing.assert_allclose(filtered[:, 2000:-2000], beat[:, 2000:-2000], atol=0.02)
-    with pytest.raises(ValueError, match="more than 15 samples"):
+    with pytest.raises(ValueError, match="greater than padlen, which is 15"):
         highpass(beat[:, :10], 500)
 
 
@@ -186,7 +186,7 @@ def test_what_cannot_be_made_amplitude_free_raises():
     with pytest.raises(ValueError, match=r"Flat leads, .*: number 1 \(counted from 0\)\. Was an electrode off"):
         standardize(signal, 100)
     signal[1] = np.arange(1000)
-    with pytest.raises(ValueError, match="more than twice that rate, not 80 Hz"):
+    with pytest.raises(ValueError, match=r"fs=80\.0 -> fs/2=40\.0"):
         standardize(signal[:1], 80)
     with pytest.raises(ValueError, match="more than 200 samples, but the record has 150"):
         standardize(signal[:1, :150], 100)

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import kstest
 
 from ecg_jepa.pretraining.objective import BatchKey
-from ecg_jepa.pretraining.views import LiteratureViews, PhysiologicalViews, seeded_normal
+from ecg_jepa.pretraining.views import BatchNorm, LiteratureViews, PhysiologicalViews, projector, seeded_normal
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_seeded_noise_is_normal_and_a_function_of_its_seed():
 
 
 def test_a_resized_crop_is_drawn_out_to_the_whole_length(config):
-    views = LiteratureViews(config)
+    views = LiteratureViews()
     ramp = torch.arange(500.0).expand(2, 12, 500)
     drawn = drawn_of(views, 2, time_out=0.0, share=torch.tensor([0.5, 1.0]), start=torch.tensor([0.25, 0.0]))
     view = views.apply(ramp, drawn, torch.ones(1, 12, 1))
@@ -122,7 +122,7 @@ def test_a_resized_crop_is_drawn_out_to_the_whole_length(config):
 
 
 def test_crops_of_the_literature_stay_within_the_record(config):
-    drawn = drawn_of(LiteratureViews(config))
+    drawn = drawn_of(LiteratureViews())
     assert drawn["share"].min() >= 0.5
     assert (drawn["start"] + drawn["share"]).max() <= 1
     assert drawn["start"].min() >= 0
@@ -168,3 +168,17 @@ def test_without_lead_ii_the_first_is_kept(make_objective):
     config = make_objective("random").config
     config.lead_names = ["V1"]
     assert not drawn_of(PhysiologicalViews(config, 250))["hidden"].any()
+
+
+def test_batch_norm_is_that_of_pytorch():
+    torch.manual_seed(0)
+    ours, theirs = BatchNorm(8), torch.nn.BatchNorm1d(8)
+    rows = 2 + 3 * torch.randn(64, 8)
+    torch.testing.assert_close(ours(rows), theirs(rows), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.eval()(rows), theirs.train()(rows), atol=1e-5, rtol=0)
+
+
+def test_a_projector_is_normalised_between_its_layers_only():
+    kinds = [type(layer).__name__ for layer in projector([4, 8, 8, 2], batch_norm=True)]
+    assert kinds == ["Linear", "BatchNorm", "GELU", "Linear", "BatchNorm", "GELU", "Linear"]
+    assert [type(layer).__name__ for layer in projector([4, 8, 2], batch_norm=False)] == ["Linear", "GELU", "Linear"]

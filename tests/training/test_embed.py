@@ -131,7 +131,7 @@ def test_mistakes_are_named(run_script, encoder_dir, prepared_dir, tmp_path, cap
     with pytest.raises(SystemExit, match="None of 1 records can be used"):
         run_script("embed", *flags, "--records_dir", tmp_path / "bad")
     assert not list(tmp_path.glob("*vectors*"))
-    with pytest.raises(SystemExit, match="whole number of patches"):
+    with pytest.raises(SystemExit, match="expected whole patches of 25 samples"):
         run_script("embed", *flags, "--data_dir", prepared_dir, "--crop_duration", 0.03)
     config = EcgJepaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, sampling_rate=250)
     EcgJepaModel(config).save_pretrained(encoder_dir)

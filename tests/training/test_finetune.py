@@ -18,12 +18,11 @@ from ecg_jepa.data.builders.challenge_2021 import Georgia
 from ecg_jepa.data.builders.code_15 import Code15
 from ecg_jepa.data.records import PreparedDatabase, find_database
 from ecg_jepa.data.task_data import TaskData
-from ecg_jepa.data.task_names import TASKS
+from ecg_jepa.data.tasks import TASKS
 from ecg_jepa.evaluation.metrics import MacroAuroc, measure
 from ecg_jepa.finetuning.classifier import Scorer
-from ecg_jepa.finetuning.finetuning_loop import FinetuningRun
 from ecg_jepa.finetuning.protocols import FinetuneSettings
-from ecg_jepa.finetuning.run import load_task
+from ecg_jepa.finetuning.run import FinetuningRun, load_task
 
 CONFIGS = "training/configs"
 
@@ -265,7 +264,7 @@ def test_what_was_run_is_recorded(finetune, prepared_dir, encoder_dir, tmp_path)
     assert not Path(info["start"]["directory"]).is_absolute()
     assert info["encoder"] == metrics["encoder"]
     database = find_database(prepared_dir)
-    assert info["databases"] == [{"name": "synthetic", "records": metrics["records"]["train"], "digest": database.info.identity}]
+    assert info["databases"] == [{"name": "synthetic", "records": metrics["records"]["train"], "digest": database.info.content_digest}]
     settings = FinetuneSettings("x", task="rhythm", data_dir=str(prepared_dir), label_fraction=0.5, seed=3)
     assert info["labels"] == load_task(settings).labels_digest()
     assert info["labels"] != load_task(dataclasses.replace(settings, seed=4)).labels_digest()

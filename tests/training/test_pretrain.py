@@ -521,7 +521,7 @@ def test_what_was_run_is_recorded(pretrain, prepared_dir, tmp_path):
     assert info["databases"] == [
         {"name": "synthetic", "weight": 1.0, "records": len(corpus.records[0]), **database.info.what_models_see()}
     ]
-    assert info["databases"][0]["digest"] == database.info.identity
+    assert info["databases"][0]["digest"] == database.info.content_digest
     assert info["databases"][0]["sampling_rate"] == 500
     assert info["skipped_steps"] == 0
     assert info["records_seen"] == 6 * 8 * 2

@@ -1,11 +1,14 @@
-"""Files that are written whole or not at all, digests of files and values, and what ships with the package."""
+"""Files that are written whole or not at all, logs of JSON lines, digests, and what ships with the package."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -25,9 +28,7 @@ def shipped(kind: str) -> Path:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """
-    Yield a temporary path beside `path`, and rename it to `path` at the end; an exception removes it and leaves `path` as it was.
-    """
+    """Yield a temporary path, and rename it to `path` at the end; an exception removes it and leaves `path` as it was."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -54,6 +55,42 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from None
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """Return the lines of a log, if there is one, without a torn last one; others that cannot be read are warned of."""
+    path = Path(path)
+    texts = path.read_bytes().split(b"\n") if path.is_file() else []
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            lines += [json.loads(text)] if text.strip() else []
+        except ValueError:
+            if number < len(texts):
+                logger.warning(f"{path}, line {number} cannot be read, and is left out.")
+    return lines
+
+
+class JsonLines:
+    """A log that lines are appended to, after those in it that `keep` returns true for; a kill or a full disk loses none."""
+
+    def __init__(self, path: Path, keep: Callable[[dict[str, Any]], bool]):
+        self.path = path
+        replace_file(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if keep(line)))
+        self._waiting = b""
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add a line; while the disk is full, lines wait in memory, with one warning."""
+        text = json.dumps(line).encode() + b"\n"
+        try:
+            with self.path.open("ab") as file:
+                file.write(self._waiting + text)
+            self._waiting = b""
+        except OSError as error:
+            if not self._waiting:
+                logger.warning(f"{self.path} cannot be written to, lines wait in memory: {error}")
+                text = b"\n" + text  # ends what the full disk has taken of a line
+            self._waiting += text
 
 
 def digest_of(content: Any) -> str:

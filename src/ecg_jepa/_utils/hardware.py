@@ -12,8 +12,6 @@ from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
-_THREADS = "OMP_NUM_THREADS"
-
 # A precision must be faster by this factor: less is not worth its rounding, and may be an accident of the measurement.
 _WORTHWHILE = 1.1
 
@@ -27,12 +25,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 
 
 def set_up_cpu(accelerator: Accelerator) -> None:
-    """
-    Set threads, allocator and matrix products of a process that computes on the CPU, and warn of a slow precision.
-
-    Raises:
-        ValueError: if OMP_NUM_THREADS is no number of threads.
-    """
+    """Set threads, allocator and matrix products of a process that computes on the CPU, and warn of a slow precision."""
     if accelerator.device.type == "cpu":
         set_threads()
         keep_memory()
@@ -42,29 +35,24 @@ def set_up_cpu(accelerator: Accelerator) -> None:
 
 def set_threads() -> None:
     """
-    Use OMP_NUM_THREADS, or else the cores that this process may use, shared with the other processes on the machine.
-
-    Launchers set it to 1 by default, which leaves all cores but one idle: a warning says so.
-
-    Raises:
-        ValueError: if OMP_NUM_THREADS is no number of threads.
+    Use OMP_NUM_THREADS, or else the cores that this process may use, shared with the other processes on the machine. Raises
+    `ValueError` if it is no number of threads.
     """
-    cores = len(os.sched_getaffinity(0))
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    cores, processes = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     fair = max(1, cores // processes)
-    value = os.environ.get(_THREADS, str(fair))
+    value = os.environ.get("OMP_NUM_THREADS", str(fair))
     first = value.split(",")[0].strip()  # OpenMP takes a list: what follows is for threads within threads
     if not first.isdecimal() or int(first) == 0:
-        raise ValueError(f"{_THREADS}={value!r} is no number of threads: unset it, or set it to 1 or more.")
+        raise ValueError(f"OMP_NUM_THREADS={value!r} is no number of threads: unset it, or set it to 1 or more.")
     threads = int(first)
     is_launched = "LOCAL_WORLD_SIZE" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
     each = f" in each of {processes} processes" if processes > 1 else ""
     if threads * processes > cores:
-        logger.warning(f"{_THREADS} asks for {threads} threads{each}, more than the {cores} cores that they may use.")
+        logger.warning(f"OMP_NUM_THREADS asks for {threads} threads{each}, more than the {cores} cores that they may use.")
     elif threads == 1 < fair and is_launched:
         logger.warning(
-            f"{_THREADS}=1, which launchers set by default, uses 1 thread{each} and leaves cores idle: set "
-            f"{_THREADS}={fair}, or --num_cpu_threads_per_process {fair} of accelerate launch."
+            f"OMP_NUM_THREADS=1, which launchers set by default, uses 1 thread{each} and leaves cores idle: set "
+            f"OMP_NUM_THREADS={fair}, or --num_cpu_threads_per_process {fair} of accelerate launch."
         )
     torch.set_num_threads(threads)
 
@@ -84,15 +72,11 @@ def keep_memory() -> None:
 
 def use_faster_matmul() -> bool:
     """
-    Let oneDNN multiply float32 matrices on the CPU where that is faster than PyTorch's default and as exact.
+    Let oneDNN multiply float32 matrices on the CPU where that is faster than PyTorch's default and as exact; return whether.
 
     PyTorch's default is MKL, which uses AVX-512 on Intel's CPUs only. On AMD's, oneDNN takes less than half the time
     (BENCHMARKS.md). PyTorch's only switch for it, `fp32_precision = "bf16"`, also allows rounding to bfloat16, which oneDNN does
-    in AMX units: CPUs with AMX are left out, and products are checked. The order of summation changes. A setting of the user
-    stays.
-
-    Returns:
-        Whether oneDNN multiplies from now on.
+    in AMX units: CPUs with AMX are left out, and products are checked. A setting of the user stays.
     """
     setting = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     if setting.fp32_precision == "none" and onednn_is_faster():
@@ -142,11 +126,7 @@ def crops_at_once(device: torch.device) -> int:
 
 
 def fastest_precision(device: torch.device) -> str:
-    """
-    Return the faster of "bf16" and "no" for training on a device.
-
-    A CPU is measured for a quarter of a second: without instructions for bfloat16, it takes much longer than float32.
-    """
+    """Return the faster of "bf16" and "no" for training on a device. A CPU is measured for a quarter of a second."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     if device.type != "cpu":
@@ -156,7 +136,7 @@ def fastest_precision(device: torch.device) -> str:
 
 
 def warn_of_slow_precision(device: torch.device, precision: str) -> None:
-    """Warn if `precision` is "bf16" on a CPU on which bfloat16 takes longer than float32."""
+    """Warn if `precision` is "bf16" on a CPU on which bfloat16 takes longer than float32, for want of instructions for it."""
     if device.type == "cpu" and precision == "bf16" and (times := _relative_time_of_bf16(rounds=2)) > _WORTHWHILE:
         logger.warning(f"bfloat16 takes {times:.1f} times as long as float32 on this CPU: --mixed_precision no is faster.")
 
@@ -180,8 +160,8 @@ def _seconds_of_a_layer(dtype: torch.dtype) -> float:
 
 def describe_hardware(accelerator: Accelerator) -> str:
     """Return the devices that a run trains on, for its card."""
-    if accelerator.device.type == "cuda":
-        return f"{accelerator.num_processes} x {torch.cuda.get_device_name(accelerator.device)}"
     if accelerator.device.type == "cpu":
         return f"CPU, {len(os.sched_getaffinity(0))} cores ({platform.machine()})"
-    return f"{accelerator.num_processes} x {accelerator.device.type}"
+    is_cuda = accelerator.device.type == "cuda"
+    name = torch.cuda.get_device_name(accelerator.device) if is_cuda else accelerator.device.type
+    return f"{accelerator.num_processes} x {name}"

@@ -23,11 +23,10 @@ class _ProgressBarHandler(logging.Handler):
 
 def start_logging() -> None:
     """Write log lines with their time on the error stream of the first process; of the others, errors only."""
-    logger = logging.getLogger("ecg_jepa")
     if not sys.stderr.isatty():  # progress bars would fill a file with control codes
         transformers_logging.disable_progress_bar()
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # datasets is imported later
-    level = os.environ.get("TRANSFORMERS_VERBOSITY", "info").upper()
+    logger, level = logging.getLogger("ecg_jepa"), os.environ.get("TRANSFORMERS_VERBOSITY", "info").upper()
     logger.setLevel(logging.getLevelNamesMapping().get(level, logging.INFO) if _is_first() else logging.ERROR)
     if not any(isinstance(handler, _ProgressBarHandler) for handler in logger.handlers):
         handler = _ProgressBarHandler()

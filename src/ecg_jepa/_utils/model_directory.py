@@ -22,9 +22,7 @@ def weights_digest(directory: str | Path) -> str:
 def model_directory(name_or_path: str | Path) -> Path:
     """
     Return the directory of a model: itself, or the local copy of a repository of the Hugging Face Hub, which is fetched first.
-
-    Raises:
-        FileNotFoundError: if there is no such directory with a `config.json`, nor such a repository, or it cannot be reached.
+    Raises `FileNotFoundError` if there is no such directory with a `config.json`, nor such a repository, or it cannot be reached.
     """
     directory, repo_id = Path(name_or_path), str(name_or_path)
     message = f"{name_or_path} is no directory with a config.json"
@@ -32,13 +30,13 @@ def model_directory(name_or_path: str | Path) -> Path:
         return directory
     if directory.is_dir():
         raise FileNotFoundError(f"{message}: name that of a model.")
-    # A path that cannot be a repository's ORG/NAME, or whose folder exists, is a mistake that the Hub need not be asked about.
-    if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")) or directory.parent.is_dir():
-        raise FileNotFoundError(f"{message}, nor the name of a repository of the Hugging Face Hub (ORG/NAME).")
     try:
+        # A path that cannot be ORG/NAME, or whose folder exists, is a mistake that the Hub need not be asked about.
+        if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")) or directory.parent.is_dir():
+            raise HFValidationError
         directory = Path(snapshot_download(repo_id, allow_patterns=_FETCHED))
     except HFValidationError:
-        raise FileNotFoundError(f"{message}, nor the name of a repository of the Hugging Face Hub.") from None
+        raise FileNotFoundError(f"{message}, nor the name of a repository of the Hugging Face Hub (ORG/NAME).") from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(f"{message}, and cannot be had from the Hugging Face Hub: {reason}") from error

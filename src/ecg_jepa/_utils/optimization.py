@@ -8,8 +8,6 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from .fsdp import whole
-
 # Steps whose gradients are not finite are skipped; fewer in a row than these may come from a record or two.
 MOST_SKIPPED_IN_A_ROW = 10
 
@@ -39,16 +37,11 @@ def parameter_groups(modules: Iterable[nn.Module]) -> list[dict]:
     Return trainable parameters for AdamW in two groups: weights of Linear and Conv1d layers, and the rest (biases, norms, tokens,
     LayerScale), which never decay. `decays` marks the first for [`set_schedules`].
     """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    seen: set[int] = set()
-    for module in modules:
-        for child in module.modules():
-            for name, parameter in child.named_parameters(recurse=False):
-                if parameter.requires_grad and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    is_weight = name == "weight" and isinstance(child, (nn.Linear, nn.Conv1d))
-                    (decayed if is_weight else kept).append(parameter)
+    decays: dict[nn.Parameter, bool] = {}
+    for child in (child for module in modules for child in module.modules()):
+        for name, parameter in child.named_parameters(recurse=False):
+            decays.setdefault(parameter, name == "weight" and isinstance(child, (nn.Linear, nn.Conv1d)))
+    decayed, kept = ([p for p, decay in decays.items() if p.requires_grad and decay == wanted] for wanted in (True, False))
     groups = [{"params": decayed, "decays": True}, {"params": kept, "decays": False, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
@@ -69,5 +62,7 @@ def set_schedules(optimizer: torch.optim.Optimizer, learning_rate: float, weight
 def gradient_norm(accelerator: Accelerator, network: Any, max_norm: float) -> torch.Tensor:
     """Return the norm of all gradients, the same on all processes, before clipping them to `max_norm` (0 does not clip)."""
     if max_norm > 0:
-        return whole(accelerator.clip_grad_norm_(network.parameters(), max_norm))
-    return whole(torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]))
+        norm = accelerator.clip_grad_norm_(network.parameters(), max_norm)
+    else:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of weights that are sharded

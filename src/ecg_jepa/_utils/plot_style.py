@@ -5,7 +5,6 @@ Colours are those of Okabe and Ito (2008), which colour-blind readers can tell a
 """
 
 from io import BytesIO
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,15 @@ from matplotlib.text import Text
 from .files import replacing
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without the yellow, pale on white
-_LINE_STYLES = ("-", "--", "-.", ":")
+_LINES = cycler(color=COLORS) + cycler(linestyle=("-", "--", "-.", ":", "-", "--", "-."))
 
 
 def new_figure(width: float, height: float, **layout: Any) -> tuple[Figure, Any]:
     """Return a figure of `width` by `height` inches and its axes, laid out as `Figure.subplots` does."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(**layout)
-    styles = list(islice(cycle(_LINE_STYLES), len(COLORS)))
     for axis in np.atleast_1d(axes).ravel():
-        axis.set_prop_cycle(cycler(color=COLORS) + cycler(linestyle=styles))
+        axis.set_prop_cycle(_LINES)
     return figure, axes
 
 

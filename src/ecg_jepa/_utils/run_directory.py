@@ -8,35 +8,28 @@ from pathlib import Path
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
+from .files import TRAINING_INFO_FILE
 from .processes import on_main_process
 
 LOCK_FILE = ".lock"
 
+# Files by which a folder is known to be a run's.
+_MARKS = (TRAINING_INFO_FILE, "training_config.yaml")
+
 # Patterns of a saved model's files. Removed in this order: first what marks it as finished, last what marks it as a run of ours.
 MODEL_FILES = (
-    *("training_info.json", "README.md", "config.json", "preprocessor_config.json"),
+    *(TRAINING_INFO_FILE, "README.md", "config.json", "preprocessor_config.json"),
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *(path.name for path in sorted(Path(__file__).parents[1].glob("model/*_ecg_jepa.py"))),
     "training_config.yaml",
 )
 
-# Files by which a folder is known to be a run's.
-_MARKS = ("training_info.json", "training_config.yaml")
-
 
 @contextmanager
 def own_directory(directory: str | Path, accelerator: Accelerator | None = None, timeout: float = 0.0) -> Iterator[None]:
     """
-    Make a folder and lock other runs out of it; the system releases the lock of a process that dies.
-
-    Args:
-        directory: of the run.
-        accelerator: of the run, whose main process holds the lock for all; `None`: this process alone.
-        timeout: s to wait for another run to end.
-
-    Raises:
-        BlockingIOError: if another run writes to it.
-        OSError: if it cannot be written to.
+    Make a folder and lock other runs out of it, after up to `timeout` s; the system releases the lock of a process that dies. The
+    main process of an accelerator holds it for all. Raises `BlockingIOError` if another run writes to it.
     """
     lock = FileLock(Path(directory, LOCK_FILE), timeout=timeout)
 
@@ -50,10 +43,7 @@ def own_directory(directory: str | Path, accelerator: Accelerator | None = None,
                 f"{LOCK_FILE} there; on disks without locks, that of a run that died on another machine must be removed by hand.)"
             ) from None
 
-    if accelerator is None:
-        acquire()
-    else:
-        on_main_process(accelerator, acquire)
+    acquire() if accelerator is None else on_main_process(accelerator, acquire)
     try:
         yield
     finally:

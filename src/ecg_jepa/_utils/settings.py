@@ -12,7 +12,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, dataclass_transform
 
@@ -44,31 +44,42 @@ def option(default: Any = dataclasses.MISSING, text: str = "", *, positional: bo
 
 @dataclass_transform(field_specifiers=(option,))
 def settings(cls: type[T]) -> type[T]:
-    """
-    Make a class a dataclass whose values are checked however it is made.
-
-    Its instances raise `ValueError` for values of another type, NaN and infinity, and for whatever `__post_init__` refuses.
-    """
+    """Make a class a dataclass that raises `ValueError` for values of another type, NaN and infinity, however it is made."""
     checks = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
     return typing.cast(type[T], pydantic.dataclasses.dataclass(config=checks)(cls))
 
 
 def make_settings(cls: type[T], values: Mapping[str, Any]) -> T:
     """
-    Return settings from keys and values, which may be text; a single value stands for a list of one.
-
-    Raises:
-        ValueError: in one line, for unknown keys (with the nearest one) and for all values that are missing or do not fit.
+    Return settings from keys and values, which may be text; a single value stands for a list of one. Raises `ValueError` in one
+    line for unknown keys (with the nearest one) and for all values that are missing or do not fit.
     """
-    for key in values:
-        if key not in field_names(cls):
-            raise ValueError(f"unknown setting: {_unknown(cls, key)}")
-    lists = {name for name, kinds in _kinds(cls).items() if _is_list(kinds)}
+    _check_known(cls, values, "unknown setting")
+    lists = {name for name, kinds in _kinds(cls).items() if list in kinds}
     values = {key: [value] if key in lists and not isinstance(value, list) else value for key, value in values.items()}
     try:
         return cls(**values)
     except pydantic.ValidationError as error:
         raise ValueError("; ".join(map(_sentence, error.errors(include_url=False)))) from None
+
+
+def _check_known(cls: type, keys: Iterable[str], message: str) -> None:
+    """Raise `ValueError` for the first key that is no setting, with the nearest one."""
+    known = field_names(cls)
+    for key in keys:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"--help lists the {len(known)} that there are"
+            raise ValueError(f"{message}: {key!r}; {hint}")
+
+
+def _sentence(details: Any) -> str:
+    """Return what pydantic says about one value in our words."""
+    if details["type"] == "value_error":  # from __post_init__, whose messages name the setting
+        return str(details["ctx"]["error"])
+    place = ".".join(map(str, details["loc"]))
+    missing = details["type"] == "missing"
+    return f"{place} is missing" if missing else f"invalid {place}={details['input']!r}: {details['msg'].removeprefix('Input ')}"
 
 
 def field_names(cls: type) -> list[str]:
@@ -111,14 +122,9 @@ def parse_settings(
     description: str | None = None,
 ) -> T:
     """
-    Return settings from `--config FILE.yaml` and flags, which may be spelt with dashes or underscores.
-
-    Args:
-        choose: the class of settings, or a function that chooses it by the values given (as text).
-        argv: default `sys.argv[1:]`.
-
-    Raises:
-        SystemExit: with status 2 and one line for unknown keys, bad values and bad files; with 0 after `--help`.
+    Return settings from `--config FILE.yaml` and flags, which may be spelt with dashes or underscores, of the class `choose` or
+    of the one that it chooses by the values given (as text). Raises `SystemExit` with status 2 and one line for unknown keys, bad
+    values and bad files, and with 0 after `--help`.
     """
     prog = prog or Path(sys.argv[0]).name
     groups = _group(sys.argv[1:] if argv is None else argv)
@@ -129,9 +135,7 @@ def parse_settings(
         if any(name == "help" or "-h" in words for name, words in groups):
             print(_help(cls, prog, description), end="")
             raise SystemExit(0)
-        for key in values:
-            if key not in field_names(cls):
-                raise ValueError(f"unknown key in {given['config']}: {_unknown(cls, key)}")
+        _check_known(cls, values, f"unknown key in {given.get('config')}")
         return make_settings(cls, values | _flag_values(cls, groups))
     except (ValueError, OSError) as error:
         fail(prog, error, status=2)
@@ -140,28 +144,21 @@ def parse_settings(
 def fail(prog: str, error: Exception | str, status: int = 1) -> NoReturn:
     """End with one line on the error stream of the first process. Status 2 is for bad settings, 1 for everything else."""
     message = " ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
-    if os.environ.get("RANK", "0") != "0":
-        raise SystemExit(status)
-    if status == 1:
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first and status == 1:
         raise SystemExit(f"{prog}: {message}")
-    print(f"{prog}: {message}", file=sys.stderr)
+    if is_first:
+        print(f"{prog}: {message}", file=sys.stderr)
     raise SystemExit(status)
 
 
 def read_yaml(name: str) -> dict[str, Any]:
     """
-    Return keys and values (text, or lists of text) of a flat YAML file; `null` is left out.
-
-    Args:
-        name: a path, or the name of a configuration that ships with the package.
-
-    Raises:
-        ValueError: if there is no such file or it is no flat YAML.
+    Return keys and values (text, or lists of text) of a flat YAML file, named by its path or as one that ships with the package;
+    `null` is left out. Raises `ValueError` if there is no such file or it is no flat YAML.
     """
-    path = Path(name)
-    if not path.is_file():
-        path = shipped("configs") / f"{name}.yaml"
-    if not path.is_file():
+    path = next((path for path in (Path(name), shipped("configs") / f"{name}.yaml") if path.is_file()), None)
+    if path is None:
         known = ", ".join(sorted(file.stem for file in shipped("configs").glob("*.yaml")))
         raise ValueError(f"no configuration file {name}, nor is it one of those that ship with the package: {known}")
     try:
@@ -223,23 +220,20 @@ def _group(words: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 def _flag_values(cls: type, groups: Sequence[tuple[str, list[str]]]) -> dict[str, Any]:
     """Return the values, as text, that the words of a command line give to settings."""
-    kinds = {**_kinds(cls), "config": (str,)}
-    values: dict[str, Any] = {}
-    loose = groups[0][1]
+    kinds, values, loose = _kinds(cls), dict[str, Any](), list(groups[0][1])
+    _check_known(cls, (name for name, _ in groups[1:] if name != "config"), "unknown flag")
     for name, words in groups[1:]:
-        if name not in kinds:
-            raise ValueError(f"unknown flag: {_unknown(cls, name)}")
-        if _is_list(kinds[name]):
+        if list in kinds.get(name, ()):
             values[name] = words
-        elif words or bool in kinds[name]:
+        elif words or bool in kinds.get(name, ()):
             values[name] = words[0] if words else "true"
-            loose = loose + words[1:]
+            loose += words[1:]
         else:
             raise ValueError(f"--{name}: expected one argument")
     values.pop("config", None)
     for field in dataclasses.fields(cls):
         if loose and field.metadata["positional"]:
-            values[field.name], loose = (loose, []) if _is_list(kinds[field.name]) else (loose[0], loose[1:])
+            values[field.name], loose = (loose, []) if list in kinds[field.name] else (loose[0], loose[1:])
     if loose:
         raise ValueError(f"unexpected {' '.join(loose)!r}")
     return values
@@ -254,39 +248,22 @@ def _help(cls: type, prog: str, description: str | None) -> str:
     for field in dataclasses.fields(cls):
         kinds = _kinds(cls)[field.name]
         text = field.metadata["help"].replace("%", "%%")
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if default not in (dataclasses.MISSING, None, "", []):
-            text += f" (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
+        default = field.default if field.default_factory is dataclasses.MISSING else " ".join(map(str, field.default_factory()))
+        if default not in (dataclasses.MISSING, None, ""):
+            text += f" (default: {default})"
         choices = [str(choice) for kind in kinds if typing.get_origin(kind) is Literal for choice in typing.get_args(kind)]
         metavar = "true|false" if bool in kinds else "|".join(choices) or field.name.upper()
-        nargs = "*" if _is_list(kinds) else "?" if bool in kinds else None
+        nargs = "*" if list in kinds else "?" if bool in kinds else None
         name = field.name if field.metadata["positional"] else f"--{field.name}"
         parser.add_argument(name, metavar=metavar, nargs=nargs, help=text)
     return parser.format_help()
 
 
-def _kinds(cls: type) -> dict[str, tuple[Any, ...]]:
-    """Return the types that each field may have: those of a union, or its only one."""
-    unions = (typing.Union, types.UnionType)
-    kinds = {name: typing.get_type_hints(cls)[name] for name in field_names(cls)}
-    return {name: typing.get_args(kind) if typing.get_origin(kind) in unions else (kind,) for name, kind in kinds.items()}
-
-
-def _is_list(kinds: Sequence[Any]) -> bool:
-    return any(typing.get_origin(kind) is list for kind in kinds)
-
-
-def _unknown(cls: type, key: str) -> str:
-    known = field_names(cls)
-    nearest = difflib.get_close_matches(key, known, n=1)
-    return f"{key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else f"; --help lists the {len(known)} that there are")
-
-
-def _sentence(details: Any) -> str:
-    """Return what pydantic says about one value in our words."""
-    place = ".".join(str(part) for part in details["loc"])
-    if details["type"] == "value_error":  # from __post_init__, whose messages name the setting
-        return str(details["ctx"]["error"])
-    if details["type"] == "missing":
-        return f"{place} is missing"
-    return f"invalid {place}={details['input']!r}: {details['msg'].removeprefix('Input ')}"
+def _kinds(cls: type) -> dict[str, list[Any]]:
+    """Return the types that each field may have: those of a union, or its only one; lists of any type are `list`."""
+    hints, unions = typing.get_type_hints(cls), (typing.Union, types.UnionType)
+    kinds = {
+        name: typing.get_args(hints[name]) if typing.get_origin(hints[name]) in unions else (hints[name],)
+        for name in field_names(cls)
+    }
+    return {name: [list if typing.get_origin(kind) is list else kind for kind in found] for name, found in kinds.items()}

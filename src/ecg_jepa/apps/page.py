@@ -16,15 +16,14 @@ import numpy as np
 from .._utils.plot_style import as_png
 from ..formats.ecg import split_names
 from ..model.signal_processing_ecg_jepa import missing_declarations
-from .page_analysis import Upload, analyse, find_examples, read_upload
-from .page_html import CSS, NO_DEVICE, image, note, refusal, table
+from .page_analysis import CSS, NO_DEVICE, Upload, analyse, find_examples, image, note, read_upload, refusal, table
 from .prediction import Classifier
 
 LARGEST_UPLOAD = "20mb"  # a 12-lead record of half an hour has 10
 
 _UNITS = ["", "mV", "uV", "V", "nV"]
 _FOLDER = "GRADIO_TEMP_DIR"
-_CLEANING_INTERVAL, _KEPT_FOR = 600, 3000  # s: how often old files in the temporary folder are removed, and at which age
+_CLEANING = (600, 3000)  # s: how often old files in the temporary folder are removed, and at which age
 
 _AMPLITUDE_FREE = (
     "<p>This classifier does not see amplitudes: each lead is divided by its own standard deviation. Do not rely on it where "
@@ -33,15 +32,8 @@ _AMPLITUDE_FREE = (
 
 
 def build_page(classifier: Classifier, title: str, examples: Mapping[str, Sequence[str]]) -> gr.Blocks:
-    """
-    Return the page of a classifier.
-
-    Args:
-        title: of the page.
-        examples: name -> the files of a record.
-    """
-    times = (_CLEANING_INTERVAL, _KEPT_FOR)
-    with gr.Blocks(title=f"{title}: look at an ECG", delete_cache=times, analytics_enabled=False) as page:
+    """Return the page of a classifier; `examples` are the files of records by their names."""
+    with gr.Blocks(title=f"{title}: look at an ECG", delete_cache=_CLEANING, analytics_enabled=False) as page:
         gr.Markdown(f"# Look at an ECG\n\nClassifier `{title}`. **{NO_DEVICE}**")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
@@ -51,9 +43,8 @@ def build_page(classifier: Classifier, title: str, examples: Mapping[str, Sequen
                 with gr.Accordion("Rate, unit and leads: as the file says, or filled in", open=True):
                     rate = gr.Number(label="sampling rate in Hz", value=None, interactive=False)
                     unit = gr.Dropdown(label="unit", choices=_UNITS, value="", interactive=False)
-                    leads = gr.Textbox(
-                        label="leads, in the order of rows or columns", placeholder="I II III aVR ...", interactive=False
-                    )
+                    order = "leads, in the order of rows or columns"
+                    leads = gr.Textbox(label=order, placeholder="I II III aVR ...", interactive=False)
                 button = gr.Button("Analyse", variant="primary")
             with gr.Column(scale=3, min_width=300):
                 message, ecg, labels = gr.HTML(), gr.HTML(), gr.HTML()
@@ -72,16 +63,13 @@ def build_page(classifier: Classifier, title: str, examples: Mapping[str, Sequen
                 upload = read_upload(uploads)
             except (ValueError, OSError) as error:
                 return [*_form(None), *_message(refusal(error))]
-            if upload.missing:
-                return [*_form(upload), *_message(note(*upload))]
-            return [*_form(upload), *_analyse(classifier, uploads, {})]
+            return [*_form(upload), *(_message(note(*upload)) if upload.missing else _analyse(classifier, uploads, {}))]
 
         def pick(name: str) -> list[str] | None:
             return list(examples.get(name, ())) or None
 
-        shown = [*form, *outputs]
-        gr.on([files.upload, files.delete, files.clear], show, files, shown)
-        example.input(pick, example, files).then(show, files, shown, api_name=False)
+        gr.on([files.upload, files.delete, files.clear], show, files, [*form, *outputs])
+        example.input(pick, example, files).then(show, files, [*form, *outputs], api_name=False)
         button.click(analyse, [files, *form], outputs)
     return page
 
@@ -99,8 +87,8 @@ def _analyse(classifier: Classifier, uploads: Sequence[str], declared: Mapping[s
     plot = "" if analysis.plot is None else image(as_png(analysis.plot), f"ECG of {upload.name}")
     labels = table(analysis.labels, config.problem_type == "single_label_classification", config.label_descriptions)
     # In the page's temporary folder, which is removed with the page.
-    name = f"{Path(upload.name).stem[:40]}-"
-    with NamedTemporaryFile(prefix=name, suffix=".npy", dir=os.environ.get(_FOLDER), delete=False) as file:
+    prefix = f"{Path(upload.name).stem[:40]}-"
+    with NamedTemporaryFile(prefix=prefix, suffix=".npy", dir=os.environ.get(_FOLDER), delete=False) as file:
         np.save(file, analysis.embedding)
     caution = _AMPLITUDE_FREE if config.amplitude_free else ""
     return [note(*upload), plot, f"{labels}{caution}", gr.DownloadButton(value=file.name, visible=True)]
@@ -113,11 +101,12 @@ def _message(text: str) -> list[Any]:
 
 def _form(upload: Upload | None) -> list[Any]:
     """Return the fields for rate, unit and leads: as the record has them, or to be filled in."""
+    values = (
+        (upload.ecg.sampling_rate, upload.ecg.unit or "", " ".join(upload.ecg.lead_names or ())) if upload else (None, "", "")
+    )
+    fields = {"sampling_rate": gr.Number, "unit": gr.Dropdown, "lead_names": gr.Textbox}
     missing = upload.missing if upload else []
-    ecg = upload.ecg if upload else None
-    values = (ecg.sampling_rate, ecg.unit or "", " ".join(ecg.lead_names or ())) if ecg else (None, "", "")
-    fields = (("sampling_rate", gr.Number), ("unit", gr.Dropdown), ("lead_names", gr.Textbox))
-    return [field(value=value, interactive=name in missing) for (name, field), value in zip(fields, values, strict=True)]
+    return [field(value=value, interactive=name in missing) for (name, field), value in zip(fields.items(), values, strict=True)]
 
 
 @contextmanager
@@ -126,49 +115,37 @@ def served(
 ) -> Iterator[gr.Blocks]:
     """
     Serve the page of a classifier on loopback, or where the environment says (GRADIO_SERVER_NAME, as in a Space), while the
-    context is open. Its address is `.local_url`.
-
-    Args:
-        checkpoint: directory or Hub repository of a classifier.
-        title: of the page.
-        examples: folder with records that visitors can pick.
-        port: default: the first free one from 7860.
-
-    Raises:
-        FileNotFoundError, ValueError: if there is no such classifier.
+    context is open. Its address is `.local_url`; the port is the first free one from 7860. Visitors can pick from the records in
+    a folder of `examples`. Raises `FileNotFoundError` or `ValueError` if there is no such classifier.
     """
-    classifier = Classifier.load(checkpoint)
+    classifier = Classifier(checkpoint)
     # Fonts of the visitor's machine: the page sends no requests to other hosts.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    with _temporary_folder() as folder:
-        records = {} if examples is None else find_examples(examples)
-        folder.joinpath("examples").mkdir()  # Gradio serves no files from elsewhere
-        copies = {name: [str(shutil.copy(file, folder / "examples")) for file in files] for name, files in records.items()}
-        page = build_page(classifier, title, copies)
-        page.queue(max_size=16).launch(
-            server_port=port,
-            share=False,
-            max_file_size=LARGEST_UPLOAD,
-            footer_links=[],
-            theme=theme,
-            css=CSS,
-            prevent_thread_lock=True,
-            quiet=True,
-        )
-        try:
-            yield page
-        finally:
-            page.close(verbose=False)
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """Yield a folder for what visitors upload and download; pages that are built in the context use it."""
     before = os.environ.get(_FOLDER)
+    # For what visitors upload and download; Gradio serves no files from elsewhere, so that examples are copied.
     with TemporaryDirectory(prefix="ecg-jepa-demo-") as folder:
         os.environ[_FOLDER] = folder
         try:
-            yield Path(folder)
+            records = {} if examples is None else find_examples(examples)
+            copied = Path(folder, "examples")
+            copied.mkdir()
+            page = build_page(
+                classifier, title, {n: [str(shutil.copy(f, copied)) for f in files] for n, files in records.items()}
+            )
+            page.queue(max_size=16).launch(
+                server_port=port,
+                share=False,
+                max_file_size=LARGEST_UPLOAD,
+                footer_links=[],
+                theme=theme,
+                css=CSS,
+                prevent_thread_lock=True,
+                quiet=True,
+            )
+            try:
+                yield page
+            finally:
+                page.close(verbose=False)
         finally:
             del os.environ[_FOLDER]
             if before is not None:

@@ -1,9 +1,8 @@
 """Classification of records: a table of labels with probabilities and decisions, and a list of refused records."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
@@ -16,9 +15,9 @@ from .._utils.hardware import use_faster_attention
 from .._utils.logs import progress_bar
 from .._utils.model_directory import model_directory
 from .._utils.run_directory import LOCK_FILE, clear
-from ..data.crops import batch_crops, mean_over_crops
 from ..data.raw_files import files_digest
 from ..data.records import write_rejections
+from ..data.task_data import mean_over_crops
 from ..formats.read import files_of
 from ..model.configuration_ecg_jepa import EcgJepaConfig
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
@@ -34,14 +33,6 @@ _PART_COLUMNS = {**_COLUMNS, "reason": pa.string(), "detail": pa.string()}  # of
 _RECORDS_A_PART = 256  # classified again at most if a run is killed
 
 
-class Predictions(NamedTuple):
-    """Number of classified records, refused ones with reason and detail, and how many an interrupted run had done before."""
-
-    records: int
-    rejections: list[dict[str, str]]
-    found: int
-
-
 def digest_of_request(files: Sequence[EcgFile], declared: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """Return a digest of records, their files as they are now, and `about`: all that decides the content of a table."""
     records = [(file.name, str(file.path), declared, file.declared) for file in files]
@@ -49,23 +40,13 @@ def digest_of_request(files: Sequence[EcgFile], declared: Mapping[str, Any], abo
     return files_digest([path for file in files for path in files_of(file.path)], salt)
 
 
-@dataclass(frozen=True)
 class Classifier:
-    """A classifier with its pre-processing, and the pipeline of both."""
+    """
+    A classifier of a directory or Hub repository with its pre-processing, and the pipeline of both. Raises `FileNotFoundError` if
+    there is none, `ValueError` for another kind of model.
+    """
 
-    model: EcgJepaForSequenceClassification
-    extractor: EcgJepaFeatureExtractor
-    pipeline: Any
-
-    @classmethod
-    def load(cls, name_or_path: str | Path, device: torch.device | str = "cpu") -> "Classifier":
-        """
-        Load the classifier of a directory or Hub repository.
-
-        Raises:
-            FileNotFoundError: if there is none.
-            ValueError: if it holds another kind of model.
-        """
+    def __init__(self, name_or_path: str | Path, device: torch.device | str = "cpu"):
         directory = model_directory(name_or_path)
         architectures = EcgJepaConfig.from_pretrained(directory).architectures or ["unknown"]
         if EcgJepaForSequenceClassification.__name__ not in architectures:
@@ -73,20 +54,16 @@ class Classifier:
                 f"{name_or_path} is no classifier ({', '.join(architectures)}): name the directory of one, as ecg-jepa finetune "
                 "writes it."
             )
-        model = EcgJepaForSequenceClassification.from_pretrained(directory).eval()
-        extractor = EcgJepaFeatureExtractor.from_pretrained(directory)
-        pipeline = EcgClassificationPipeline(model=model, feature_extractor=extractor, device=device)
-        use_faster_attention(model, model.config.num_patches + model.config.num_register_tokens)
-        return cls(model, extractor, pipeline)
+        self.model = EcgJepaForSequenceClassification.from_pretrained(directory).eval()
+        self.extractor = EcgJepaFeatureExtractor.from_pretrained(directory)
+        self.pipeline: Any = EcgClassificationPipeline(model=self.model, feature_extractor=self.extractor, device=device)
+        use_faster_attention(self.model, self.model.config.num_patches + self.model.config.num_register_tokens)
 
     @torch.no_grad()
     def classify(self, crops: torch.Tensor, owners: torch.Tensor, batch_size: int = 64) -> list[list[dict[str, Any]]]:
         """
-        Return labels, scores and decisions of records, highest score first, as the pipeline does.
-
-        Args:
-            crops, owners: of a batch of [`batch_crops`].
-            batch_size: crops that run through the model together.
+        Return labels, scores and decisions, highest score first, of the records of a batch of [`data.task_data.batch_crops`], as
+        the pipeline does; at most `batch_size` crops run through the model together.
         """
         parts = [self.model(input_values=part.to(self.model.device)).logits.float().cpu() for part in crops.split(batch_size)]
         logits = mean_over_crops(torch.cat(parts), owners)
@@ -95,11 +72,8 @@ class Classifier:
 
 class PredictionFile:
     """
-    A table, `.parquet` or `.csv`, and the parts of it in a folder beside it until it is finished.
-
-    Args:
-        path: of the table.
-        identity: digest of all that decides the content; parts with another one are not used.
+    A table, `.parquet` or `.csv`, and the parts of it in a folder beside it until it is finished. `identity` is a digest of all
+    that decides the content; parts with another one are not used.
     """
 
     def __init__(self, path: Path, identity: str = ""):
@@ -143,19 +117,14 @@ class PredictionFile:
             pq.write_table(pa.Table.from_pylist(list(rows), pa.schema(_PART_COLUMNS)), temporary)
 
     def finish(self, count: int, about: dict[str, Any]) -> list[dict[str, str]]:
-        """
-        Replace the table by the joined parts, and return the refused records. If all were refused, an earlier table stays.
-        """
+        """Replace the table by the joined parts, and return the refused records. If all were refused, an earlier table stays."""
         parts = pa.concat_tables([pq.read_table(self.part(number)) for number in range(count)])
         is_refused = parts["label"].is_null()
         rejections = parts.filter(is_refused).select(["record", "reason", "detail"]).to_pylist()
         table = parts.filter(pa.compute.invert(is_refused)).select(list(_COLUMNS))
         if table.num_rows:
             with replacing(self.path) as temporary:  # the table comes last: it says that all is finished
-                if self.path.suffix == ".csv":
-                    pa.csv.write_csv(table, temporary)
-                else:
-                    pq.write_table(table, temporary)
+                (pa.csv.write_csv if self.path.suffix == ".csv" else pq.write_table)(table, temporary)
                 for path in (self.info, self.path, self.rejected):
                     path.unlink(missing_ok=True)
                 if rejections:
@@ -170,45 +139,25 @@ class PredictionFile:
 
 def predict(
     classifier: Classifier, source: RecordSource, file: PredictionFile, batch_size: int, about: dict[str, Any]
-) -> Predictions:
+) -> tuple[list[dict[str, str]], int]:
     """
-    Write a table with a row per record and label, going on from the parts that are there.
-
-    Args:
-        classifier: model and pre-processing.
-        source: of the records.
-        file: after `begin()`.
-        batch_size: crops that are classified together.
-        about: written beside the table.
+    Write a table with a row per record and label, going on from the parts that are there. Call `file.begin()` first; `about` is
+    written beside the table. Returns refused records with reason and detail, and how many records an interrupted run had done.
     """
-    count = len(source.names)
+    count, found = len(source.names), 0
     parts = [range(first, min(first + _RECORDS_A_PART, count)) for first in range(0, count, _RECORDS_A_PART)]
-    found = 0
     with progress_bar(total=count, unit="record") as progress:
         for number, numbers in enumerate(parts):
             if file.part(number).is_file():
                 found += len(numbers)
             else:
-                file.write_part(number, _classify(classifier, source, numbers, batch_size))
+                refused: list[dict[str, Any]] = []
+                rows = [
+                    {"record": name, "probability": label["score"], **label}
+                    for names, crops, owners in source.batches(numbers, batch_size, refused)
+                    for name, labels in zip(names, classifier.classify(crops, owners, batch_size), strict=True)
+                    for label in labels
+                ]
+                file.write_part(number, rows + refused)
             progress.update(len(numbers))
-    rejections = file.finish(len(parts), about)
-    return Predictions(count - len(rejections), rejections, found)
-
-
-def _classify(classifier: Classifier, source: RecordSource, numbers: Iterable[int], batch_size: int) -> list[dict[str, Any]]:
-    """Return the rows of records in their order, and then a row for each refused one."""
-    usable: list[str] = []
-    rejections: list[dict[str, str]] = []
-    batches = batch_crops(source.read_usable(numbers, usable, rejections), batch_size)
-    labels = [found for crops, owners in batches for found in classifier.classify(crops, owners, batch_size)]
-    rows = [
-        {"record": _as_utf8(name), "probability": label["score"], **label}
-        for name, of_record in zip(usable, labels, strict=True)
-        for label in of_record
-    ]
-    return rows + [{key: _as_utf8(text) for key, text in rejection.items()} for rejection in rejections]
-
-
-def _as_utf8(name: str) -> str:
-    """Escape the characters of a file name that are no UTF-8."""
-    return name.encode(errors="backslashreplace").decode()
+    return file.finish(len(parts), about), found

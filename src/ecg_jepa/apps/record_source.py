@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..data.raw_files import check_headings, faults_of, find_ecg_files, read_csv
 from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase
+from ..data.task_data import batch_crops
 from ..formats.ecg import Ecg, RecordError, split_names
 from ..formats.read import read_ecg
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
-
-T = TypeVar("T")
 
 _RECORDS_AHEAD = 32  # few enough that recordings of 30 minutes fit into memory
 _DECLARATIONS = ("sampling_rate", "unit", "lead_names")
@@ -30,12 +30,28 @@ class RecordSource:
     names: Sequence[str]
     read: Callable[[int], np.ndarray]
 
-    def read_usable(self, numbers: Iterable[int], usable: list[str], rejections: list[dict[str, str]]) -> Iterator[np.ndarray]:
+    def batches(
+        self, numbers: Iterable[int], batch_size: int, rejections: list[dict[str, str]]
+    ) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
         """
-        Yield the crops of each usable record in order, prefetching in threads. Names of usable records are appended to `usable`,
-        unusable records to `rejections`.
+        Yield records in order, prefetching in threads: names, and a batch of [`data.task_data.batch_crops`]. Unusable records are
+        appended to `rejections`. Texts are UTF-8, which names of files need not be.
         """
+        usable: list[str] = []
 
+        def crops_of_usable() -> Iterator[np.ndarray]:
+            for name, result in self._prefetch(numbers):
+                if isinstance(result, RecordError):
+                    texts = {"record": name, "reason": result.reason, "detail": result.detail}
+                    rejections.append({key: _as_utf8(text) for key, text in texts.items()})
+                else:
+                    usable.append(_as_utf8(name))
+                    yield result
+
+        for crops, owners in batch_crops(crops_of_usable(), batch_size):
+            yield usable[owners[0] : owners[-1] + 1], crops, owners
+
+    def _prefetch(self, numbers: Iterable[int]) -> Iterator[tuple[str, np.ndarray | RecordError]]:
         def read(number: int) -> tuple[str, np.ndarray | RecordError]:
             name = self.names[number]
             try:
@@ -45,12 +61,18 @@ class RecordSource:
             except Exception as error:  # an unforeseen error of one record must not end the others
                 return name, RecordError(name, "unforeseen error", f"{type(error).__name__}: {error}")
 
-        for name, result in prefetch(read, numbers, _RECORDS_AHEAD, min(8, len(os.sched_getaffinity(0)))):
-            if isinstance(result, RecordError):
-                rejections.append({"record": name, "reason": result.reason, "detail": result.detail})
-            else:
-                usable.append(name)
-                yield result
+        upcoming: deque[Future[tuple[str, np.ndarray | RecordError]]] = deque()
+        with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
+            for number in numbers:
+                upcoming.append(threads.submit(read, number))
+                if len(upcoming) > _RECORDS_AHEAD:
+                    yield upcoming.popleft().result()
+            while upcoming:
+                yield upcoming.popleft().result()
+
+
+def _as_utf8(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -80,12 +102,8 @@ def file_source(
     allow_short: bool = False,
 ) -> RecordSource:
     """
-    Return the records of files.
-
-    Args:
-        declared: rate, unit and leads of files that do not say them.
-        allow_implausible: also take what cannot be an ECG in its unit.
-        allow_short: take records shorter than a crop as they are, instead of refusing them.
+    Return the records of files. `declared` are rate, unit and leads of files that do not say them; records that cannot be ECGs in
+    their unit, or are shorter than a crop, are refused unless they are allowed.
     """
     whole = EcgJepaFeatureExtractor.from_dict({**extractor.to_dict(), "crop_duration": None, "crop_stride": None})
 
@@ -114,8 +132,8 @@ def files_in_folder(folder: str | Path, exclude: Sequence[Path] = ()) -> list[Ec
     `FileNotFoundError` if there are none.
     """
     excluded = {path.resolve() for path in exclude}
-    places = {name: Path(folder, name).resolve() for name in find_ecg_files(folder, folder)}
-    files = [EcgFile(name, Path(folder, name)) for name, place in places.items() if not excluded & {place, *place.parents}]
+    files = [EcgFile(name, Path(folder, name)) for name in find_ecg_files(folder, folder)]
+    files = [file for file in files if not excluded & {(place := file.path.resolve()), *place.parents}]
     if not files:
         raise FileNotFoundError(f"{folder} has no ECG in it or below: no WFDB record, and no file of another format.")
     return files
@@ -123,53 +141,36 @@ def files_in_folder(folder: str | Path, exclude: Sequence[Path] = ()) -> list[Ec
 
 def listed_files(paths: Sequence[str]) -> list[EcgFile]:
     """Return files named by their paths as given. Raises `ValueError` if one is given twice."""
-    _check_names(paths, "files", "given twice: name each record once.")
-    return [EcgFile(path, Path(path)) for path in paths]
+    return _each_once([EcgFile(path, Path(path)) for path in paths], "files")
 
 
 def files_in_table(path: str | Path) -> list[EcgFile]:
     """
     Return the files of a table with a column `path`, relative to the table, and where they are needed `sampling_rate`, `unit`,
     `lead_names` (separated by spaces) and `record_id`, which names a record.
-
-    Raises:
-        FileNotFoundError, ValueError: if there is no such table, a heading is one of these in another spelling, or two rows have
-            one name.
+    Raises `FileNotFoundError` or `ValueError` if there is none, headings are spelt otherwise, or two rows have one name.
     """
     table = read_csv(path, [], all_named=True)
     check_headings(table, ("path", "record_id", *_DECLARATIONS), (), str(path))
     files = []
     for number, row in enumerate(table.to_dict("records")):
-        given = {name: value for name, value in row.items() if not pd.isna(value)}
+        given: dict[str, Any] = {str(name): value for name, value in row.items() if not pd.isna(value)}
         if "path" not in given:
             raise ValueError(f"{path}: row {number} has no path.")
-        declared: dict[str, Any] = {name: given[name] for name in _DECLARATIONS if name in given}
-        if "lead_names" in declared:
-            declared["lead_names"] = split_names(declared["lead_names"])
-        if "sampling_rate" in declared:
-            try:
-                declared["sampling_rate"] = float(declared["sampling_rate"])
-            except ValueError:
-                raise ValueError(f"{path}: row {number}: sampling_rate is {given['sampling_rate']!r}, expected Hz.") from None
+        if "lead_names" in given:
+            given["lead_names"] = split_names(given["lead_names"])
+        try:
+            given |= {name: float(given[name]) for name in given.keys() & {"sampling_rate"}}
+        except ValueError:
+            raise ValueError(f"{path}: row {number}: sampling_rate is {given['sampling_rate']!r}, expected Hz.") from None
         name = given.get("record_id", given["path"].removesuffix(".hea"))  # as prepared databases name it
+        declared = {name: given[name] for name in _DECLARATIONS if name in given}
         files.append(EcgFile(name, Path(path).parent / given["path"], declared))
-    _check_names([file.name for file in files], str(path), "are there twice: name each record once, by a column record_id.")
-    return files
+    return _each_once(files, str(path))
 
 
-def _check_names(names: Sequence[str], where: str, fault: str) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
+def _each_once(files: list[EcgFile], where: str) -> list[EcgFile]:
+    repeated = [name for name, count in Counter(file.name for file in files).items() if count > 1]
     if repeated:
-        raise ValueError(f"{where}: {', '.join(repeated[:3])} {fault}")
-
-
-def prefetch(read: Callable[[int], T], numbers: Iterable[int], ahead: int, num_threads: int) -> Iterator[T]:
-    """Yield `read(number)` in order, prefetching up to `ahead` results in threads."""
-    upcoming: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(num_threads) as threads:
-        for number in numbers:
-            upcoming.append(threads.submit(read, number))
-            if len(upcoming) > ahead:
-                yield upcoming.popleft().result()
-        while upcoming:
-            yield upcoming.popleft().result()
+        raise ValueError(f"{where}: {', '.join(repeated[:3])} given twice: name each record once, in a table by its record_id.")
+    return files

@@ -4,13 +4,12 @@ The commands of `ecg-jepa`: a module for each, with a function `run` that takes 
 Settings are parsed before datasets, pandas, scikit-learn or matplotlib are imported.
 """
 
-import contextlib
 import importlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
@@ -57,7 +56,7 @@ COMMANDS = {
         shares_work=True,
     ),
     "sweep": Command(
-        "finetuning.sweep_settings:SweepSettings",
+        "finetuning.sweep_plan:SweepSettings",
         "Run protocols x tasks x encoders x shares of the labels x seeds; what is finished is not run again.",
         "--models RUN random:RUN --tasks all ST-MEM --seeds 0 1 2 --data_dir PREPARED --output_dir SWEEP",
         shares_work=True,
@@ -116,37 +115,25 @@ def run_script(name: str, script: str) -> None:
 
 def run_command(name: str, words: Sequence[str], prog: str) -> None:
     """
-    Parse the settings of a command and run it.
-
-    Raises:
-        SystemExit: with one line, and status 2 for bad settings, 1 for files and values that do not fit. With
-            `TRANSFORMERS_VERBOSITY=debug`, the latter keep their traceback.
+    Parse the settings of a command and run it; a reader of the output that closes it, such as `head`, ends it without an error.
+    Raises `SystemExit` with one line, and status 2 for bad settings, 1 for files and values that do not fit; with
+    `TRANSFORMERS_VERBOSITY=debug`, the latter keep their traceback.
     """
     start_logging()
     command = COMMANDS[name]
-    with _closed_output():
+    try:
         description = f"{command.purpose}\n\n  {prog} {command.example}"
         settings = parse_settings(resolve_name(f"ecg_jepa.{command.settings}"), words, prog, description)
         count = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
         if count > 1 and not command.shares_work:
             fail(prog, f"{count} processes would each do all of this and write to the same files: start it without a launcher.")
-        try:
-            importlib.import_module(f".{name}", __name__).run(settings)
-        except BrokenPipeError:
-            raise
-        except KeyboardInterrupt:
-            raise SystemExit(128 + signal.SIGINT) from None
-        except _EXPECTED as error:
-            if logger.isEnabledFor(logging.DEBUG):
-                raise
-            fail(prog, error)
-
-
-@contextlib.contextmanager
-def _closed_output() -> Iterator[None]:
-    """End without an error if the reader of the output, such as `head`, has closed it."""
-    try:
-        yield
+        importlib.import_module(f".{name}", __name__).run(settings)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except _EXPECTED as error:
+        if logger.isEnabledFor(logging.DEBUG):
+            raise
+        fail(prog, error)

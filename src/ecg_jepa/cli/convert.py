@@ -1,7 +1,7 @@
 """`ecg-jepa convert`: a checkpoint of the reference implementation -> a directory of ours."""
 
 from .._utils.settings import option, settings
-from ..data.task_names import TaskName
+from ..data.tasks import TaskName
 
 
 @settings

@@ -14,9 +14,7 @@ _EXAMPLES = "examples"
 class DemoSettings:
     """Settings of `ecg-jepa demo`."""
 
-    checkpoint: str | None = option(
-        None, "directory or Hub repository of a classifier; default: the one in checkpoints/, if there is one", positional=True
-    )
+    checkpoint: str | None = option(None, "a classifier's directory or Hub name; default: that in checkpoints/", positional=True)
     examples_dir: str | None = option(None, "folder with records that can be picked; default: examples/, if there is one")
     port: int | None = option(None, "of the page; default: the first free one from 7860")
 

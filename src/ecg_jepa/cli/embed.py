@@ -19,13 +19,9 @@ class EmbedSettings:
     overwrite_output_file: bool = option(False, "replace a file that is there")
     pooling: Literal["mean", "register"] = option("mean", "of tokens: mean over patches, or the first register")
     crop_duration: float | None = option(None, "s; default: the extractor's, or else the longest input of the encoder")
-    crop_stride: float | None = option(
-        None, "s between crops, over which vectors are averaged; default: the extractor's, or none overlap"
-    )
+    crop_stride: float | None = option(None, "s between crops, whose vectors are averaged; default: extractor's, or no overlap")
     allow_implausible: bool = option(False, "records_dir: also embed records that cannot be ECGs in the unit that they declare")
-    batch_size: int | None = option(
-        None, "crops that are encoded together; default: 16 on a CPU, whose caches they fit into, or 256"
-    )
+    batch_size: int | None = option(None, "crops encoded together; default: 16 on a CPU, whose caches they fit into, or 256")
     mixed_precision: Literal["no", "bf16"] = option("no", "compute in bfloat16")
 
     def __post_init__(self) -> None:
@@ -49,9 +45,8 @@ def run(settings: EmbedSettings) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file in it as --output_file.")
     if path.exists() and not settings.overwrite_output_file:
-        raise FileExistsError(
-            f"{path} is there already: replace it with --overwrite_output_file, or choose another --output_file."
-        )
+        advice = "replace it with --overwrite_output_file, or choose another --output_file."
+        raise FileExistsError(f"{path} is there already: {advice}")
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     set_up_cpu(accelerator)
     directory = model_directory(settings.model_name_or_path)
@@ -59,19 +54,19 @@ def run(settings: EmbedSettings) -> None:
     use_faster_attention(encoder, encoder.config.num_patches + encoder.config.num_register_tokens, settings.mixed_precision)
     extractor = find_extractor(directory, encoder.config, settings.crop_duration, settings.crop_stride)
     if settings.records_dir is not None:
-        files = files_in_folder(settings.records_dir)
-        source = file_source(files, extractor, allow_implausible=settings.allow_implausible, allow_short=True)
+        files, allow_implausible = files_in_folder(settings.records_dir), settings.allow_implausible
+        source = file_source(files, extractor, allow_implausible=allow_implausible, allow_short=True)
     else:
         source = prepared_source(find_database(settings.data_dir or "", settings.database), extractor)
-    batch_size = settings.batch_size or crops_at_once(accelerator.device)
+    batch_size, about = settings.batch_size or crops_at_once(accelerator.device), {"model": settings.model_name_or_path}
     started = time.perf_counter()
     with accelerator.autocast():
-        metadata = {"model": settings.model_name_or_path}
-        summary = write_embeddings(encoder, source, path, settings.pooling, batch_size, metadata)
+        records, crops, rejections = write_embeddings(encoder, source, path, settings.pooling, batch_size, about)
     seconds = time.perf_counter() - started
     print(
-        f"{summary.records} records as vectors of {encoder.config.hidden_size} in {path}: {seconds:.1f} s, "
-        f"{summary.records / seconds:.0f} records/s ({summary.crops / seconds:.0f} crops/s)"
+        f"{records} records as vectors of {encoder.config.hidden_size} in {path}: {seconds:.1f} s, "
+        f"{records / seconds:.0f} records/s ({crops / seconds:.0f} crops/s)"
     )
-    if summary.rejected:
-        print(f"  {summary.rejected} records cannot be used and are left out; each with its reason in {summary.rejected_file}")
+    if rejections:
+        place = path.with_suffix(".rejected.jsonl")
+        print(f"  {len(rejections)} records cannot be used and are left out; each with its reason in {place}")

@@ -27,7 +27,9 @@ class EvaluateSettings:
 
 
 def run(settings: EvaluateSettings) -> None:
-    """Print and save the table."""
+    """Print and save the table, print the classes without AUROC, and plot AUROC over labels where runs differ in these."""
+    from .._utils.plot_style import save
+    from ..evaluation.plots import plot_label_fractions
     from ..evaluation.tables import as_markdown, compare, comparison_as_markdown, find_outdated, find_runs, gather
 
     output_dir, dirs = Path(settings.output_dir or settings.run_dirs[0]), settings.run_dirs
@@ -39,18 +41,10 @@ def run(settings: EvaluateSettings) -> None:
         table = compare(*(find_runs([directory]) for directory in dirs))
         print(f"Macro AUROC of {dirs[0]} (first) and {dirs[1]} (second) on the same test records, paired bootstrap test\n")
         write_table(table, [comparison_as_markdown(table), *outdated], output_dir, "comparison")
-    else:
-        table = gather(runs)
-        print("Macro AUROC on test records: mean (standard deviation over seeds), or [95% bootstrap interval]\n")
-        write_table(table, [as_markdown(table), *outdated], output_dir, "results")
-        report_details(table, output_dir)
-
-
-def report_details(table: "pd.DataFrame", output_dir: Path) -> None:
-    """Print the classes without AUROC, and plot AUROC over labels where runs differ in these."""
-    from .._utils.plot_style import save
-    from ..evaluation.plots import plot_label_fractions
-
+        return
+    table = gather(runs)
+    print("Macro AUROC on test records: mean (standard deviation over seeds), or [95% bootstrap interval]\n")
+    write_table(table, [as_markdown(table), *outdated], output_dir, "results")
     for row in table[table["classes_left_out"] != ""].to_dict("records"):
         place = f"{row['model']}, {row['database']}, {row['task']}, {row['protocol']}"
         print(f"{place}: left out of the mean: {row['classes_left_out']}")
@@ -61,20 +55,16 @@ def report_details(table: "pd.DataFrame", output_dir: Path) -> None:
 
 
 def write_table(table: "pd.DataFrame", paragraphs: list[str], output_dir: Path, name: str) -> None:
-    """
-    Print a table as Markdown, with further paragraphs, and save it.
-
-    Raises:
-        FileExistsError: if files of these names are there that are no table of ours.
-    """
+    """Print a table as Markdown, with further paragraphs, and save it. Raises `FileExistsError` for files that are no table's."""
     markdown = "\n\n".join(paragraphs)
     print(f"{markdown}\n")
     output_dir.mkdir(parents=True, exist_ok=True)
-    there = [path for suffix in (".md", ".csv", ".json") if (path := output_dir / f"{name}{suffix}").exists()]
-    marker = output_dir / f"{name}.json"
+    # JSON first: it marks the others as ours.
+    contents = {".json": table.to_json(orient="records", indent=2), ".md": f"{markdown}\n", ".csv": table.to_csv(index=False)}
+    files = {output_dir / f"{name}{suffix}": content for suffix, content in contents.items()}
+    marker, there = next(iter(files)), [path for path in files if path.exists()]
     if there and not (marker.is_file() and '"protocol"' in marker.read_text()):
         raise FileExistsError(f"{there[0]} is no table of ecg-jepa evaluate: choose another --output_dir.")
-    replace_file(marker, table.to_json(orient="records", indent=2))  # first: it marks the others as ours
-    replace_file(output_dir / f"{name}.md", markdown + "\n")
-    replace_file(output_dir / f"{name}.csv", table.to_csv(index=False))
+    for path, content in files.items():
+        replace_file(path, content)
     print(f"Saved as {name}.md, {name}.csv and {name}.json in {output_dir}")

@@ -6,7 +6,6 @@ from typing import Any
 from accelerate import Accelerator
 
 from .._utils.hardware import describe_hardware, set_up_cpu
-from .._utils.interruption import end_with_launcher
 from .._utils.processes import on_main_process, start_accelerator
 from .._utils.run_directory import clear, own_directory
 from ..finetuning.protocols import FinetuneSettings
@@ -16,12 +15,8 @@ from ..publishing.classifier_export import export_classifier
 
 def run(settings: FinetuneSettings) -> None:
     """Run the protocol and print the results."""
-    end_with_launcher()
-    accelerator = start_accelerator(
-        mixed_precision=settings.mixed_precision,
-        log_with=settings.report_to or None,
-        project_dir=settings.output_dir,
-    )
+    trackers: dict[str, Any] = {"log_with": settings.report_to or None, "project_dir": settings.output_dir}
+    accelerator = start_accelerator(mixed_precision=settings.mixed_precision, **trackers)
     set_up_cpu(accelerator)
     accelerator.init_trackers("ecg_jepa", {k: str(v) for k, v in vars(settings).items()})
     metrics = train_and_export(settings, accelerator)
@@ -48,7 +43,7 @@ def report(settings: FinetuneSettings, metrics: dict[str, Any]) -> None:
     """Print the results."""
     macro, per_class = metrics["test_metrics"]["macro"], metrics["test_metrics"]["per_class"]
     bounds = macro["auroc"]["interval"]
-    interval = "too few records for an interval" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+    interval = "too few records for an interval" if bounds is None else "{:.4f} to {:.4f}".format(*bounds)
     scored = [name for name in per_class if name not in metrics["classes_left_out"]]
     print(
         f"{settings.task}, {settings.protocol}: test macro AUROC {macro['auroc']['value']:.4f} ({interval}) on "
@@ -62,10 +57,10 @@ def report(settings: FinetuneSettings, metrics: dict[str, Any]) -> None:
     if metrics["calibration"]["temperature"] is not None:
         print(f"  temperature {metrics['calibration']['temperature']:.4f}")
     if "test_accuracy" in metrics:
-        exclusive = metrics["test_exclusive_macro_f1"]
-        print(f"  accuracy {metrics['test_accuracy']:.4f}, macro F1 of the likeliest class {exclusive:.4f}")
-    if metrics["classes_left_out"]:
-        left_out = ", ".join(metrics["classes_left_out"])
-        print(f"  left out of the mean, for want of positives or negatives in the test fold: {left_out}")
+        print(
+            f"  accuracy {metrics['test_accuracy']:.4f}, macro F1 of the likeliest class {metrics['test_exclusive_macro_f1']:.4f}"
+        )
+    if left_out := metrics["classes_left_out"]:
+        print(f"  left out of the mean, for want of positives or negatives in the test fold: {', '.join(left_out)}")
     if undecided := [name for name in scored if name not in metrics["decision_thresholds"]]:
         print(f"  without a threshold, for want of validation records: {', '.join(undecided)}")

@@ -47,7 +47,7 @@ def run(settings: PredictSettings) -> None:
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     set_up_cpu(accelerator)
     directory = model_directory(settings.model_name_or_path)
-    classifier = Classifier.load(directory, accelerator.device)
+    classifier = Classifier(directory, accelerator.device)
     path = Path(settings.output_file)
     if settings.records_dir is not None:
         files = files_in_folder(settings.records_dir, exclude=(path, PredictionFile(path).parts))
@@ -55,11 +55,8 @@ def run(settings: PredictSettings) -> None:
         files = files_in_table(settings.table)
     else:
         files = listed_files(settings.files)
-    declared = {
-        "sampling_rate": settings.sampling_rate,
-        "unit": settings.unit,
-        "lead_names": split_names(" ".join(settings.lead_names)) or None,
-    }
+    lead_names = split_names(" ".join(settings.lead_names)) or None
+    declared = {"sampling_rate": settings.sampling_rate, "unit": settings.unit, "lead_names": lead_names}
     about = {
         "model": settings.model_name_or_path,
         "weights": weights_digest(directory),
@@ -75,12 +72,12 @@ def run(settings: PredictSettings) -> None:
     source = file_source(files, classifier.extractor, declared, settings.allow_implausible)
     with own_directory(file.parts, accelerator), accelerator.autocast():
         file.begin()
-        result = predict(classifier, source, file, settings.batch_size or crops_at_once(accelerator.device), about)
-    gone_on = f" ({result.found} had been looked at before)" if result.found else ""
-    print(f"{result.records} of {len(files)} records in {path}{gone_on}")
-    for reason, count in Counter(rejection["reason"] for rejection in result.rejections).most_common():
+        rejections, found = predict(classifier, source, file, settings.batch_size or crops_at_once(accelerator.device), about)
+    earlier = f" ({found} had been looked at before)" if found else ""
+    print(f"{len(files) - len(rejections)} of {len(files)} records in {path}{earlier}")
+    for reason, count in Counter(rejection["reason"] for rejection in rejections).most_common():
         print(f"  {count} refused: {reason}")
-    if result.rejections:
+    if rejections:
         print(f"  each with its reason in {file.rejected}")
-    if not result.records:
-        raise ValueError(f"None of {len(files)} records could be classified, the first: {result.rejections[0]}.")
+    if len(rejections) == len(files):
+        raise ValueError(f"None of {len(files)} records could be classified, the first: {rejections[0]}.")

@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._utils.settings import check_at_least, option, settings
 from ..data.databases import DATABASES, builder_class
@@ -20,9 +20,7 @@ class PrepareSettings:
     data_dir: str | None = option(None, "folder of the database as downloaded; for synthetic, where to generate it")
     sampling_rate: int = option(500, "of the prepared records in Hz; 100 reads PTB-XL's own 100 Hz files")
     min_duration: float = option(10.0, "in seconds; shorter records are rejected")
-    amplitude_free: bool = option(
-        False, "band-pass each record (0.5 to 40 Hz) and divide each lead by its own standard deviation, for want of a known gain"
-    )
+    amplitude_free: bool = option(False, "for unknown gains: band-pass 0.5 to 40 Hz, each lead divided by its standard deviation")
     allow_implausible: bool = option(False, "keep records that cannot be ECGs in the unit that they declare")
     allow_outside_paths: bool = option(False, "also read files outside data_dir, which tables name or links lead to")
     label_columns: list[str] | None = option(
@@ -60,38 +58,21 @@ def run(settings: PrepareSettings) -> None:
         database.verify()
         print(f"{database.name}: all {len(database)} records are as they were prepared")
         return
-    assert settings.data_dir is not None  # checked by PrepareSettings
-    of_own = {"label_columns": settings.label_columns} if settings.database == "own" else {}
-    builder = builder_class(settings.database)(
-        data_dir=settings.data_dir,
-        sampling_rate=settings.sampling_rate,
-        min_duration=settings.min_duration,
-        amplitude_free=settings.amplitude_free,
-        allow_implausible=settings.allow_implausible,
-        allow_outside_paths=settings.allow_outside_paths,
-        **of_own,
-    )
+    names = ["data_dir", "sampling_rate", "min_duration", "amplitude_free", "allow_implausible", "allow_outside_paths"]
+    names += ["label_columns"] if settings.database == "own" else []
+    builder = builder_class(settings.database)(**{name: getattr(settings, name) for name in names})
     if settings.database == Synthetic.database:
-        generate_if_absent(
-            settings.data_dir,
-            settings.num_records,
-            seed=settings.seed,
-            with_low_rate=settings.sampling_rate == 100,
-            num_proc=settings.num_proc,
-        )
+        of_records = {"seed": settings.seed, "with_low_rate": settings.sampling_rate == 100, "num_proc": settings.num_proc}
+        generate_if_absent(builder.data_dir, settings.num_records, **of_records)
     if settings.download:
         builder.download(settings.download_address)
-    info = builder.prepare(
-        settings.output_dir,
-        num_proc=settings.num_proc,
-        strict=settings.strict,
-        overwrite_output_dir=settings.overwrite_output_dir,
-    )
+    options: dict[str, Any] = {name: getattr(settings, name) for name in ("num_proc", "strict", "overwrite_output_dir")}
+    info = builder.prepare(settings.output_dir, **options)
     summarize(info, Path(settings.output_dir, info.name))
 
 
 def summarize(info: "DatabaseInfo", directory: Path) -> None:
-    """Print how many records were prepared and rejected, their labels and their size."""
+    """Print how many records were prepared and rejected, their labels, the columns of an own table, and their size."""
     from ..data.records import QUALITY_FILE, REJECTED_FILE
 
     rejected = sum(info.rejected.values())
@@ -100,8 +81,15 @@ def summarize(info: "DatabaseInfo", directory: Path) -> None:
         print(f"  rejected: {count} x {reason}")
     if rejected:
         print(f"  each with its reason in {directory / REJECTED_FILE}")
-    for line in describe_labels(info):
-        print(f"  {line}")
+    if info.label_counts is not None:
+        labels = ", ".join(info.label_names or []) or "none"
+        print(f"  taken as labels: the columns {labels}" if info.name == "own" else f"  labels: {labels}")
+        for name in info.label_names or []:
+            whole, *splits = [(group["split"], group["positives"][name], group["records"]) for group in info.label_counts]
+            parts = ", ".join(f"{split} {count} of {of}" for split, count, of in splits)
+            print(f"    {name}: {whole[1]} of {whole[2]} records" + (f" ({parts})" if parts else ""))
+    if info.ignored_columns:
+        print(f"  ignored: the columns {', '.join(info.ignored_columns)}")
     if info.bad_checksums:
         print(f"  {info.bad_checksums} records contradict the checksums in their headers: see the column num_bad_checksums")
     print(
@@ -109,19 +97,3 @@ def summarize(info: "DatabaseInfo", directory: Path) -> None:
         f"interpolated, {info.clipped_samples} clipped to +-32.767 mV"
     )
     print(f"  measurements in {directory / QUALITY_FILE}")
-
-
-def describe_labels(info: "DatabaseInfo") -> list[str]:
-    """Return lines with the labels, how many records have each, and the columns of an own table that are ignored."""
-    lines = []
-    if info.label_counts is not None:
-        names = ", ".join(info.label_names or []) or "none"
-        lines.append(f"taken as labels: the columns {names}" if info.name == "own" else f"labels: {names}")
-        for name in info.label_names or []:
-            counts = [(group["split"], group["positives"][name], group["records"]) for group in info.label_counts]
-            (_, positives, records), *splits = counts
-            parts = ", ".join(f"{split} {count} of {of}" for split, count, of in splits)
-            lines.append(f"  {name}: {positives} of {records} records" + (f" ({parts})" if parts else ""))
-    if info.ignored_columns:
-        lines.append(f"ignored: the columns {', '.join(info.ignored_columns)}")
-    return lines

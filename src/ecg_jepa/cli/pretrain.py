@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
+from markupsafe import Markup
 
+from .._utils.files import read_lines
 from .._utils.hardware import describe_hardware, fastest_precision, set_up_cpu
-from .._utils.interruption import end_with_launcher
-from .._utils.json_lines import read_lines
 from .._utils.logs import progress_bar
 from .._utils.plot_style import save
-from .._utils.processes import connect_processes, on_main_process, start_accelerator
+from .._utils.processes import are_several_on_cpus, on_main_process, start_accelerator
 from .._utils.run_directory import own_directory
 from .._utils.settings import read_yaml
 from ..data.records import MICROVOLTS_PER_MILLIVOLT
@@ -25,13 +25,13 @@ from ..data.synthetic import Synthetic, generate_if_absent
 from ..data.task_data import TaskData
 from ..evaluation.linear_probe import Probe
 from ..model.modeling_ecg_jepa import EcgJepaModel
+from ..pretraining.checkpointing import check_directory, is_finished
 from ..pretraining.monitoring import run_summary
 from ..pretraining.objective import BatchKey, Objective
-from ..pretraining.output_directory import check_directory, is_finished
 from ..pretraining.pretraining_loop import PretrainingRun, train
 from ..pretraining.progress_plots import plot_pretraining
 from ..pretraining.recipe import PretrainingRecipe
-from ..publishing.encoder_export import export_encoder
+from ..publishing.directory import circumstances, export_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +40,8 @@ _RECORDS_PLOTTED = 16
 
 def run(recipe: PretrainingRecipe) -> None:
     """Train in a directory of its own, unless the run is finished."""
-    end_with_launcher()
     if recipe.mixed_precision == "auto":
-        precision = on_main_process(connect_processes(), partial(choose_precision, recipe))
+        precision = on_main_process(PartialState(cpu=are_several_on_cpus()), partial(choose_precision, recipe))
         recipe = dataclasses.replace(recipe, mixed_precision=precision)
     accelerator = start_accelerator(
         may_shard=True, mixed_precision=recipe.mixed_precision, log_with=recipe.report_to or None, project_dir=recipe.output_dir
@@ -75,16 +74,21 @@ def pretrain(recipe: PretrainingRecipe, accelerator: Accelerator) -> None:
     with accelerator.main_process_first():
         if accelerator.is_local_main_process:
             make_synthetic_database(recipe)
-    training = PretrainingRun.from_recipe(recipe, accelerator)
+    training = PretrainingRun(recipe, accelerator)
     accelerator.init_trackers("ecg_jepa", {name: str(value) for name, value in vars(recipe).items()})
     probe = None
     if recipe.probe_task:
         database = next(iter(recipe.database_weights()))
         probe = Probe(TaskData.load(recipe.data_dir, recipe.probe_task, database), recipe.probe_records)
         training.probe = lambda encoder: {"probe_auroc": probe.score(encoder).macro_auroc}
-    logger.info(f"{describe(training)}; {describe_hardware(accelerator)}; into {training.output_dir}")
+    corpus, config, num_parameters = training.corpus, training.objective.config, training.objective.encoder.num_parameters()
+    logger.info(
+        f"{recipe.objective}: encoder of {num_parameters:,} parameters, {config.num_patches} patches of {config.patch_size} "
+        f"samples at {config.sampling_rate} Hz; {training.gflop_per_record:.3g} GFLOP a record; "
+        f"{sum(map(len, corpus.records)):,} records of {', '.join(database.name for database in corpus.databases)}; "
+        f"{describe_hardware(accelerator)}; into {training.output_dir}"
+    )
     train(training)
-
     objective = training.whole_objective()
     if accelerator.is_main_process:
         objective.to(accelerator.device)
@@ -100,17 +104,6 @@ def make_synthetic_database(recipe: PretrainingRecipe) -> None:
         raw = Path(recipe.data_dir, f"synthetic-raw-{recipe.synthetic_records}")
         generate_if_absent(raw, recipe.synthetic_records, num_proc=2)
         Synthetic(data_dir=str(raw)).prepare(recipe.data_dir, num_proc=2)
-
-
-def describe(training: PretrainingRun) -> str:
-    """Describe encoder, cost and records of a run in a line."""
-    corpus, config = training.corpus, training.objective.config
-    return (
-        f"{training.recipe.objective}: encoder of {training.objective.encoder.num_parameters():,} parameters, "
-        f"{config.num_patches} patches of {config.patch_size} samples at {config.sampling_rate} Hz; "
-        f"{training.gflop_per_record:.3g} GFLOP a record; {sum(map(len, corpus.records)):,} records of "
-        f"{', '.join(database.name for database in corpus.databases)}"
-    )
 
 
 @torch.no_grad()
@@ -130,25 +123,26 @@ def write_plots(training: PretrainingRun, objective: Objective) -> None:
 
 def export(training: PretrainingRun, objective: Objective) -> None:
     """Write the directory of the encoder, and all networks to `pretraining/` in it."""
-    recipe, output_dir = training.recipe, training.output_dir
+    recipe, directory = training.recipe, training.output_dir
     encoder = EcgJepaModel(objective.config)  # the trained one may be of another class
     encoder.load_state_dict(objective.encoder.state_dict())
+    summary = run_summary(read_lines(training.metrics_file))
+    known = {
+        "configuration": recipe.configuration(),
+        "num_processes": training.accelerator.num_processes,
+        "changes": training.changes,
+        "gflop_per_record": training.gflop_per_record,
+        "skipped_steps": summary["skipped_steps"],
+        **circumstances(describe_hardware(training.accelerator), summary["seconds"]),
+    }
     export_encoder(
-        output_dir,
-        encoder,
-        objective.model,
-        training.corpus,
-        dataclasses.asdict(recipe),
-        summary=objective.summary,
+        *(directory, encoder, objective.model, training.corpus, dataclasses.asdict(recipe), known),
+        summary=Markup(objective.summary),
         exported_weights=recipe.exported_weights,
-        configuration=recipe.configuration(),
-        num_processes=training.accelerator.num_processes,
-        changes=training.changes,
-        gflop_per_record=training.gflop_per_record,
-        hardware=describe_hardware(training.accelerator),
-        **run_summary(training.metrics_file),
+        metrics=summary["metrics"],
+        untrained=summary["untrained_metrics"],
     )
-    logger.info(f"Encoder exported to {output_dir}: load it with AutoModel.from_pretrained({str(output_dir)!r})")
+    logger.info(f"Encoder exported to {directory}: load it with AutoModel.from_pretrained({str(directory)!r})")
 
 
 def compare_with_untrained(recipe: PretrainingRecipe, encoder: EcgJepaModel, probe: Probe) -> None:

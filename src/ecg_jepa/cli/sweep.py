@@ -8,13 +8,11 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from .._utils.hardware import set_up_cpu
-from .._utils.interruption import end_with_launcher
 from .._utils.logs import progress_bar
 from .._utils.processes import start_accelerator
 from .._utils.run_directory import own_directory
-from ..finetuning.run import FAILURE_FILE
-from ..finetuning.sweep_folder import PlannedRun, SweepFolder, check_sources, write_failure
-from ..finetuning.sweep_settings import SweepSettings, plan
+from ..finetuning.protocols import FAILURE_FILE
+from ..finetuning.sweep_plan import PlannedRun, SweepFolder, SweepSettings, check_sources, plan, write_failure
 from .finetune import train_and_export
 
 logger = logging.getLogger(__name__)
@@ -22,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 def run(sweep: SweepSettings) -> None:
     """Run what is not finished; a run that cannot be scored does not end the others. Raises `ValueError` if none can."""
-    end_with_launcher()
     runs = plan(sweep)
     accelerator = start_accelerator(mixed_precision=runs[0].mixed_precision)
     set_up_cpu(accelerator)

@@ -1,104 +1,75 @@
-"""
-The networks of the reference implementation, computed from the weights of its checkpoints, to check conversions.
-
-Written against the outputs of the reference, and independent of our models: source and target must compute the same.
-"""
+"""The reference's networks, computed from the weights of its checkpoints independently of our models, to check conversions."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from ..model.modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForSequenceClassification, EcgJepaPreTrainedModel
+from ..model.modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForSequenceClassification
 
-Weights = Mapping[str, torch.Tensor]
+Weights = Mapping[str, Tensor]
+Settings = Mapping[str, Any]
 
 TOLERANCE = 1e-4  # of hidden states and logits of order 1, in float32
 
 
-def check_conversion(weights: Weights, config: Mapping[str, Any], model: EcgJepaPreTrainedModel, prefix: str = "") -> float:
+@torch.no_grad()
+def check_conversion(weights: Weights, config: Settings, model: Any) -> None:
     """
-    Run source and target side by side on a random signal, and return the largest difference, relative to the largest value of the
-    source where that is above 1.
-
-    Args:
-        weights: of the checkpoint, under the reference's names.
-        config: of the checkpoint.
-        model: converted from them.
-        prefix: of the encoder's names, for a checkpoint with one encoder only.
-
-    Raises:
-        ValueError: if it exceeds `TOLERANCE`.
+    Run source (`weights` and `config` of a checkpoint, a lone encoder without prefix) and target side by side on a random signal.
+    Raises `ValueError` if they differ by more than `TOLERANCE`, relative to the source's largest value where that is above 1.
     """
     model.eval()
-    generator = torch.Generator().manual_seed(0)
-    signal = torch.randn(2, len(config["channels"]), config["channel_size"], generator=generator)
-    with torch.no_grad():
-        source, target = _outputs(weights, config, model, prefix, signal)
-    worst = max(
-        ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1.0)).item()
-        for ours, theirs in zip(target, source, strict=True)
-    )
-    if not worst <= TOLERANCE:  # also for NaN
-        raise ValueError(
-            f"Source and target differ by {worst:.1e} on the same signal, more than rounding ({TOLERANCE:.0e}): the checkpoint "
-            "does not compute what its names and configuration say."
-        )
-    return worst
-
-
-def _outputs(
-    weights: Weights, config: Mapping[str, Any], model: Any, prefix: str, signal: torch.Tensor
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the outputs of source and target for a signal: lists of tensors that must be equal."""
+    random = torch.Generator().manual_seed(0)
+    signal = torch.randn(2, len(config["channels"]), config["channel_size"], generator=random)
     if isinstance(model, EcgJepaForSequenceClassification):
         tokens = encode(_part(weights, "encoder."), config, signal)
-        return [classify(weights, config, tokens, model)], [model(signal).logits]
-    if isinstance(model, EcgJepaForPreTraining):
+        pairs = [(classify(weights, config, tokens, model), model(signal).logits)]
+    elif isinstance(model, EcgJepaForPreTraining):
         num_patches = config["channel_size"] // config["patch_size"]
         num_context = max(1, num_patches // 4)
-        order = torch.stack([torch.randperm(num_patches, generator=torch.Generator().manual_seed(i)) for i in range(len(signal))])
+        order = torch.rand(len(signal), num_patches, generator=random).argsort(dim=1)
         context, hidden = order[:, :num_context].sort().values, order[:, num_context:].sort().values
         output = model(signal, context, hidden)
-        target = encode(_part(weights, "target_encoder."), config, signal, with_registers=False)
-        visible = encode(_part(weights, "encoder."), config, signal, context, with_registers=False)
+        target = encode(_part(weights, "target_encoder."), config, signal)[:, -num_patches:]
+        visible = encode(_part(weights, "encoder."), config, signal, context)[:, -num_context:]
         prediction = predict(_part(weights, "predictor."), config, visible, context, hidden)
-        return [_pick(target, hidden), prediction], [output.target, output.prediction]
-    return [encode(_part(weights, prefix), config, signal)], [model(signal).last_hidden_state]
+        pairs = [(target.take_along_dim(hidden[..., None], 1), output.target), (prediction, output.prediction)]
+    else:
+        pairs = [(encode(_part(weights, ""), config, signal), model(signal).last_hidden_state)]
+    worst = torch.stack([(ours - theirs).abs().max() / theirs.abs().max().clamp(min=1.0) for theirs, ours in pairs]).max()
+    if not worst <= TOLERANCE:  # also for NaN
+        raise ValueError(f"Source and target differ by {worst:.1e} on one signal, more than rounding ({TOLERANCE:.0e}).")
 
 
-def _part(weights: Weights, prefix: str) -> dict[str, torch.Tensor]:
+def _part(weights: Weights, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor.float() for name, tensor in weights.items() if name.startswith(prefix)}
 
 
-def _pick(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    return torch.stack([row[index] for row, index in zip(tokens, indices, strict=True)])
-
-
-def _positions(count: int, width: int) -> torch.Tensor:
+def _positions(count: int, width: int) -> Tensor:
     channel = torch.arange(width, dtype=torch.float64)
     angle = torch.arange(count, dtype=torch.float64)[:, None] / 10000 ** ((channel - channel % 2) / width)
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
 
 
-def _linear(weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+def _linear(weights: Weights, name: str, x: Tensor) -> Tensor:
     return functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
 
 
-def _norm(weights: Weights, name: str, config: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor:
+def _norm(weights: Weights, name: str, config: Settings, x: Tensor) -> Tensor:
     weight = weights[f"{name}.weight"]
     return functional.layer_norm(x, weight.shape, weight, weights.get(f"{name}.bias"), config.get("norm_eps", 1e-6))
 
 
-def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
+def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     parts = zip(query.chunk(heads, -1), key.chunk(heads, -1), value.chunk(heads, -1), strict=True)
     return torch.cat([(q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v for q, k, v in parts], -1)
 
 
-def _blocks(weights: Weights, config: Mapping[str, Any], x: torch.Tensor, heads: int) -> torch.Tensor:
-    depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
-    for number in range(depth):
+def _blocks(weights: Weights, config: Settings, x: Tensor, heads: int) -> Tensor:
+    for number in range(len({name.split(".")[1] for name in weights if name.startswith("blocks.")})):
         block = _part(weights, f"blocks.{number}.")
         query, key, value = _linear(block, "attn.qkv", _norm(block, "norm1", config, x)).chunk(3, -1)
         x = x + _linear(block, "attn.proj", _attention(query, key, value, heads)) * block.get("attn_ls.weight", 1.0)
@@ -107,39 +78,28 @@ def _blocks(weights: Weights, config: Mapping[str, Any], x: torch.Tensor, heads:
     return _norm(weights, "norm", config, x)
 
 
-def encode(
-    weights: Weights,
-    config: Mapping[str, Any],
-    signal: torch.Tensor,
-    visible: torch.Tensor | None = None,
-    with_registers: bool = True,
-) -> torch.Tensor:
+def encode(weights: Weights, config: Settings, signal: Tensor, visible: Tensor | None = None) -> Tensor:
     """Encode (batch, leads, samples) as (batch, registers + patches, width); only the `visible` patches, if given."""
     patches = signal.unfold(2, config["patch_size"], config["patch_size"])  # (batch, leads, patches, samples)
     projection = weights["patch_embed.proj.weight"]
     x = torch.einsum("blps,wls->bpw", patches, projection) + weights.get("patch_embed.proj.bias", torch.zeros(()))
     x = x + _positions(x.shape[1], x.shape[2])
     if visible is not None:
-        x = _pick(x, visible)
+        x = x.take_along_dim(visible[..., None], 1)
     registers = weights.get("registers", torch.zeros(1, 0, x.shape[2]))
-    x = _blocks(weights, config, torch.cat([registers.expand(len(x), -1, -1), x], 1), config["num_heads"])
-    return x if with_registers else x[:, registers.shape[1] :]
+    return _blocks(weights, config, torch.cat([registers.expand(len(x), -1, -1), x], 1), config["num_heads"])
 
 
-def predict(
-    weights: Weights, config: Mapping[str, Any], context: torch.Tensor, visible: torch.Tensor, hidden: torch.Tensor
-) -> torch.Tensor:
+def predict(weights: Weights, config: Settings, context: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
     """Predict (batch, hidden patches, width) from the context tokens of `visible` patches."""
     x = _linear(weights, "embed", context)
-    positions = _positions(config["channel_size"] // config["patch_size"], x.shape[2]).expand(len(x), -1, -1)
-    x = torch.cat([x + _pick(positions, visible), weights["mask_token"] + _pick(positions, hidden)], 1)
+    positions = _positions(config["channel_size"] // config["patch_size"], x.shape[2])
+    x = torch.cat([x + positions[visible], weights["mask_token"] + positions[hidden]], 1)
     x = _blocks(weights, config, x, config.get("pred_num_heads", config["num_heads"]))
     return _linear(weights, "proj", x[:, visible.shape[1] :])
 
 
-def classify(
-    weights: Weights, config: Mapping[str, Any], tokens: torch.Tensor, model: EcgJepaForSequenceClassification
-) -> torch.Tensor:
+def classify(weights: Weights, config: Settings, tokens: Tensor, model: EcgJepaForSequenceClassification) -> Tensor:
     """Return logits for tokens of [`encode`]. The model says whether registers are pooled, which no weight shows."""
     registers = weights["encoder.registers"].shape[1] if "encoder.registers" in weights else 0
     if "attn_pool.query_token" in weights:

@@ -8,18 +8,13 @@ from typing import Any
 import torch
 
 from ..model.configuration_ecg_jepa import EcgJepaConfig
-from ..model.modeling_ecg_jepa import (
-    EcgJepaForPreTraining,
-    EcgJepaForSequenceClassification,
-    EcgJepaModel,
-    EcgJepaPreTrainedModel,
-    sinusoidal_positions,
-)
-from ..model.signal_processing_ecg_jepa import STANDARD_LEADS
+from ..model.modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForSequenceClassification, EcgJepaModel, sinusoidal_positions
+from ..model.signal_processing_ecg_jepa import lead_name
 from .reference import check_conversion
 
-# Parts of names within a network, replaced in this order.
-KEYS = (
+Converted = EcgJepaForPreTraining | EcgJepaForSequenceClassification | EcgJepaModel
+
+KEYS = (  # parts of names within a network, replaced in this order
     (r"^patch_embed\.proj\.", "embeddings.patch_projection."),
     (r"^registers$", "embeddings.register_tokens"),
     (r"^blocks\.", "layers."),
@@ -46,96 +41,70 @@ KEYS = (
 _PRETRAINING_NETWORKS = {"encoder.": "context_encoder.", "target_encoder.": "ecg_jepa.", "predictor.": "predictor."}
 _CLASSIFIER_NETWORKS = {"encoder.": "ecg_jepa.", "": ""}
 
-# Wrappers of torch that end up in saved names.
-_WRAPPER_PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")
+# The reference's settings -> ours. Defaults of those that a checkpoint may lack are ours, too.
+_SIZES = {"dim": "hidden_size", "depth": "num_hidden_layers", "num_heads": "num_attention_heads"}
+_INPUT = {"channels": "lead_names", "sampling_frequency": "sampling_rate", "channel_size": "signal_length"}
+_REQUIRED = {**_INPUT, "patch_size": "patch_size", **_SIZES}
+_DROPOUT = {"dropout": "hidden_dropout_prob", "attn_dropout": "attention_probs_dropout_prob"}
+_OPTIONAL = {f"pred_{key}": f"pred_{field}" for key, field in _SIZES.items()}
+_OPTIONAL |= {**_DROPOUT, "mlp_ratio": "mlp_ratio", "norm_eps": "layer_norm_eps"}
 
 
-def convert_reference_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> EcgJepaPreTrainedModel:
+def convert_reference_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> Converted:
     """
-    Convert a checkpoint of the reference implementation.
+    Convert a checkpoint of the reference implementation to a model in evaluation mode.
 
     Args:
-        checkpoint: a path, loaded with `weights_only=True`, or the dictionary itself: `model` (weights), `config`, and
-            for classifiers `eval_config`. Full checkpoints (context encoder, target encoder and predictor) and minified
-            ones (one encoder), with and without biases in the LayerNorms.
-
-    Returns:
-        `EcgJepaForPreTraining`, `EcgJepaModel` (minified) or `EcgJepaForSequenceClassification`, in evaluation mode.
+        checkpoint: a path, loaded with `weights_only=True`, or the dictionary itself: `model` (weights), `config`, and for
+            classifiers `eval_config`. Full (context encoder, target encoder and predictor) or minified (one encoder).
 
     Raises:
         ValueError: if a file cannot be read or would run code, a part is missing, the weights do not fit the configuration, or
             the model computes something else than the checkpoint.
     """
-    if not isinstance(checkpoint, Mapping):
+    if isinstance(checkpoint, (str, Path)):
         checkpoint = load_reference_checkpoint(checkpoint)
     for part in ("model", "config"):
-        if not isinstance(checkpoint.get(part), Mapping):
-            raise ValueError(
-                f"No {part!r} in the checkpoint (found: {', '.join(map(str, checkpoint)) or 'nothing'}): expected a "
-                "checkpoint of the ECG-JEPA reference with 'model' and 'config'."
-            )
-    weights = {_WRAPPER_PREFIXES.sub("", name): tensor for name, tensor in checkpoint["model"].items()}
-    eval_config = checkpoint.get("eval_config")
-    prefix = ""  # of a lone encoder
-    model_class: type[EcgJepaPreTrainedModel]
-    if eval_config is not None:
+        if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get(part), Mapping):
+            raise ValueError(f"No {part!r} in the checkpoint, expected a dictionary with 'model' and 'config' of the reference.")
+    # Wrappers of torch end up in names.
+    weights = {re.sub(r"^(?:module\.|_orig_mod\.)+", "", name): tensor for name, tensor in checkpoint["model"].items()}
+    model_class: type[Converted]
+    if checkpoint.get("eval_config") is not None:
         model_class, networks = EcgJepaForSequenceClassification, _CLASSIFIER_NETWORKS
     elif any(name.startswith("predictor.") for name in weights):
         model_class, networks = EcgJepaForPreTraining, _PRETRAINING_NETWORKS
     else:
-        prefix = _encoder_prefix(weights)
-        model_class, networks = EcgJepaModel, {prefix: ""}
-    weights = _drop_fixed_positions(weights)
-    converted = {_rename(name, networks): tensor for name, tensor in weights.items()}
-    config = _convert_config(checkpoint["config"], eval_config, converted)
-    model = model_class(config)
+        prefixes = {name.split("patch_embed.")[0] for name in weights if "patch_embed." in name}
+        if len(prefixes) != 1:
+            names = sorted(prefixes)
+            raise ValueError(f"Expected one encoder, or also target_encoder and predictor; found patch embeddings under {names}.")
+        (prefix,) = prefixes
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+        model_class, networks = EcgJepaModel, {"": ""}
+    for name in [name for name in weights if name.endswith("pos_embed")]:
+        stored = weights.pop(name).float()
+        expected = sinusoidal_positions(*stored.shape[-2:])
+        if not torch.allclose(stored.reshape(expected.shape), expected, atol=1e-5):
+            raise ValueError(f"{name} holds other positions than the fixed sine-cosine ones.")
+    converted = {_rename(name, networks): tensor.float() for name, tensor in weights.items()}
+    model = model_class(_convert_config(checkpoint["config"], checkpoint.get("eval_config"), converted))
     try:
-        model.load_state_dict({name: tensor.float() for name, tensor in converted.items()})
+        model.load_state_dict(converted)
     except RuntimeError as error:
         raise ValueError(f"The weights do not fit the configuration: {error}") from error
-    check_conversion(weights, checkpoint["config"], model, prefix)
+    check_conversion(weights, checkpoint["config"], model)
     return model.eval()
 
 
 def load_reference_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """Read a checkpoint's tensors and plain values. Raises `ValueError` if it cannot be read, or would run code."""
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise ValueError(f"No checkpoint at {path}.")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # errors of pickle, zip and torch alike
-        raise ValueError(
-            f"{path} could not be read as tensors and plain values ({type(error).__name__}: {error}). "
-            "Checkpoints that would run code are refused."
-        ) from error
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, expected a dictionary with 'model' and 'config'.")
-    return checkpoint
-
-
-def _encoder_prefix(weights: Mapping[str, Any]) -> str:
-    """Return the prefix of the names of a minified checkpoint's only encoder."""
-    prefixes = {name.split("patch_embed.")[0] for name in weights if "patch_embed." in name}
-    if len(prefixes) != 1:
-        raise ValueError(
-            f"Expected the weights of one encoder or of encoder, target_encoder and predictor, but found patch "
-            f"embeddings under {sorted(prefixes) or 'no name'}."
-        )
-    return prefixes.pop()
-
-
-def _drop_fixed_positions(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Leave out stored sine-cosine positions, after checking that they are the ones that we compute."""
-    kept = {}
-    for name, tensor in weights.items():
-        if not name.endswith("pos_embed"):
-            kept[name] = tensor
-            continue
-        expected = sinusoidal_positions(*tensor.shape[-2:])
-        if not torch.allclose(tensor.float().reshape(expected.shape), expected, atol=1e-5):
-            raise ValueError(f"{name} holds other positions than the fixed sine-cosine ones.")
-    return kept
+        raise ValueError(f"{path} could not be read ({error!r}). Checkpoints that would run code are refused.") from error
 
 
 def _rename(name: str, networks: Mapping[str, str]) -> str:
@@ -143,69 +112,46 @@ def _rename(name: str, networks: Mapping[str, str]) -> str:
     prefix = next((prefix for prefix in networks if name.startswith(prefix)), None)
     if prefix is None:
         raise ValueError(f"Unexpected weight {name!r}: expected names that start with {', '.join(map(repr, networks))}.")
-    renamed = name.removeprefix(prefix)
+    name = name.removeprefix(prefix)
     for pattern, replacement in KEYS:
-        renamed = re.sub(pattern, replacement, renamed)
-    return networks[prefix] + renamed
+        name = re.sub(pattern, replacement, name)
+    return networks[prefix] + name
 
 
 def _convert_config(
-    config: Mapping[str, Any], eval_config: Mapping[str, Any] | None, weights: Mapping[str, torch.Tensor]
+    config: Mapping[str, Any], eval_config: Mapping[str, Any] | None, weights: Mapping[str, Any]
 ) -> EcgJepaConfig:
     """Return our configuration. The weights show which biases and LayerScales exist: the reference's defaults changed."""
-    required = ("channels", "sampling_frequency", "channel_size", "patch_size", "dim", "depth", "num_heads")
-    missing = [key for key in required if key not in config]
-    if missing:
+    if missing := [key for key in _REQUIRED if key not in config]:
         raise ValueError(f"The checkpoint's 'config' lacks {', '.join(missing)}.")
 
-    def has(pattern: str) -> bool:
-        return any(re.search(pattern, name) for name in weights)
+    def has(ending: str) -> bool:
+        return any(name.endswith(ending) for name in weights)
 
-    spelling = {name.lower(): name for name in STANDARD_LEADS}
-    registers = next((w for name, w in weights.items() if name.endswith("register_tokens")), None)
-    values: dict[str, Any] = {
-        "lead_names": [spelling.get(name.lower(), name) for name in config["channels"]],
-        "sampling_rate": config["sampling_frequency"],
-        "signal_length": config["channel_size"],
-        "patch_size": config["patch_size"],
-        "hidden_size": config["dim"],
-        "num_hidden_layers": config["depth"],
-        "num_attention_heads": config["num_heads"],
-        "mlp_ratio": config.get("mlp_ratio", 4.0),
-        "qkv_bias": has(r"\.attention\.qkv\.bias$"),
-        "use_bias": has(r"\.mlp\.up_projection\.bias$"),
-        "norm_bias": has(r"norm\.bias$"),
-        "layer_norm_eps": config.get("norm_eps", 1e-6),
-        "hidden_dropout_prob": config.get("dropout", 0.0),
-        "attention_probs_dropout_prob": config.get("attn_dropout", 0.0),
-        "num_register_tokens": 0 if registers is None else registers.shape[1],
-        "pred_hidden_size": config.get("pred_dim", config["dim"] // 2),
-        "pred_num_hidden_layers": config.get("pred_depth", config["depth"]),
-        "pred_num_attention_heads": config.get("pred_num_heads", config["num_heads"]),
+    config = {"pred_dim": config["dim"] // 2, "pred_depth": config["depth"], "pred_num_heads": config["num_heads"], **config}
+    values = {field: config[key] for key, field in {**_REQUIRED, **_OPTIONAL}.items() if key in config} | {
+        "lead_names": [lead_name(name) for name in config["channels"]],
+        "qkv_bias": has(".attention.qkv.bias"),
+        "use_bias": has(".mlp.up_projection.bias"),
+        "norm_bias": has("norm.bias"),
+        "num_register_tokens": max((w.shape[1] for name, w in weights.items() if name.endswith("register_tokens")), default=0),
     }
-    if has(r"_scale\.weight$"):
-        epsilon = config.get("layer_scale_eps") or (eval_config or {}).get("layer_scale_eps")
-        values["layerscale_value"] = epsilon or 1.0  # any number: the weights hold the scales
+    if has("_scale.weight"):
+        # Any number will do: the weights hold the scales.
+        values["layerscale_value"] = {**(eval_config or {}), **config}.get("layer_scale_eps") or 1.0
     if eval_config is not None:
-        values |= _convert_eval_config(eval_config, weights)
+        if "classifier.weight" not in weights:
+            raise ValueError("The checkpoint has an 'eval_config' but no classifier weights.")
+        num_labels, expected = len(weights["classifier.weight"]), eval_config.get("num_classes")
+        if expected not in (None, num_labels):
+            raise ValueError(f"'eval_config' says num_classes={expected}, but the classifier has {num_labels} outputs.")
+        uses_register = bool(eval_config.get("use_register"))
+        values |= {
+            "num_labels": num_labels,
+            "classifier_pooling": "attentive" if has("pooling.query_token") else "register" if uses_register else "mean",
+            "classifier_pool_registers": uses_register,
+            "classifier_bias": has("classifier.bias"),
+            "classifier_qkv_bias": has("pooling.query.bias"),
+            "hidden_dropout_prob": eval_config.get("dropout", 0.0),
+        }
     return EcgJepaConfig(**values)
-
-
-def _convert_eval_config(eval_config: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    if "classifier.weight" not in weights:
-        raise ValueError("The checkpoint has an 'eval_config' but no classifier weights.")
-    num_labels = weights["classifier.weight"].shape[0]
-    if num_labels != eval_config.get("num_classes", num_labels):
-        raise ValueError(
-            f"'eval_config' says num_classes={eval_config['num_classes']}, but the classifier has {num_labels} outputs."
-        )
-    uses_register = bool(eval_config.get("use_register"))
-    token_pooling = "register" if uses_register else "mean"
-    return {
-        "num_labels": num_labels,
-        "classifier_pooling": "attentive" if "pooling.query_token" in weights else token_pooling,
-        "classifier_pool_registers": uses_register,
-        "classifier_bias": "classifier.bias" in weights,
-        "classifier_qkv_bias": "pooling.query.bias" in weights,
-        "hidden_dropout_prob": eval_config.get("dropout", 0.0),
-    }

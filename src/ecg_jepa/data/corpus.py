@@ -36,22 +36,19 @@ class CorpusBatch:
 
 class BatchNormalizer(torch.nn.Module):
     """
-    int16 in uV -> normalised float32 with the mean and standard deviation of each record's database, clipped.
+    int16 in uV -> normalised float32, clipped at `clip` standard deviations, on the batch's device: two bytes per sample travel.
 
-    Works on the device of the batch, so that only two bytes per sample travel there.
-
-    Args:
-        mean, std: per database and lead in mV, (databases, leads).
-        clip: in standard deviations.
+    `mean` and `std` are per database and lead in mV, (databases, leads).
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, mean: np.ndarray, std: np.ndarray, clip: float = CLIP):
         super().__init__()
         self.clip = clip
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.as_tensor(mean * MICROVOLTS_PER_MILLIVOLT, dtype=torch.float32))
-        self.register_buffer("std", torch.as_tensor(std * MICROVOLTS_PER_MILLIVOLT, dtype=torch.float32))
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.as_tensor(values * MICROVOLTS_PER_MILLIVOLT, dtype=torch.float32))
 
     def forward(self, batch: CorpusBatch) -> torch.Tensor:
         """Return (batch, leads, samples), float32."""
@@ -70,80 +67,60 @@ def common_cutoff(cutoffs: Iterable[float | None]) -> float | None:
     return different.pop() if len(different) == 1 else None
 
 
+@dataclass(eq=False)
 class Corpus:
     """
     Random crops of fixed length, as in the paper: a database by weight, a record uniformly, a crop uniformly.
 
     The batch of an index is a pure function of (seed, index): training resumes exactly, and any number of processes read
-    disjoint parts of the same batch. Records shorter than a crop, and those of other folds, are left out.
-
-    Args:
-        databases: prepared, with the same leads and sampling rate.
-        weights: of the databases; they must sum to 1 within rounding.
-        batch_size: records per batch over all processes.
-        crop_length: samples per crop.
-        seed: of all random numbers.
-        num_threads: that read a batch together; default: one per core, at most 4.
-        held_out: take records of the validation fold instead of those that may be trained on.
-
-    Raises:
-        ValueError: if databases do not fit together, a database has no usable record, or weights do not sum to 1.
+    disjoint parts of the same batch. Records shorter than a crop, and those of other folds, are left out. Raises `ValueError` if
+    databases do not fit together, a database has no usable record, or weights do not sum to 1.
     """
 
-    def __init__(
-        self,
-        databases: Sequence[PreparedDatabase],
-        weights: Sequence[float],
-        batch_size: int,
-        crop_length: int,
-        seed: int = 0,
-        num_threads: int | None = None,
-        held_out: bool = False,
-    ):
-        if not databases or len(databases) != len(weights):
-            raise ValueError(f"{len(databases)} databases and {len(weights)} weights: give one weight per database.")
-        if min(weights) <= 0 or abs(sum(weights) - 1.0) > 1e-6:
-            raise ValueError(f"Weights of databases must be positive and sum to 1, but {list(weights)} sum to {sum(weights)}.")
-        first = databases[0].info
-        for database in databases:
-            if not database.info.for_pretraining:
-                raise ValueError(f"{database.name} holds records of test folds of another database: it is not for pre-training.")
-            if (database.info.sampling_rate, database.info.lead_names) != (first.sampling_rate, first.lead_names):
-                raise ValueError(f"{database.name} and {first.name} differ in sampling rate or leads: prepare them alike.")
-            if database.info.amplitude_free != first.amplitude_free:
-                raise ValueError(f"Of {database.name} and {first.name}, one is amplitude-free and one in mV: prepare them alike.")
-        self.databases = list(databases)
-        self.weights = np.asarray(weights, dtype=np.float64)
-        self.batch_size = batch_size
-        self.crop_length = crop_length
-        self.seed = seed
-        self.held_out = held_out
-        self.records = [self._usable_records(database) for database in databases]
-        self._num_threads = num_threads or min(4, len(os.sched_getaffinity(0)))
+    databases: Sequence[PreparedDatabase]  # with the same leads and sampling rate
+    weights: np.ndarray  # of the databases, (databases,); they must sum to 1 within rounding
+    batch_size: int  # records per batch over all processes
+    crop_length: int  # samples
+    seed: int = 0
+    num_threads: int = min(4, len(os.sched_getaffinity(0)))  # that read a batch together
+    held_out: bool = False  # take records of the validation fold instead of those that may be trained on
+
+    def __post_init__(self) -> None:
+        if not self.databases or len(self.databases) != len(self.weights):
+            raise ValueError(f"{len(self.databases)} databases and {len(self.weights)} weights: give one weight per database.")
+        self.weights = np.asarray(self.weights, dtype=np.float64)
+        if min(self.weights) <= 0 or abs(sum(self.weights) - 1.0) > 1e-6:
+            raise ValueError(
+                f"Weights of databases must be positive and sum to 1, but {self.weights.tolist()} sum to {sum(self.weights)}."
+            )
+        first = self.databases[0].info
+        for info in (database.info for database in self.databases):
+            if not info.for_pretraining:
+                raise ValueError(f"{info.name} holds records of test folds of another database: it is not for pre-training.")
+            if (info.sampling_rate, info.lead_names) != (first.sampling_rate, first.lead_names):
+                raise ValueError(f"{info.name} and {first.name} differ in sampling rate or leads: prepare them alike.")
+            if info.amplitude_free != first.amplitude_free:
+                raise ValueError(f"Of {info.name} and {first.name}, one is amplitude-free and one in mV: prepare them alike.")
+        self.records = [self._usable_records(database) for database in self.databases]
 
     @classmethod
     def from_weights(cls, data_dir: str | Path, weights: dict[str, float], **options: Any) -> "Corpus":
         """Open the databases named in `weights` below `data_dir`; `options` as for the class."""
-        return cls([find_database(data_dir, name) for name in weights], list(weights.values()), **options)
+        return cls([find_database(data_dir, name) for name in weights], np.array(list(weights.values())), **options)
 
     def _usable_records(self, database: PreparedDatabase) -> np.ndarray:
         in_folds = in_validation_fold if self.held_out else in_training_folds
         usable = (database.num_samples >= self.crop_length) & in_folds(database.column("fold"))
         if not usable.any():
             place = "in the validation fold" if self.held_out else "outside validation and test folds"
-            raise ValueError(
-                f"{database.name} has no record of at least {self.crop_length} samples "
-                f"({self.crop_length / database.info.sampling_rate:g} s) {place}."
-            )
+            seconds = self.crop_length / database.info.sampling_rate
+            raise ValueError(f"{database.name} has no record of at least {self.crop_length} samples ({seconds:g} s) {place}.")
         return np.flatnonzero(usable)
 
     def validation_batches(self, num_batches: int, rank: int = 0, num_processes: int = 1) -> list[CorpusBatch]:
         """
         Read part `rank` of the first `num_batches` batches of the same mixture from the validation folds of the databases that
-        have one; always the same ones for a seed.
-
-        Raises:
-            ValueError: if none of the databases has a validation fold.
+        have one; always the same ones for a seed. Raises `ValueError` if none of the databases has a validation fold.
         """
         chosen = [i for i, d in enumerate(self.databases) if in_validation_fold(d.column("fold")).any()]
         if not chosen:
@@ -151,7 +128,7 @@ class Corpus:
             raise ValueError(f"eval_steps needs a validation fold, which none of the databases has ({names}): set it to 0.")
         weights = self.weights[chosen] / self.weights[chosen].sum()
         databases = [self.databases[i] for i in chosen]
-        held_out = Corpus(databases, weights.tolist(), self.batch_size, self.crop_length, self.seed, held_out=True)
+        held_out = Corpus(databases, weights, self.batch_size, self.crop_length, self.seed, held_out=True)
         batches = [held_out.batch(index, rank, num_processes) for index in range(num_batches)]
         # Batches are normalised by the index of each database in this corpus.
         return [CorpusBatch(batch.signal, torch.tensor(chosen)[batch.database]) for batch in batches]
@@ -160,11 +137,10 @@ class Corpus:
         """Return mean and standard deviation in mV of the records that may be used, (databases, leads) each."""
         return self._lead_statistics
 
-    @cached_property
+    @cached_property  # for a million records it takes seconds
     def _lead_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        # Training, export and plots all ask; for a million records it takes seconds.
         statistics = [d.lead_statistics(r) for d, r in zip(self.databases, self.records, strict=True)]
-        mean, std = (np.stack(values) for values in zip(*statistics, strict=True))
+        mean, std = np.array(statistics).swapaxes(0, 1)
         return mean, std
 
     def mixture_statistics(self) -> tuple[np.ndarray, np.ndarray]:
@@ -178,42 +154,33 @@ class Corpus:
     def batch(self, index: int, rank: int = 0, num_processes: int = 1) -> CorpusBatch:
         """Read part `rank` of batch `index`: `batch_size / num_processes` crops."""
         share = share_of_batch(self.batch_size, num_processes)
-        which, numbers = self._random(index)
-        which, numbers = which[rank * share : (rank + 1) * share], numbers[:, rank * share : (rank + 1) * share]
+        crops = self._crops(index)[rank * share : (rank + 1) * share]
         shape = (share, len(self.databases[0].info.lead_names), self.crop_length)
         signal = torch.empty(shape, dtype=torch.int16, pin_memory=torch.cuda.is_available())
         rows = signal.numpy()
-        per_thread = -(-share // self._num_threads)
-        parts = [slice(begin, begin + per_thread) for begin in range(0, share, per_thread)]
-        with ThreadPoolExecutor(self._num_threads) as threads:
-            list(threads.map(lambda part: self._read(rows[part], which[part], *numbers[:, part]), parts))
-        return CorpusBatch(signal, torch.from_numpy(which))
+
+        def read(part: slice) -> None:  # copying lets other threads run
+            for row, (database, record, number) in zip(rows[part], crops[part], strict=True):
+                start = int(number * (int(self.databases[database].num_samples[record]) - self.crop_length + 1))
+                row[...] = self.databases[database].signal(record, start, self.crop_length)
+
+        per_thread = -(-share // self.num_threads)
+        with ThreadPoolExecutor(self.num_threads) as threads:
+            list(threads.map(read, [slice(begin, begin + per_thread) for begin in range(0, share, per_thread)]))
+        return CorpusBatch(signal, torch.tensor([database for database, _, _ in crops]))
 
     def record_ids(self, index: int) -> list[str]:
         """Return the records that batch `index` is made of, `database/record_id` each."""
-        which, (record_numbers, _) = self._random(index)
-        return [
-            f"{self.databases[d].name}/{self.databases[d].column('record_id')[self._record(d, number)]}"
-            for d, number in zip(which.tolist(), record_numbers.tolist(), strict=True)
-        ]
+        crops = self._crops(index)
+        return [f"{self.databases[d].name}/{self.databases[d].column('record_id')[record]}" for d, record, _ in crops]
 
-    def _random(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the database of each record of a batch, and numbers in [0, 1) for record and crop, (2, batch_size)."""
+    def _crops(self, index: int) -> list[tuple[int, int, float]]:
+        """Return the database and record of each crop of a batch, and a number in [0, 1) for its place in the record."""
         numbers = np.random.Generator(np.random.Philox(key=[self.seed, index])).random((3, self.batch_size))
         cumulative = np.cumsum(self.weights)
-        return np.searchsorted(cumulative / cumulative[-1], numbers[0], side="right"), numbers[1:]
-
-    def _record(self, database_index: int, number: float) -> int:
-        records = self.records[database_index]
-        return int(records[int(number * len(records))])
-
-    def _read(self, rows: np.ndarray, which: np.ndarray, record_numbers: np.ndarray, crop_numbers: np.ndarray) -> None:
-        """Copy the crops that the numbers in [0, 1) stand for into `rows`. Copying lets other threads run."""
-        numbers = zip(rows, which.tolist(), record_numbers.tolist(), crop_numbers.tolist(), strict=True)
-        for row, database_index, record_number, crop_number in numbers:
-            database, record = self.databases[database_index], self._record(database_index, record_number)
-            start = int(crop_number * (int(database.num_samples[record]) - self.crop_length + 1))
-            row[...] = database.signal(record, start, self.crop_length)
+        which = np.searchsorted(cumulative / cumulative[-1], numbers[0], side="right").tolist()
+        chosen = zip(which, *numbers[1:].tolist(), strict=True)
+        return [(d, int(self.records[d][int(number * len(self.records[d]))]), place) for d, number, place in chosen]
 
     def batches(self, start: int = 0, rank: int = 0, num_processes: int = 1) -> Iterator[CorpusBatch]:
         """Yield batches `start`, `start + 1`, ... without end; the next one is read while the last one is in use."""

@@ -51,14 +51,13 @@ class PhysioNet:
 
     @property
     def page(self) -> str:
-        """Return the address of the project's page."""
+        """Address of the project's page."""
         return f"https://physionet.org/content/{self.project}/"
 
     def list_files(self, address: str | None = None) -> list[RemoteFile]:
         """List all files of the project, from its `SHA256SUMS.txt`. `address`: of a mirror."""
         root = f"{(address or self.address).rstrip('/')}/{self.project}"
-        lines = _read(f"{root}/SHA256SUMS.txt").decode().splitlines()
-        entries = [line.split(maxsplit=1) for line in lines if line.strip()]
+        entries = [line.split(maxsplit=1) for line in _read(f"{root}/SHA256SUMS.txt").decode().splitlines() if line.strip()]
         return [RemoteFile(path.strip(), f"{root}/{path.strip()}", f"sha256:{checksum}") for checksum, path in entries]
 
 
@@ -73,7 +72,7 @@ class Zenodo:
 
     @property
     def page(self) -> str:
-        """Return the address of the record's page."""
+        """Address of the record's page."""
         return f"https://zenodo.org/records/{self.record}"
 
     def list_files(self, address: str | None = None) -> list[RemoteFile]:
@@ -82,19 +81,25 @@ class Zenodo:
         return [RemoteFile(file["key"], file["links"]["self"], file["checksum"]) for file in description["files"]]
 
 
+class _Progress(fsspec.Callback):
+    """Shows the bytes of each piece that arrives on one bar."""
+
+    def __init__(self, bar: Any):
+        super().__init__()
+        self.relative_update = bar.update
+
+
 def download(files: list[RemoteFile], directory: str | Path) -> None:
     """
-    Fetch files into `directory`, unless they are there with the right checksum; archives (`.zip`) are unpacked.
-
-    Raises:
-        ConnectionError: if a file cannot be fetched; what did arrive is kept for the next try.
+    Fetch files into `directory`, unless they are there with the right checksum; archives (`.zip`) are unpacked. Raises
+    `ConnectionError` if a file cannot be fetched; what did arrive is kept for the next try.
     """
     with (
         ThreadPoolExecutor(_TRANSFERS_AT_A_TIME) as threads,
         progress_bar(total=len(files), unit=" files", desc="Files") as files_bar,
         progress_bar(unit="B", unit_scale=True, desc="Transferred") as bytes_bar,
     ):
-        fetch = partial(_fetch, Path(directory), bytes_bar.update)
+        fetch = partial(_fetch, Path(directory), _Progress(bytes_bar))
         for begin in range(0, len(files), _FILES_AT_A_TIME):
             for _ in threads.map(fetch, files[begin : begin + _FILES_AT_A_TIME]):
                 files_bar.update()
@@ -134,7 +139,7 @@ def _read(url: str) -> bytes:
     return _persistently(url, lambda: _file_system().cat_file(url))
 
 
-def _fetch(directory: Path, progress: Callable[[int], Any], file: RemoteFile) -> None:
+def _fetch(directory: Path, progress: _Progress, file: RemoteFile) -> None:
     target = directory / file.path
     _check_inside(target, directory, file.url)
     note = target.with_name(f"{target.name}.unpacked")  # written beside an archive once it is unpacked and removed
@@ -163,15 +168,14 @@ def _check_inside(target: Path, directory: Path, source: str) -> None:
         raise ValueError(f"{source} would be written outside of {directory}: {target} is {target.resolve()}.")
 
 
-def _transfer(file: RemoteFile, part: Path, progress: Callable[[int], Any]) -> None:
+def _transfer(file: RemoteFile, part: Path, progress: _Progress) -> None:
     """Fetch what `part` does not have yet, and check it. Raises `ChecksumError` and what fsspec does."""
     if _has_checksum(part, file.checksum):
         return
     with part.open("ab") as local:
-        arrived = local.tell()
-        options = {"headers": {"Range": f"bytes={arrived}-"}} if arrived else {}
+        options = {"headers": {"Range": f"bytes={local.tell()}-"}} if local.tell() else {}
         try:
-            _file_system().get_file(file.url, local, callback=_Progress(progress), **options)
+            _file_system().get_file(file.url, local, callback=progress, **options)
         except aiohttp.ClientResponseError as error:
             if error.status == 416:  # there is nothing behind what has arrived: it is of another file
                 part.unlink()
@@ -188,15 +192,3 @@ def _has_checksum(path: Path, expected: str) -> bool:
         return False
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest() == digest
-
-
-class _Progress(fsspec.Callback):
-    """Passes the bytes of each piece on."""
-
-    def __init__(self, update: Callable[[int], Any]):
-        super().__init__()
-        self._update = update
-
-    def relative_update(self, inc: int = 1) -> None:
-        """fsspec calls this after each piece."""
-        self._update(inc)

@@ -2,11 +2,18 @@
 
 import json
 import logging
+import os
 import shutil
+import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +24,7 @@ from .._utils.files import digest_files, digest_of, write_json
 from .._utils.logs import progress_bar
 from .._utils.run_directory import own_directory
 from ..model.signal_processing_ecg_jepa import STANDARD_LEADS
-from .process_pool import process_map
-from .quality import count_labels, measure_quality
+from .quality import PUBLISHED, count_labels, measure_quality
 from .raw_files import files_digest, read_lines
 from .records import (
     DATABASE_FILE,
@@ -42,6 +48,41 @@ PREPARATION_VERSION = 4
 
 # Workers of a run that was just killed take a moment to notice, and hold its lock until then.
 LOCK_TIMEOUT = 10  # seconds
+
+
+@contextmanager
+def process_map(num_proc: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Yield a `map` over `num_proc` processes; Python's own for 1. Raises `ChildProcessError` if one dies, of memory say."""
+    if num_proc == 1:
+        yield map
+        return
+    context: BaseContext = get_context("fork")
+    if threading.active_count() > 1:
+        # A fork would wait for ever for a lock that another thread, of a page or a tracker, held.
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["ecg_jepa.data.builders.base"])
+    pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_end_with_parent)
+    try:
+        yield pool.map
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "A process of the preparation died, perhaps for lack of memory, or in a script without `if __name__ == '__main__':`. "
+            "Run the same again, with a lower num_proc."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone: workers of a killed preparation must not go on writing, or hold its lock."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass
@@ -70,19 +111,20 @@ def prepare_database(
                 if existing.digest == digest and _is_whole(directory):
                     _check_strict(builder, strict, map(json.loads, read_lines(directory / REJECTED_FILE)), directory)
                     return existing
-                if existing.source_folder not in (None, builder.source_folder()) and not overwrite_output_dir:
+                if existing.source_folder not in (None, builder.source_folder) and not overwrite_output_dir:
                     raise ValueError(
                         f"{directory} holds {existing.records} records prepared from {existing.source_folder}, not from "
-                        f"{builder.source_folder()}: choose another output_dir, or replace them with --overwrite_output_dir."
+                        f"{builder.source_folder}: choose another output_dir, or replace them with --overwrite_output_dir."
                     )
             # From here until the end, the folder does not count as prepared.
             (directory / DATABASE_FILE).unlink(missing_ok=True)
-            reports = []
+            reports: list[ShardReport] = []
+            done = 0
             with progress_bar(total=len(records), desc=f"Preparing {builder.database}", unit=" records") as progress:
                 for report in run(partial(_write_shard, builder, directory), range(len(shards)), shards):
                     _check_strict(builder, strict, report.rejections, directory)
+                    before, done = done, done + len(shards[len(reports)])
                     reports.append(report)
-                    before, done = size * (len(reports) - 1), min(size * len(reports), len(records))
                     progress.update(done - before)
                     if 10 * done // len(records) > 10 * before // len(records):
                         logger.info(f"{builder.database}: {done} of {len(records)} records")
@@ -102,7 +144,9 @@ def _digest_shard(builder: "EcgDatabaseBuilder", records: "list[RecordInfo]") ->
 
 def _digest(builder: "EcgDatabaseBuilder", of_shards: Iterable[str]) -> str:
     tables = [builder.data_dir / builder.statements_file] if builder.statements_file else []
-    return files_digest(tables, "".join(of_shards) + builder.table_digest())
+    # Labels that no record has show in no record.
+    labels = f"LabelColumns(names={builder.label_names!r}, ignored={builder.ignored_columns!r})" if builder.has_own_labels else ""
+    return files_digest(tables, "".join(of_shards) + labels)
 
 
 def _is_whole(directory: Path) -> bool:
@@ -127,15 +171,17 @@ def _check_strict(builder: "EcgDatabaseBuilder", strict: bool, rejections: Itera
         first = unwanted[0]
         raise ValueError(
             f"{len(unwanted)} records cannot be used, the first of them {first['record']}: {first['reason']} "
-            f"({first['detail']}). Mend or remove them, or prepare without strict, which leaves them out and lists them in "
+            f"({first['detail']}). Mend them, or prepare without strict, which leaves them out and lists them in "
             f"{directory / REJECTED_FILE}."
         )
 
 
 def _finish(builder: "EcgDatabaseBuilder", directory: Path, reports: list[ShardReport]) -> DatabaseInfo:
-    """Write what stands beside the shards, `database.json` last."""
+    """Write what stands beside the shards, `database.json` last, and remove other shards and what `datasets` made of them."""
     shards = [report.shard for report in reports]
-    _remove_other_files(directory, {shard["file"] for shard in shards})
+    for pattern in (".*.tmp", "records-*.arrow", "records-*.json", "cache-*.arrow"):
+        for path in set(directory.glob(pattern)).difference(directory / shard["file"] for shard in shards):
+            path.unlink()
     rejections = [line for report in reports for line in report.rejections]
     write_rejections(directory / REJECTED_FILE, rejections)
     rejected = dict(Counter(line["reason"] for line in rejections).most_common())
@@ -170,16 +216,14 @@ def _finish(builder: "EcgDatabaseBuilder", directory: Path, reports: list[ShardR
         label_names=None if label_names is None else list(label_names),
         label_counts=None if label_names is None else count_labels(dataset, label_names),
         ignored_columns=list(builder.ignored_columns),
-        licence=source.licence if source else None,
-        page=source.page if source else None,
-        attribution=source.attribution if source else None,
+        **{name: getattr(source, name, None) for name in ("licence", "page", "attribution")},
         population=builder.population,
         statements_digest=statements_digest,
         for_pretraining=builder.for_pretraining,
-        source_folder=builder.source_folder(),
+        source_folder=builder.source_folder,
     )
     # What was published is in mV.
-    published = None if config.amplitude_free else builder.published
+    published = None if config.amplitude_free else PUBLISHED.get(builder.database)
     quality = measure_quality(info, dataset, sum(report.samples_read for report in reports), published)
     if quality["dead_leads"]:
         leads = ", ".join(quality["dead_leads"])
@@ -187,11 +231,3 @@ def _finish(builder: "EcgDatabaseBuilder", directory: Path, reports: list[ShardR
     write_json(directory / QUALITY_FILE, quality)
     write_database_info(directory, info)
     return info
-
-
-def _remove_other_files(directory: Path, keep: set[str]) -> None:
-    """Remove what killed, larger or older preparations left, and what `datasets` made of their records; no other files."""
-    for pattern in (".*.tmp", "records-*.arrow", "records-*.json", "cache-*.arrow"):
-        for path in directory.glob(pattern):
-            if path.name not in keep:
-                path.unlink()

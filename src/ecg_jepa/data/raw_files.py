@@ -40,13 +40,8 @@ def faults_of(record: str) -> Iterator[None]:
 def read_csv(path: str | Path, required_columns: Iterable[str], all_named: bool = False) -> pd.DataFrame:
     """
     Read a table that must have certain columns. Cells stay text, or NaN where there is nothing: guessed types would make 7 of
-    patient 007, merge long numbers, and change a whole column for one odd cell. The first column may be without a name, as pandas
-    writes an index, unless `all_named`.
-
-    Raises:
-        FileNotFoundError: if the file is missing.
-        ValueError: if it is no table, a row has more fields than there are columns, a heading is empty or there twice, or columns
-            are missing; the message names them and those that are there.
+    patient 007. The first column may be without a name, as pandas writes an index, unless `all_named`. Raises `ValueError` if it
+    is no table, a row has more fields than there are columns, a heading is empty or there twice, or columns are missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -69,17 +64,14 @@ def read_csv(path: str | Path, required_columns: Iterable[str], all_named: bool 
 
 def check_headings(table: pd.DataFrame, known: Sequence[str], listed: Iterable[str], name: str) -> None:
     """
-    Raise `ValueError` for headings that are known ones in another spelling, by case, spaces, dashes and underscores, and if there
-    is no `path`. The columns `listed` as labels keep their spelling; `name` of the table is for messages.
+    Raise `ValueError` for headings that are known ones in another spelling, but for those `listed` as labels, and if there is no
+    `path`. `name` of the table is for messages.
     """
 
-    def plain(heading: str) -> str:
-        return re.sub(r"[\W_]+", "", heading).casefold()
-
-    spelt = {plain(column): column for column in known}
+    spelt = {column.replace("_", ""): column for column in known}
     faults = []
     for column in table.columns.difference([*known, *listed], sort=False):
-        meant = spelt.get(plain(column))
+        meant = spelt.get(re.sub(r"[\W_]+", "", column).casefold())
         if meant in table.columns:
             faults.append(f"column {column!r} stands beside {meant!r}: keep one of the two")
         elif meant is not None:
@@ -116,8 +108,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 def has_file(root: str | Path, path: str) -> bool:
     """Return whether there is something at `path` below `root`, by that name or by that of a WFDB header."""
-    place = os.path.join(root, path)
-    return os.path.exists(place) or os.path.exists(f"{place}.hea")
+    return any(os.path.exists(os.path.join(root, name)) for name in (path, f"{path}.hea"))
 
 
 def record_files(directory: str | Path, root: str | Path) -> list[str]:
@@ -125,12 +116,7 @@ def record_files(directory: str | Path, root: str | Path) -> list[str]:
     Find WFDB records in `directory` and below: sorted paths relative to `root`, without suffix, of whatever has a `.hea`, a
     `.dat` or a `.mat`, so that a record that lacks one of its files is not overlooked.
     """
-    paths = set()
-    for folder, name in _files_below(directory):
-        stem, suffix = os.path.splitext(name)
-        if suffix in WFDB_SUFFIXES:
-            paths.add(_relative(folder, stem, root))
-    return sorted(paths)
+    return sorted({stem for stem, suffix in map(os.path.splitext, _files_below(directory, root)) if suffix in WFDB_SUFFIXES})
 
 
 def find_ecg_files(directory: str | Path, root: str | Path) -> list[str]:
@@ -140,12 +126,12 @@ def find_ecg_files(directory: str | Path, root: str | Path) -> list[str]:
     """
     paths = set(record_files(directory, root))
     others: Counter[str] = Counter()
-    for folder, name in _files_below(directory):
-        path = Path(folder, name)
+    for name in _files_below(directory, root):
+        path = Path(root, name)
         if path.suffix in WFDB_SUFFIXES:
             continue
         if is_ecg_file(path):
-            paths.add(_relative(folder, name, root))
+            paths.add(name)
         elif not (path.suffix and has_wfdb_header(path.with_suffix(""))):  # annotations and further signals of a record
             others[path.suffix or "no extension"] += 1
     if others:
@@ -154,13 +140,8 @@ def find_ecg_files(directory: str | Path, root: str | Path) -> list[str]:
     return sorted(paths)
 
 
-def _relative(folder: str, name: str, root: str | Path) -> str:
-    prefix = os.path.relpath(folder, root)
-    return name if prefix == "." else os.path.join(prefix, name)
-
-
-def _files_below(directory: str | Path) -> Iterator[tuple[str, str]]:
-    """Yield folder and name of all files in `directory` and below. Links to folders are followed, but to none a second time."""
+def _files_below(directory: str | Path, root: str | Path) -> Iterator[str]:
+    """Yield paths relative to `root` of all files in `directory` and below; links to folders are followed, to each once."""
     top, followed = os.path.realpath(directory), set()
 
     def is_new(folder: str) -> bool:
@@ -174,7 +155,8 @@ def _files_below(directory: str | Path) -> Iterator[tuple[str, str]]:
 
     for folder, folders, names in os.walk(directory, followlinks=True):
         folders[:] = [name for name in folders if is_new(os.path.join(folder, name))]
-        yield from ((folder, name) for name in names)
+        prefix = os.path.relpath(folder, root)
+        yield from names if prefix == "." else (os.path.join(prefix, name) for name in names)
 
 
 def files_digest(paths: Iterable[str | Path], salt: str) -> str:

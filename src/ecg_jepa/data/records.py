@@ -1,11 +1,6 @@
 """
-Prepared databases. One is a folder with
-
-- `records-*.arrow`: the records, memory-mapped when read (see `shards.py`),
-- `database.json`: what they are ([`DatabaseInfo`]); written last, a folder without it is not prepared,
-- `quality.json`: measured on them, beside what was published of the database,
-- `rejected.jsonl`: records that were left out, with reasons,
-- and, where the database has one, `scp_statements.csv`, its table of statements.
+Prepared databases: folders with `records-*.arrow` (see `shards.py`), `quality.json`, `rejected.jsonl`, PTB-XL's
+`scp_statements.csv`, and `database.json` ([`DatabaseInfo`]), which is written last: a folder without it is not prepared.
 """
 
 import dataclasses
@@ -22,10 +17,10 @@ import pandas as pd
 import pyarrow as pa
 from datasets.table import InMemoryTable, concat_tables
 
-from .._utils.files import digest_files, digest_of, replace_file, write_json
+from .._utils.files import digest_files, digest_of, read_json, replace_file, write_json
 from ..model.signal_processing_ecg_jepa import UNKNOWN_UNIT
 from .quality import lead_statistics
-from .shards import check_content, damaged, open_shard, shards_of_old_database
+from .shards import check_shard, damaged, open_shard, shards_of_old_database
 from .tasks import multi_hot
 
 logger = logging.getLogger(__name__)
@@ -55,7 +50,7 @@ class DatabaseInfo:
     bad_checksums: int  # records of which a signal contradicts the checksum in its header
     highpass_cutoff: float | None  # Hz, applied before resampling; None where there was none
     digest: str  # of source files and settings: tells whether a preparation is still up to date
-    content_digest: str  # of the prepared records themselves, on any machine
+    content_digest: str  # of the prepared records themselves, on any machine: equal for runs trained on the same records
     shards: list[dict[str, Any]] = field(default_factory=list)  # see `shards.write_shard`
     label_names: list[str] | None = None  # statements that were looked for in every record; None where absence says little
     label_counts: list[dict[str, Any]] | None = None  # of all records and of each split: its records and the positives per label
@@ -69,23 +64,19 @@ class DatabaseInfo:
     amplitude_free: bool = False  # band-passed, and each lead divided by its own standard deviation
     source_folder: str | None = None  # that own records were prepared from: another one's must not take their place unasked
 
-    @property
-    def identity(self) -> str:
-        """Return the digest that tells whether two runs were trained on the same records."""
-        return self.content_digest
-
     def what_models_see(self) -> dict[str, Any]:
         """Return what a training on the records depends on, as plain values."""
         names = ("sampling_rate", "lead_names", "highpass_cutoff", "amplitude_free")
-        return {"digest": self.identity, **{name: getattr(self, name) for name in names}}
+        return {"digest": self.content_digest, **{name: getattr(self, name) for name in names}}
 
     def check_fits(self, sampling_rate: float, lead_names: list[str], amplitude_free: bool) -> None:
         """Raise `ValueError` if an encoder for `sampling_rate` (Hz), `lead_names` and kind of signal cannot take the records."""
         if amplitude_free != self.amplitude_free:
-            kinds = {True: "amplitude-free records (each lead divided by its own standard deviation)", False: "records in mV"}
+            takes, was, flag = (
+                ("amplitude-free records", "in mV", "with") if amplitude_free else ("mV", "amplitude-free", "without")
+            )
             raise ValueError(
-                f"The encoder takes {kinds[amplitude_free]}, but {self.name} was prepared as {kinds[self.amplitude_free]}: "
-                f"prepare it {'with' if amplitude_free else 'without'} --amplitude_free."
+                f"The encoder takes {takes}, but {self.name} was prepared {was}: prepare it {flag} --amplitude_free."
             )
         if sampling_rate != self.sampling_rate or lead_names != self.lead_names:
             raise ValueError(
@@ -106,7 +97,7 @@ def read_database_info(directory: str | Path) -> DatabaseInfo | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
         if values.pop("sha256") != digest_of(values):
             raise ValueError("its SHA-256 is another")
         return DatabaseInfo(**values)
@@ -124,11 +115,8 @@ class PreparedDatabase:
     """
     A prepared database, opened without reading the signals.
 
-    Args:
-        directory: the folder of one database.
-
     Raises:
-        FileNotFoundError: if it holds no prepared database; the message says how to make one.
+        FileNotFoundError: if `directory` holds no prepared database; the message says how to make one.
         ValueError: if a file of it is damaged; the message names it.
     """
 
@@ -140,14 +128,11 @@ class PreparedDatabase:
                 f"{self.directory} holds no prepared database (no {DATABASE_FILE} of this version). Prepare one with: "
                 "ecg-jepa prepare --database NAME --data_dir RAW --output_dir PREPARED"
             )
-        self.info = info
+        self.info, self.name = info, info.name
         self._shards = info.shards or shards_of_old_database(self.directory)
         shards = [open_shard(self.directory, shard, len(info.lead_names)) for shard in self._shards]
-        if sum(map(len, shards)) != info.records:
-            raise ValueError(
-                f"{self.directory} is incomplete: {DATABASE_FILE} counts {info.records} records, but the .arrow files hold "
-                f"{sum(map(len, shards))}. Prepare it again."
-            )
+        if (found := sum(map(len, shards))) != info.records:
+            raise ValueError(f"{self.directory} is incomplete: {found} records of {info.records} are there. Prepare it again.")
         if digest_of([shard["content"] for shard in self._shards]) != info.content_digest:
             raise damaged(self.directory, f"the .arrow files are not those, in the order, that {DATABASE_FILE} was written for")
         self.dataset = datasets.concatenate_datasets(shards)
@@ -161,17 +146,12 @@ class PreparedDatabase:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    @property
-    def name(self) -> str:
-        """Name of the database, such as `ptb-xl`."""
-        return self.info.name
-
     def verify(self) -> None:
         """Read every byte of the records. Raises `ValueError` that names the files that are not as they were prepared."""
         problems = []
         for shard in self._shards:
             try:
-                check_content(self.directory, shard)
+                check_shard(self.directory, shard)
             except ValueError as error:
                 problems.append(str(error))
         if problems:
@@ -180,7 +160,6 @@ class PreparedDatabase:
     def column(self, name: str) -> np.ndarray:
         """Return a column of plain values; missing numbers are NaN, missing strings None."""
         column = self.dataset.data.column(name)
-        # pandas would make NaN of missing strings.
         return column.to_numpy() if pa.types.is_string(column.type) else column.to_pandas().to_numpy()
 
     def statements(self) -> list[list[str]]:
@@ -190,9 +169,9 @@ class PreparedDatabase:
     @property
     def label_names(self) -> list[str]:
         """Labels of [`to_dataset`]: those looked for in every record, or else all statements that some record has."""
-        if self.info.label_names is not None:
-            return list(self.info.label_names)
-        return sorted({name for of_record in self.statements() for name in of_record})
+        if self.info.label_names is None:
+            return sorted({name for of_record in self.statements() for name in of_record})
+        return list(self.info.label_names)
 
     def to_dataset(self, label_names: Sequence[str] | None = None) -> datasets.Dataset:
         """
@@ -201,12 +180,10 @@ class PreparedDatabase:
         - `signal`: (leads, samples) int16, as long as the record is, `unit` ("uV", or "unknown" if amplitude-free),
           `sampling_rate` in Hz and `lead_names`: what a feature extractor asks for,
         - `record_id`, `patient_id`, `age`, `sex`, `fold` (1 to 8 training, 9 validation, 10 test; NaN or None if not known),
-        - `statements`, and `labels`: zeros and ones (float32) for `label_names`, by default those of the database; no such column
-          if there are none. Where absence says little (`info.label_names` is None), so does a zero.
+        - `statements`, and `labels`, if there are any: zeros and ones (float32) for `label_names` (default: the database's).
 
         Rows come in `datasets`' NumPy format, which makes int64 of int16 when they are read. Records are filtered as
-        `info.highpass_cutoff` says, and an extractor with such a filter applies it again. Raises `ValueError` for a label that
-        no record has.
+        `info.highpass_cutoff` says. Raises `ValueError` for a label that no record has.
         """
         names, statements = self.label_names if label_names is None else list(label_names), self.statements()
         known = {*(self.info.label_names or ()), *(name for of_record in statements for name in of_record)}
@@ -232,10 +209,7 @@ class PreparedDatabase:
         return datasets.Dataset(table, datasets.DatasetInfo(features=features), fingerprint=fingerprint).with_format("numpy")
 
     def statement_table(self) -> pd.DataFrame | None:
-        """
-        Read the database's own table of statements, indexed by statement; `None` if it has none. Raises `ValueError` if it is not
-        the one that was prepared.
-        """
+        """Read the database's own table of statements, if it has one. Raises `ValueError` if it is not what was prepared."""
         if self.info.statements_digest is None:
             return None
         path = self.directory / STATEMENTS_FILE
@@ -246,24 +220,19 @@ class PreparedDatabase:
     def signal(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """
         Return a record or a crop of it, (leads, samples) int16 in uV: a read-only view of the mapped file, nothing is copied.
-
-        Raises:
-            IndexError: if the crop does not lie within the record.
+        Raises `IndexError` if the crop does not lie within the record.
         """
-        num_samples = int(self.num_samples[index])
+        num_samples, begin, leads = int(self.num_samples[index]), int(self._begin[index]), len(self.info.lead_names)
         stop = num_samples if length is None else start + length
         if not 0 <= start < stop <= num_samples:
             raise IndexError(f"Samples {start} to {stop} of record {index}, which has {num_samples}.")
-        begin = int(self._begin[index])
-        leads = len(self.info.lead_names)
         flat = self._samples[self._chunk[index]][begin : begin + leads * num_samples]
         return flat.reshape(leads, num_samples)[:, start:stop]
 
     def lead_statistics(self, indices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """
-        Return mean and standard deviation per lead in mV over all samples of the records `indices` (default: all); see
-        `quality.lead_statistics`. Raises `ValueError` if there is no record, or a lead never changes in any: nothing can be
-        divided by its standard deviation.
+        Return mean and standard deviation per lead in mV of the records `indices` (default: all), see `quality.lead_statistics`.
+        Raises `ValueError` if there is no record, or a lead never changes in any: nothing can be divided by its deviation.
         """
         if indices is not None and len(indices) == 0:
             raise ValueError(f"No record of {self.name} to take the mean and standard deviation of.")
@@ -279,27 +248,23 @@ class PreparedDatabase:
 
 def find_database(data_dir: str | Path, name: str | None = None) -> PreparedDatabase:
     """
-    Open the prepared database `name` below `data_dir`, or the only one there; `data_dir` may also be its own folder.
-
-    Raises:
-        FileNotFoundError: if there is none of that name, or several and no name is given; the message lists them.
+    Open the prepared database `name` below `data_dir`, or the only one there; `data_dir` may also be its own folder. Raises
+    `FileNotFoundError`, which lists what is there, if there is none of that name, or several and no name is given.
     """
     data_dir = Path(data_dir)
     own = read_database_info(data_dir)
     if own is not None and name in (None, own.name):
         return PreparedDatabase(data_dir)
     found = {path.parent.name: path.parent for path in sorted(data_dir.glob(f"*/{DATABASE_FILE}"))}
-    if name is None and len(found) == 1:
-        return PreparedDatabase(next(iter(found.values())))
-    if name in found:
-        database = PreparedDatabase(found[name])
-        if database.name != name:
-            raise ValueError(f"{found[name]} holds {database.name}: give the folder its name back.")
-        return database
     available = ", ".join(found) or "none"
-    if name is None and found:
+    if name is None and len(found) > 1:
         raise FileNotFoundError(f"{data_dir} holds several prepared databases ({available}): name one with --database.")
-    raise FileNotFoundError(
-        f"No prepared database{f' {name!r}' if name else ''} in {data_dir} (found: {available}). Prepare it with: "
-        f"ecg-jepa prepare --database {name or 'NAME'} --data_dir RAW --output_dir {data_dir}"
-    )
+    if not found or name not in (None, *found):
+        raise FileNotFoundError(
+            f"No prepared database{f' {name!r}' if name else ''} in {data_dir} (found: {available}). Prepare it with: "
+            f"ecg-jepa prepare --database {name or 'NAME'} --data_dir RAW --output_dir {data_dir}"
+        )
+    database = PreparedDatabase(found[name] if name else next(iter(found.values())))
+    if name not in (None, database.name):
+        raise ValueError(f"{database.directory} holds {database.name}: give the folder its name back.")
+    return database

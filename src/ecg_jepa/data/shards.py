@@ -1,8 +1,7 @@
 """
-Arrow files of a prepared database: `records-<number>.arrow`, memory-mapped when read.
+Arrow files of a prepared database: `records-<number>.arrow`, memory-mapped when read, written whole or not at all.
 
-Each is written whole or not at all. `database.json` keeps a digest of every file, and a second one of all but the samples, which
-is little enough to be checked whenever a database is opened.
+`database.json` keeps a digest of each, and a second one of all but the samples, which is checked whenever a database is opened.
 """
 
 import hashlib
@@ -60,17 +59,16 @@ def shard_path(directory: Path, number: int) -> Path:
 def rows_to_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Make a table of rows; `signal` (leads, samples) goes in as one array, not value by value."""
     columns = {name: pa.array([row[name] for row in rows], SCHEMA.field(name).type) for name in SCHEMA.names if name != "signal"}
-    signals = [row["signal"] for row in rows]
-    columns["signal"] = _nested(pa.array(np.concatenate([signal.ravel() for signal in signals])), [s.shape for s in signals])
+    samples = pa.array(np.concatenate([row["signal"].ravel() for row in rows]))
+    columns["signal"] = _nested(samples, [row["num_samples"] for row in rows], len(rows[0]["signal"]))
     return pa.table(columns, schema=SCHEMA)
 
 
-def _nested(samples: pa.Array, shapes: list[tuple[int, int]], start: int = 0) -> pa.ListArray:
-    """Make lists of leads over flat samples without copying them; `shapes` are (leads, samples) of each record."""
-    lead_ends = np.cumsum(np.concatenate([np.full(leads, length) for leads, length in shapes]))
-    record_ends = np.cumsum([leads for leads, _ in shapes])
-    of_leads = pa.ListArray.from_arrays(np.concatenate([[start], start + lead_ends]).astype(np.int32), samples)
-    return pa.ListArray.from_arrays(np.concatenate([[0], record_ends]).astype(np.int32), of_leads)
+def _nested(samples: pa.Array, lengths: list[int], num_leads: int, start: int = 0) -> pa.ListArray:
+    """Make lists of leads over flat samples from `start` without copying them; `lengths` are samples per lead of each record."""
+    ends = start + np.cumsum(np.repeat(lengths, num_leads))
+    of_leads = pa.ListArray.from_arrays(np.concatenate([[start], ends]).astype(np.int32), samples)
+    return pa.ListArray.from_arrays(np.arange(0, len(of_leads) + 1, num_leads, dtype=np.int32), of_leads)
 
 
 def write_shard(path: Path, tables: Iterable[pa.Table]) -> dict[str, Any]:
@@ -94,36 +92,24 @@ def damaged(path: Path, detail: str) -> ValueError:
     return ValueError(f"{path} is damaged, or not the file that was prepared: {detail}. Run the preparation again.")
 
 
-def check_content(directory: Path, shard: dict[str, Any]) -> None:
-    """Read all bytes of a shard. Raises `ValueError` that names the file if they are not those that were prepared."""
+def check_shard(directory: Path, shard: dict[str, Any], content: bool = True) -> Path:
+    """Return the path of a shard. Raises `ValueError` if its size or, where `content` is to be read, any byte is another."""
     path = directory / shard["file"]
-    _check_size(path, shard)
-    if digest_files([path]) != shard["content"]:
-        raise damaged(path, f"its SHA-256 is not {shard['content']}")
-
-
-def _check_size(path: Path, shard: dict[str, Any]) -> None:
     if not path.is_file():
         raise damaged(path, "it is missing")
     if path.stat().st_size != shard["bytes"]:
         raise damaged(path, f"it has {path.stat().st_size:,} bytes, {shard['bytes']:,} are expected")
+    if content and digest_files([path]) != shard["content"]:
+        raise damaged(path, f"its SHA-256 is not {shard['content']}")
+    return path
 
 
 def open_shard(directory: Path, shard: dict[str, Any], num_leads: int) -> datasets.Dataset:
     """
-    Map a file of prepared records into memory.
-
-    Args:
-        directory: of the database.
-        shard: from [`write_shard`].
-        num_leads: of the records.
-
-    Raises:
-        ValueError: that names the file if it is missing, has another size or schema, is not valid Arrow data, or holds other
-            values than were prepared. Samples alone are not read: see [`check_content`].
+    Map a file of prepared records, described by [`write_shard`], into memory. Raises `ValueError` that names it if it is not what
+    was prepared. Samples alone are not read: see [`check_shard`].
     """
-    path = directory / shard["file"]
-    _check_size(path, shard)
+    path = check_shard(directory, shard, content=False)
     try:
         dataset = datasets.Dataset.from_file(str(path))
         table = dataset.data.table
@@ -132,22 +118,17 @@ def open_shard(directory: Path, shard: dict[str, Any], num_leads: int) -> datase
         columns = _digest_columns(table)
     except Exception as error:  # the libraries raise many kinds for damaged bytes
         raise damaged(path, f"{type(error).__name__}: {error}") from None
-    is_flat = table.schema.equals(_FLAT_SCHEMA)
-    if columns != shard["columns"] or not (is_flat or table.schema.equals(SCHEMA)):
-        raise damaged(path, "its columns are not those that were prepared")
-    return _with_leads(table, num_leads) if is_flat else dataset
-
-
-def _with_leads(table: pa.Table, num_leads: int) -> datasets.Dataset:
-    """Give flat signals (see `_FLAT_SCHEMA`) their leads, over the same mapped samples."""
-    chunks = []
-    for batch in table.to_batches():
-        flat = batch.column("signal")
-        shapes = [(num_leads, length) for length in batch.column("num_samples").to_pylist()]
-        chunks.append(_nested(flat.values, shapes, start=flat.offsets[0].as_py()))
-    signal = SCHEMA.field("signal")
-    table = table.set_column(SCHEMA.get_field_index("signal"), signal, pa.chunked_array(chunks, signal.type))
-    return datasets.Dataset(datasets.table.InMemoryTable(table), datasets.DatasetInfo(features=FEATURES))
+    if columns == shard["columns"] and table.schema.equals(SCHEMA):
+        return dataset
+    if columns == shard["columns"] and table.schema.equals(_FLAT_SCHEMA):
+        chunks = []
+        for batch in table.to_batches():
+            flat = batch.column("signal")
+            chunks.append(_nested(flat.values, batch.column("num_samples").to_pylist(), num_leads, flat.offsets[0].as_py()))
+        signal = SCHEMA.field("signal")
+        table = table.set_column(SCHEMA.get_field_index("signal"), signal, pa.chunked_array(chunks, signal.type))
+        return datasets.Dataset(datasets.table.InMemoryTable(table), datasets.DatasetInfo(features=FEATURES))
+    raise damaged(path, "its columns are not those that were prepared")
 
 
 def _digest_columns(table: pa.Table) -> str:

@@ -6,6 +6,7 @@ each part (after Sechidis et al. 2011: rare classes first).
 """
 
 import numpy as np
+import pandas as pd
 
 FOLDS_OF_SPLIT = {"train": tuple(range(1, 9)), "validation": (9,), "test": (10,)}
 
@@ -24,23 +25,16 @@ def in_validation_fold(fold: np.ndarray) -> np.ndarray:
 
 def patient_numbers(patient_ids: np.ndarray) -> np.ndarray:
     """Number patients from 0, (records,); a record without a patient id counts as a patient of its own."""
-    known = {patient: number for number, patient in enumerate(dict.fromkeys(p for p in patient_ids if p is not None))}
-    unknown = iter(range(len(known), len(known) + len(patient_ids)))
-    return np.array([next(unknown) if patient is None else known[patient] for patient in patient_ids], dtype=np.int64)
+    numbers, known = pd.factorize(patient_ids)
+    unknown = numbers < 0
+    numbers[unknown] = len(known) + np.arange(unknown.sum())
+    return numbers
 
 
 def draw_share(labels: np.ndarray, patients: np.ndarray, share: float, rng: np.random.Generator, at_least: int = 0) -> np.ndarray:
     """
-    Draw patients so that every class, and the records without any, give their share of records.
-
-    Args:
-        labels: zeros and ones, (records, classes).
-        patients: from [`patient_numbers`], (records,).
-        share: between 0 and 1.
-        at_least: records of each class, if there are so many, whatever the share.
-
-    Returns:
-        (records,) bool: which records were drawn.
+    Draw patients so that every class, and the records without any, give their share of records, and `at_least` so many if there
+    are. `labels` are zeros and ones, (records, classes), `patients` from [`patient_numbers`], the result is (records,) bool.
     """
     if not 0 < share <= 1:
         raise ValueError(f"A share of {share} records: expected more than 0, at most 1.")
@@ -68,10 +62,7 @@ def draw_share(labels: np.ndarray, patients: np.ndarray, share: float, rng: np.r
 
 
 def draw_per_class(labels: np.ndarray, patients: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """
-    Draw patients until every class, and the records without any, have `count` records, or all there are; rare classes first.
-    Arguments and result as for [`draw_share`].
-    """
+    """Draw patients, of rare classes first, until every class, and the records without any, have `count` records or all."""
     if count < 1:
         raise ValueError(f"{count} records per class: expected at least 1.")
     counts, owners = _records_by_patient(labels, patients)

@@ -1,7 +1,7 @@
 """A prepared database as a classification task: splits, normalisation, crops."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import torch
 from .._utils.files import digest_of
 from ..model.signal_processing_ecg_jepa import cut_crops, normalize
 from .builders.ptb_xl import describe_classes, make_task
-from .crops import batch_crops
 from .records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
 from .splits import FOLDS_OF_SPLIT, draw_per_class, draw_share, patient_numbers, split_by_patient
 from .tasks import Task, make_statement_task
@@ -21,15 +20,35 @@ logger = logging.getLogger(__name__)
 _NAMED = 10  # statements in a message
 
 
+def batch_crops(records: Iterable[np.ndarray], max_crops: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """
+    Yield batches of the crops of whole records, (crops, leads, samples) each, and each crop's record, counted from 0.
+
+    The crops of a batch have one length, and are at most `max_crops` unless a single record has more.
+    """
+    parts: list[np.ndarray] = []
+    owners: list[int] = []
+    for position, crops in enumerate(records):
+        if parts and (len(owners) + len(crops) > max_crops or crops.shape[1:] != parts[0].shape[1:]):
+            yield torch.from_numpy(np.concatenate(parts)), torch.tensor(owners)
+            parts, owners = [], []
+        parts.append(crops)
+        owners += [position] * len(crops)
+    if parts:
+        yield torch.from_numpy(np.concatenate(parts)), torch.tensor(owners)
+
+
+def mean_over_crops(values: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """Return the mean over each record's crops, (records, width), of the values of a batch of [`batch_crops`], (crops, width)."""
+    crops = torch.bincount(owners - owners[0])
+    return values.new_zeros(len(crops), values.shape[1]).index_add_(0, owners - owners[0], values) / crops[:, None]
+
+
 @dataclass(frozen=True)
 class LabelBudget:
     """
-    How many of the training labels are used; chosen by patient and class. Validation and test stay whole.
-
-    Args:
-        fraction: of the training records of each class, at least one of each; 1 for all.
-        per_class: or so many records per class; `None` for no such limit.
-        seed: of the choice.
+    How many of the training labels are used, chosen by patient and class: a `fraction` of the records of each class, at least
+    one, or so many records `per_class`. Validation and test stay whole.
     """
 
     fraction: float = 1.0
@@ -47,20 +66,13 @@ class LabelBudget:
 @dataclass
 class TaskData:
     """
-    Records of a task in their splits.
-
-    Args:
-        database: prepared.
-        task: labels of all its records.
-        splits: `train` (folds 1 to 8), `validation` (9) and `test` (10) -> record indices; where a database has no folds, a
-            split by patient.
-        mean, std: per lead in mV, of the training records alone.
+    Records of a task in splits: `train` (folds 1 to 8), `validation` (9) and `test` (10), or split by patient without folds.
     """
 
     database: PreparedDatabase
-    task: Task
-    splits: dict[str, np.ndarray]
-    mean: np.ndarray
+    task: Task  # of all records
+    splits: dict[str, np.ndarray]  # indices of records
+    mean: np.ndarray  # per lead in mV, of the training records alone
     std: np.ndarray
 
     @classmethod
@@ -74,17 +86,14 @@ class TaskData:
         split_seed: int = 0,
     ) -> "TaskData":
         """
-        Open a prepared database for a task: one of PTB-XL's seven, or, for any other database, `all` of its own statements.
+        Open a prepared database, as [`find_database`] does, for a task: PTB-XL's, or, for others, `all` of their own statements.
 
         Args:
-            data_dir, database: as for [`find_database`].
-            task_name: of the task.
             labels: how many of the training labels to use; default: all.
             min_class_records: statements with fewer records are no classes. Not for PTB-XL, whose tasks are given.
             split_seed: of the split by patient, for databases without folds.
 
         Raises:
-            FileNotFoundError: if there is no such prepared database.
             ValueError: if the database does not have the task, a split of it is empty, or a patient is in two splits.
         """
         prepared = find_database(data_dir, database)
@@ -93,17 +102,20 @@ class TaskData:
             task = make_task(task_name, prepared.statements(), table)
         elif task_name == "all":
             task = make_statement_task(prepared.statements(), prepared.info.label_names, min_class_records)
-            _warn_of_rare(prepared.name, task.too_rare, min_class_records)
         else:
             raise ValueError(f"{prepared.name} has no SCP statements, which task {task_name} needs: choose task 'all'.")
+        if task.too_rare:
+            more = f" and {len(task.too_rare) - _NAMED} more" if len(task.too_rare) > _NAMED else ""
+            logger.warning(
+                f"{prepared.name}: fewer than {min_class_records} records have {', '.join(task.too_rare[:_NAMED])}{more}, which "
+                "are no classes then (--min_class_records)."
+            )
         patients = patient_numbers(prepared.column("patient_id"))
         splits = _splits(prepared, task, patients, split_seed)
         if labels is not None:
             splits["train"] = splits["train"][labels.choose(task.labels[splits["train"]], patients[splits["train"]])]
-        empty = [name for name, indices in splits.items() if not len(indices)]
-        if empty:
+        if empty := [name for name, indices in splits.items() if not len(indices)]:
             raise ValueError(f"Task {task_name} has no record for {' and '.join(empty)} in {prepared.directory}.")
-        _check_patients(prepared, splits)
         return cls(prepared, task, splits, *prepared.lead_statistics(splits["train"]))
 
     def describe_classes(self) -> dict[str, str]:
@@ -155,37 +167,26 @@ class TaskData:
     def _long_enough(self, indices: np.ndarray, crop_length: int) -> np.ndarray:
         short = indices[self.database.num_samples[indices] < crop_length]
         if len(short):
-            rate = self.database.info.sampling_rate
             raise ValueError(
-                f"{len(short)} records of {self.database.name} are shorter than the crop of {crop_length / rate:g} s, the "
-                f"first is {self.database.column('record_id')[short[0]]}: shorten it with --crop_duration."
+                f"{len(short)} records of {self.database.name} are shorter than the crop of "
+                f"{crop_length / self.database.info.sampling_rate:g} s, the first is "
+                f"{self.database.column('record_id')[short[0]]}: shorten it with --crop_duration."
             )
         return indices
 
 
-def _warn_of_rare(database: str, statements: list[str], min_class_records: int) -> None:
-    if statements:
-        more = f" and {len(statements) - _NAMED} more" if len(statements) > _NAMED else ""
-        names = ", ".join(statements[:_NAMED]) + more
-        logger.warning(
-            f"{database}: fewer than {min_class_records} records have {names}, which are no classes then (--min_class_records)."
-        )
-
-
 def _splits(database: PreparedDatabase, task: Task, patients: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Return the records of each split. Raises `ValueError` if a patient is in two: its score would be of known patients."""
     fold = database.column("fold")
     if np.isnan(fold).all():
         included = np.flatnonzero(task.included)
         parts = split_by_patient(task.labels[included], patients[included], seed)
         return {name: included[rows] for name, rows in parts.items()}
-    return {name: np.flatnonzero(task.included & np.isin(fold, folds)) for name, folds in FOLDS_OF_SPLIT.items()}
-
-
-def _check_patients(database: PreparedDatabase, splits: dict[str, np.ndarray]) -> None:
-    """Raise `ValueError` if a patient is in two splits: the score would be of patients that training has seen."""
-    patient_ids = database.column("patient_id")
-    seen: dict[str, str] = {}
+    splits = {name: np.flatnonzero(task.included & np.isin(fold, folds)) for name, folds in FOLDS_OF_SPLIT.items()}
+    split_of: dict[int, str] = {}
     for name, indices in splits.items():
-        for patient in {patient for patient in patient_ids[indices] if patient is not None}:
-            if seen.setdefault(patient, name) != name:
-                raise ValueError(f"Patient {patient} of {database.name} has records in {seen[patient]} and in {name}.")
+        for index, patient in zip(indices, patients[indices], strict=True):
+            if (other := split_of.setdefault(patient, name)) != name:
+                patient_id = database.column("patient_id")[index]
+                raise ValueError(f"Patient {patient_id} of {database.name} has records in {other} and in {name}.")
+    return splits

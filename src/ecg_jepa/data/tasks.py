@@ -1,34 +1,49 @@
-"""Statements -> labels of a classification task. PTB-XL's seven tasks are in `builders/ptb_xl.py`."""
+"""Classification tasks: their names, and statements -> labels. How PTB-XL's are made is in `builders/ptb_xl.py`."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
+
+# PTB-XL's: Strodthoff et al. 2020; ST-MEM: Na et al. 2024. Other databases have one, "all".
+TaskName = Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM"]
+TASKS: tuple[str, ...] = get_args(TaskName)
+
+# Tasks whose classes exclude each other.
+SINGLE_LABEL = ("ST-MEM",)
+
+
+def parts_of(name: str) -> list[str]:
+    """
+    Return the tasks that a task is joined from: `superdiagnostic+rhythm` has the classes of both. Raises `ValueError` for an
+    unknown or repeated part, and for exclusive classes joined to others.
+    """
+    parts = name.split("+")
+    if unknown := [part for part in parts if part not in TASKS]:
+        raise ValueError(
+            f"Unknown task {unknown[0]!r}: choose one of {', '.join(TASKS)}, or several joined by '+' (superdiagnostic+rhythm)."
+        )
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"Task {name!r} names a part twice.")
+    exclusive = [part for part in parts if part in SINGLE_LABEL]
+    if exclusive and len(parts) > 1:
+        raise ValueError(f"Task {name!r}: the classes of {exclusive[0]} exclude each other, so it cannot be joined to others.")
+    return parts
 
 
 @dataclass
 class Task:
-    """
-    A task over the records of a database.
-
-    Args:
-        name: such as one of `task_names.TASKS`, or several of them joined.
-        class_names: sorted (of joined tasks, one after the other); only classes that some record has.
-        labels: (records, classes) float32 zeros and ones.
-        included: (records,) bool; False for records without a label of the task and, for ST-MEM, with several.
-        single_label: True for ST-MEM (softmax over exclusive classes).
-        parts: name and classes of each joined task; empty for others.
-        too_rare: statements that too few records have to be classes.
-    """
+    """A task over the records of a database."""
 
     name: str
-    class_names: list[str]
-    labels: np.ndarray
-    included: np.ndarray
-    single_label: bool
-    parts: dict[str, list[str]] = field(default_factory=dict)
-    too_rare: list[str] = field(default_factory=list)
+    class_names: list[str]  # sorted (of joined tasks, one after the other); only classes that some record has
+    labels: np.ndarray  # (records, classes) float32 zeros and ones
+    included: np.ndarray  # (records,) bool; False for records without a label of the task and, for ST-MEM, with several
+    single_label: bool  # True for ST-MEM (softmax over exclusive classes)
+    parts: dict[str, list[str]] = field(default_factory=dict)  # name and classes of each joined task; empty for others
+    too_rare: list[str] = field(default_factory=list)  # statements that too few records have to be classes
 
 
 def multi_hot(statements: Sequence[Iterable[str]], names: Sequence[str]) -> np.ndarray:
@@ -55,17 +70,11 @@ def join_tasks(tasks: Sequence[Task]) -> Task:
 
 def make_statement_task(statements: Sequence[Sequence[str]], label_names: Sequence[str] | None, min_records: int = 1) -> Task:
     """
-    Make a multi-label task whose classes are statements.
+    Make a multi-label task whose classes are the statements that at least `min_records` have.
 
-    Args:
-        statements: of each record.
-        label_names: statements that were looked for in every record (CODE-15's six diagnoses, the columns of an own table).
-            They are the classes, and a record without any is a negative of all. `None`: the classes are the statements that
-            occur, and records without any are left out, since nobody may have looked.
-        min_records: statements with fewer records are no classes.
-
-    Raises:
-        ValueError: if no class is left.
+    With `label_names`, which were looked for in every record, they are the classes, and a record without any is a negative of
+    all. With `None`, records without any statement are left out, since nobody may have looked. Raises `ValueError` if no class is
+    left.
     """
     counts = Counter(statement for of_record in statements for statement in set(of_record))
     candidates = sorted(counts) if label_names is None else label_names

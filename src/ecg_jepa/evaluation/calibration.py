@@ -9,15 +9,16 @@ import logging
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
 
 from .metrics import check_shapes
 
 logger = logging.getLogger(__name__)
 
 MOST_BINS, FEWEST_PER_BIN = 10, 20
-_QUANTILE = 1.959964  # of the normal distribution, for 95%
 _TEMPERATURES = (0.02, 50.0)  # beyond, all probabilities are nearly equal, or nearly 0 and 1
 
 
@@ -38,11 +39,7 @@ def probabilities(logits: np.ndarray, single_label: bool, temperature: float | N
 
 
 def mean_loss(labels: np.ndarray, logits: np.ndarray, single_label: bool, temperature: float = 1.0) -> float:
-    """
-    Return the loss of training: cross-entropy for exclusive classes (`single_label`), else binary cross-entropy over all classes.
-
-    Labels (zeros and ones) and logits are (records, classes); logits are divided by the temperature.
-    """
+    """Return cross-entropy for exclusive classes, else binary cross-entropy, of logits (records, classes) / temperature."""
     scaled, truth = torch.from_numpy(np.asarray(logits, dtype=np.float64)) / temperature, torch.from_numpy(np.asarray(labels))
     if single_label:
         return float(torch.nn.functional.cross_entropy(scaled, truth.argmax(dim=1)))
@@ -50,10 +47,7 @@ def mean_loss(labels: np.ndarray, logits: np.ndarray, single_label: bool, temper
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray, single_label: bool) -> Temperature:
-    """
-    Return the temperature with the lowest loss on these (validation) records (Guo et al. 2017), 1 if none is better. Arguments as
-    for [`mean_loss`]; raises `ValueError` if they do not fit.
-    """
+    """Return the temperature with the lowest [`mean_loss`] on (validation) records (Guo et al. 2017), 1 if none is better."""
     labels, logits = check_shapes(labels, logits)
     before = mean_loss(labels, logits, single_label)
     found = minimize_scalar(
@@ -71,47 +65,36 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray, single_label: bool) 
     return Temperature(value, before, after)
 
 
-def equal_mass_bins(probabilities: np.ndarray, most: int = MOST_BINS, fewest: int = FEWEST_PER_BIN) -> np.ndarray:
+def equal_mass_bins(probabilities: np.ndarray) -> np.ndarray:
     """
-    Return the bin of each record, from 0 on, (records,): at most `most` bins of about equally many records of rising probability,
-    at least `fewest` in each, or a single bin. Records of equal probability, (records,), share a bin.
+    Return the bin of each record, from 0 on, (records,): at most `MOST_BINS` of about equally many records of rising probability,
+    at least `FEWEST_PER_BIN` in each, or a single bin. Records of equal probability, (records,), share a bin.
     """
     count = len(probabilities)
-    size = -(-count // max(1, min(most, count // fewest)))
+    size = -(-count // max(1, min(MOST_BINS, count // FEWEST_PER_BIN)))
     ordered = np.sort(probabilities)
     edges = []  # the highest probability of each bin but the last
     end = 0
     while (end := end + size) < count:
         end = int(np.searchsorted(ordered, ordered[end - 1], "right"))
-        if count - end < fewest:
+        if count - end < FEWEST_PER_BIN:
             break
         edges.append(ordered[end - 1])
     return np.searchsorted(np.array(edges), probabilities, "left")
 
 
-class Reliability(NamedTuple):
+def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """
-    Bins of one class, (bins,) each: records, mean probability (`predicted`), share of positives (`observed`) and its 95% interval
-    (Wilson 1927), which stays within 0 and 1 also where none or all are positive.
+    Return a row per bin of [`equal_mass_bins`] for labels and probabilities of one class, (records,): `records`, mean probability
+    (`predicted`), share of positives (`observed`), and its 95% Wilson interval, `low` and `high`.
     """
-
-    records: np.ndarray
-    predicted: np.ndarray
-    observed: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
-    """Return the bins of [`equal_mass_bins`] for labels and probabilities of one class, (records,)."""
     bins = equal_mass_bins(probabilities)
     records = np.bincount(bins)
-    predicted, observed = (np.bincount(bins, weights=values) / records for values in (probabilities, labels))
-    weight = _QUANTILE**2 / records
-    middle = (observed + weight / 2) / (1 + weight)
-    half = _QUANTILE * np.sqrt(observed * (1 - observed) / records + weight / (4 * records)) / (1 + weight)
-    low, high = np.minimum(middle - half, observed), np.maximum(middle + half, observed)  # but for rounding, they are
-    return Reliability(records, predicted, observed, low, high)
+    positives, predicted = (np.bincount(bins, weights=values) for values in (labels, probabilities))
+    tests = [binomtest(int(hits), int(count)) for hits, count in zip(positives, records, strict=True)]
+    low, high = np.array([test.proportion_ci(0.95, "wilson") for test in tests]).T
+    values = {"records": records, "predicted": predicted / records, "observed": positives / records, "low": low, "high": high}
+    return pd.DataFrame(values)
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Plot of a record on ECG paper, true to scale."""
+"""Plot of a record on ECG paper, true to scale, and where in it an attentive classifier looks."""
 
 import math
 import textwrap
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from .._utils.plot_style import COLORS, new_figure
+from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification
 
 # The usual paper has 25 mm/s, 10 mm/mV, and lines every 1 and 5 mm.
 MM_PER_SECOND, MM_PER_MILLIVOLT = 25.0, 10.0
@@ -18,8 +20,8 @@ MM_PER_SECOND, MM_PER_MILLIVOLT = 25.0, 10.0
 MM_PER_DEVIATION = 2.5
 _MM_PER_INCH, _SQUARE = 25.4, 5.0
 CLINICAL_LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+_ROWS = (*CLINICAL_LAYOUT, ("II",))  # with the rhythm strip
 CLINICAL_DURATION = 10.0  # s
-_RHYTHM_LEAD = "II"
 
 _ROW_HEIGHT = 30.0  # mm between baselines, if complexes are not so large that they would reach into other rows
 _CLEAR = 2.0  # mm at least between curves of neighbouring rows
@@ -44,11 +46,6 @@ class _Strip(NamedTuple):
     curve: np.ndarray
 
 
-def _highest(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]  # missing samples are gaps
-    return max(0.0, float(finite.max())) if len(finite) else 0.0
-
-
 def plot_ecg(
     signal: np.ndarray,
     sampling_rate: float,
@@ -63,16 +60,13 @@ def plot_ecg(
 
     Args:
         signal: (leads, samples) in mV, or in standard deviations if `amplitude_free`; the first 10 s are plotted.
-        sampling_rate: in Hz.
         lead_names: of the rows, in any order and case.
         attention: weights over time (patches,) for the same stretch, plotted under it.
-        title: above the plot; it is broken into lines.
-        amplitude_free: each lead was divided by its own standard deviation; labels say so.
 
     Raises:
         ValueError: if a lead of the layout is missing, or amplitudes are so large that it would take meters of paper.
     """
-    if missing := _missing_leads(lead_names):
+    if missing := missing_leads(lead_names):
         raise ValueError(f"The clinical layout needs leads {', '.join(missing)}, too.")
     unit, short = ("standard deviations", "SD") if amplitude_free else ("mV", "mV")
     mm_per_unit = MM_PER_DEVIATION if amplitude_free else MM_PER_MILLIVOLT
@@ -86,14 +80,18 @@ def plot_ecg(
             f"signal in {unit}?"
         )
     figure, axis, below = _layout_figure(duration, height, title, attention is not None)
-    _plot_paper(axis, duration, height)
     for baseline, strips in zip(baselines, rows, strict=True):
         for strip in strips:
             seconds = strip.start + np.arange(len(strip.curve)) / sampling_rate
             axis.plot(seconds, strip.curve + baseline, color="black", linewidth=0.7, linestyle="-")
-            at = (strip.start + 0.04, baseline + strip.name_height)
-            axis.text(*at, strip.name, fontsize=9, fontweight="bold")
-    _plot_marks(axis, baselines, f"{_MARK_HEIGHT / mm_per_unit:g} {short}\n{_MARK_DURATION:g} s")
+            axis.text(strip.start + 0.04, baseline + strip.name_height, strip.name, fontsize=9, fontweight="bold")
+    begin, end = (-0.5 * _MARK_ROOM + sign * _MARK_DURATION / 2 for sign in (-1, 1))
+    for baseline in baselines:
+        mark = baseline + _MARK_HEIGHT * np.array([0, 0, 1, 1, 0, 0])
+        times = [begin - 0.1, begin, begin, end, end, end + 0.1]
+        axis.plot(times, mark, color="black", linewidth=0.9, linestyle="-")
+    size = f"{_MARK_HEIGHT / mm_per_unit:g} {short}\n{_MARK_DURATION:g} s"
+    axis.text(-0.5 * _MARK_ROOM, baselines[-1] - 1.5, size, fontsize=7, ha="center", va="top")
     axis.set_ylabel(f"amplitude ({unit})")
     if below is not None and attention is not None:
         below.stairs(attention, np.linspace(0, duration, len(attention) + 1), fill=True, color=COLORS[0])
@@ -102,14 +100,14 @@ def plot_ecg(
     return figure
 
 
-def has_clinical_leads(lead_names: Sequence[str]) -> bool:
-    """Return whether [`plot_ecg`] can plot records with these leads."""
-    return not _missing_leads(lead_names)
-
-
-def _missing_leads(lead_names: Sequence[str]) -> list[str]:
+def missing_leads(lead_names: Sequence[str]) -> list[str]:
+    """Return the leads that [`plot_ecg`] needs and that are not among these."""
     present = {name.lower() for name in lead_names}
     return [name for row in CLINICAL_LAYOUT for name in row if name.lower() not in present]
+
+
+def _highest(values: np.ndarray) -> float:
+    return max(0.0, float(np.max(values, initial=0.0, where=np.isfinite(values))))  # missing samples are gaps
 
 
 def _rows(signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str]) -> list[list[_Strip]]:
@@ -118,27 +116,23 @@ def _rows(signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str]) -
 
     def strip(name: str, part: np.ndarray) -> _Strip:
         curve = curves[name.lower()][part]
-        beginning = curve[: max(1, round(_NAME_WIDTH * sampling_rate))]  # over which the name stands
-        return _Strip(name, max(_NAME_HEIGHT, _highest(beginning) + 1.0), part[0] / sampling_rate, curve)
+        under_name = curve[: max(1, round(_NAME_WIDTH * sampling_rate))]
+        return _Strip(name, max(_NAME_HEIGHT, _highest(under_name) + 1.0), part[0] / sampling_rate, curve)
 
     samples = np.arange(signal.shape[1])
-    rows = [zip(names, np.array_split(samples, len(names)), strict=True) for names in CLINICAL_LAYOUT]
-    return [[strip(name, part) for name, part in row if len(part)] for row in [*rows, [(_RHYTHM_LEAD, samples)]]]
+    parts = [zip(names, np.array_split(samples, len(names)), strict=True) for names in _ROWS]
+    return [[strip(name, part) for name, part in row if len(part)] for row in parts]
 
 
 def _space(rows: list[list[_Strip]]) -> tuple[list[float], float]:
     """Return the heights of the baselines, from top to bottom, and of the paper, in mm, so that no row reaches another."""
     above = [max(max(_highest(s.curve), s.name_height + _NAME_SIZE) for s in strips) + _CLEAR for strips in rows]
     below = [max(_highest(-s.curve) for s in strips) for strips in rows]
-    baselines = [_whole_squares(max(_ROW_HEIGHT / 2, below[-1] + _CLEAR))]
-    for number in range(len(rows) - 2, -1, -1):
-        needed = max(_ROW_HEIGHT, above[number + 1] + below[number])
-        baselines.insert(0, baselines[0] + _whole_squares(needed))
-    return baselines, baselines[0] + _whole_squares(max(_ROW_HEIGHT / 2, above[0]))
-
-
-def _whole_squares(millimetres: float) -> float:
-    return _SQUARE * math.ceil(millimetres / _SQUARE)
+    needed = [max(_ROW_HEIGHT / 2, above[0])]  # from the upper edge of the paper to the lower one
+    needed += [max(_ROW_HEIGHT, low + high) for low, high in zip(below, above[1:], strict=False)]
+    needed += [max(_ROW_HEIGHT / 2, below[-1] + _CLEAR)]
+    heights = np.cumsum([_SQUARE * math.ceil(millimetres / _SQUARE) for millimetres in reversed(needed)])
+    return heights[-2::-1].tolist(), float(heights[-1])
 
 
 def _layout_figure(duration: float, height: float, title: str, with_attention: bool) -> tuple[Figure, Axes, Axes | None]:
@@ -156,28 +150,43 @@ def _layout_figure(duration: float, height: float, title: str, with_attention: b
     axis.set_position((left / width, under / total, paper[0] / width, paper[1] / total))
     if below is not None:
         below.set_position((left / width, _BELOW / total, paper[0] / width, _ATTENTION / total))
-        axis.tick_params(labelbottom=False)
     axis.set_title("\n".join(lines), fontsize=10, parse_math=False)
-    return figure, axis, below
-
-
-def _plot_paper(axis: Axes, duration: float, height: float) -> None:
     axis.set(xlim=(-_MARK_ROOM, duration), ylim=(0, height), aspect=1 / MM_PER_SECOND)
     # Plain lines, because hundreds of ticks, one per millimetre, take seconds.
     for millimetres, color, linewidth in ((1, "#F4D5D5", 0.3), (5, "#E3A5A5", 0.6)):
         times = np.arange(-_MARK_ROOM, duration + 1e-9, millimetres / MM_PER_SECOND)
-        heights = np.arange(0, height + 1e-9, millimetres)
         axis.vlines(times, 0, height, color=color, linewidth=linewidth, zorder=0.5)
-        axis.hlines(heights, -_MARK_ROOM, duration, color=color, linewidth=linewidth, zorder=0.5)
+        axis.hlines(np.arange(0, height + 1e-9, millimetres), -_MARK_ROOM, duration, color=color, linewidth=linewidth, zorder=0.5)
     axis.xaxis.set_major_locator(MultipleLocator(1.0))
-    axis.tick_params(length=0, labelleft=False)
+    axis.tick_params(length=0, labelleft=False, labelbottom=below is None)
+    return figure, axis, below
 
 
-def _plot_marks(axis: Axes, baselines: Sequence[float], text: str) -> None:
-    """Plot a calibration mark in front of every row, with its size under the last."""
-    begin, end = (-0.5 * _MARK_ROOM + sign * _MARK_DURATION / 2 for sign in (-1, 1))
-    times = np.array([begin - 0.1, begin, begin, end, end, end + 0.1])
-    for baseline in baselines:
-        values = baseline + _MARK_HEIGHT * np.array([0, 0, 1, 1, 0, 0])
-        axis.plot(times, values, color="black", linewidth=0.9, linestyle="-")
-    axis.text(-0.5 * _MARK_ROOM, baselines[-1] - 1.5, text, fontsize=7, ha="center", va="top")
+@torch.no_grad()
+def attention_over_time(model: EcgJepaForSequenceClassification, crops: torch.Tensor, starts: Sequence[int]) -> np.ndarray:
+    """
+    Return the attention of the pooling query to each patch of a record, averaged over heads and over the crops of the patch:
+    (patches,), shares that sum to 1, without what the query gives to registers.
+    Takes crops (crops, leads, samples) of the normalised record and the first sample of each; raises `ValueError` unless
+    `classifier_pooling="attentive"`.
+    """
+    if model.pooling is None:
+        raise ValueError(f"classifier_pooling={model.config.classifier_pooling!r} has no query whose attention could be shown.")
+    model.eval()
+    hidden_states = model.mix_layers(model.encode(crops.to(model.device)))
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # the others do not return weights
+    try:
+        _, weights = model.pooling(hidden_states)
+    finally:
+        model.set_attn_implementation(implementation)
+    patch, length = model.config.patch_size, crops.shape[-1]
+    per_patch = weights.float().mean(dim=1)[:, 0, -(length // patch) :].cpu().numpy()
+    # Crops need not start at multiples of a patch: add up per sample, then average over the samples of each patch.
+    sums, counts = np.zeros((2, starts[-1] + length))
+    for start, row in zip(starts, per_patch, strict=True):
+        sums[start : start + length] += np.repeat(row, patch)
+        counts[start : start + length] += 1
+    whole = len(sums) // patch * patch
+    shares = (sums / counts)[:whole].reshape(-1, patch).mean(axis=1)
+    return shares / shares.sum()

@@ -1,7 +1,7 @@
 """A quick check of an encoder: logistic regression on its mean tokens. `finetuning/` has the protocols."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,8 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from .._utils.hardware import crops_at_once
-from ..data.crops import mean_over_crops
-from ..data.task_data import TaskData
+from ..data.task_data import TaskData, mean_over_crops
 from ..model.modeling_ecg_jepa import EcgJepaModel
 from .metrics import MacroAuroc, measure
 
@@ -21,11 +20,7 @@ def embed_records(
 ) -> Iterator[np.ndarray]:
     """
     Yield the vectors of each batch's records, (records, hidden_size) float32: pooled tokens, averaged over crops.
-
-    Args:
-        encoder: on any device; it is put into evaluation mode.
-        batches: crops and their records, as [`data.crops.batch_crops`] makes them.
-        pooling: "mean" over patches, or the first "register".
+    `batches` are those of [`data.task_data.batch_crops`]; `pooling` is the "mean" over patches, or the first "register".
     """
     encoder.eval()
     for crops, owners in batches:
@@ -34,8 +29,7 @@ def embed_records(
         yield mean_over_crops(pooled.float().cpu(), owners).numpy()
 
 
-@dataclass
-class ProbeResult:
+class ProbeResult(NamedTuple):
     """Macro AUROC over classes, and the classes that could not be scored."""
 
     macro_auroc: float
@@ -45,10 +39,7 @@ class ProbeResult:
 class Probe:
     """
     Linear probe of encoders on a task, scored on the validation fold; crops are as long as the encoder takes and do not overlap.
-
-    Args:
-        data: records and labels.
-        num_records: of the training folds at most, evenly spread.
+    It is fitted on `num_records` of the training folds at most, evenly spread.
     """
 
     def __init__(self, data: TaskData, num_records: int):
@@ -72,22 +63,12 @@ class Probe:
 
 
 def linear_probe(
-    features: np.ndarray,
-    labels: np.ndarray,
-    held_out_features: np.ndarray,
-    held_out_labels: np.ndarray,
-    class_names: list[str],
+    features: np.ndarray, labels: np.ndarray, held_out_features: np.ndarray, held_out_labels: np.ndarray, class_names: list[str]
 ) -> ProbeResult:
     """
-    Fit a logistic regression per class and score held-out records. Deterministic, and nothing is chosen on the latter.
-
-    Args:
-        features, held_out_features: (records, width).
-        labels, held_out_labels: zeros and ones, (records, classes).
-        class_names: of the columns of the labels.
-
-    Raises:
-        ValueError: if no class can be learned (all or none of the training records have it), or none of those scored.
+    Fit a logistic regression per class and score held-out records: features (records, width), labels (records, classes).
+    Deterministic, and nothing is chosen on held-out records. Raises `ValueError` if no class can be learned (all or none of the
+    training records have it), or none of those scored.
     """
     learnable = labels.any(axis=0) & ~labels.all(axis=0)
     if not learnable.any():

@@ -12,7 +12,7 @@ The `evaluate.Metric` classes at the end work without the Hub, alone and in `eva
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 import evaluate
@@ -30,6 +30,25 @@ def check_shapes(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
     if np.isnan(scores).any():
         raise ValueError("Scores contain NaN: the classifier diverged.")
     return labels, scores
+
+
+def rarer(labels: np.ndarray) -> np.ndarray:
+    """Return the number of positives or of negatives of each class, whichever is smaller, (classes,)."""
+    positives = labels.sum(axis=0)
+    return np.minimum(positives, len(labels) - positives)
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return part / whole, NaN where there is no whole."""
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def macro(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the classes that have a value, of (classes,) or (resamples, classes); NaN where none has."""
+    if values.ndim == 1:
+        return macro(values[None, ~np.isnan(values)])[0]
+    has_value = ~np.isnan(values)
+    return ratio(np.where(has_value, values, 0.0).sum(axis=1), has_value.sum(axis=1))
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
@@ -58,62 +77,38 @@ def _rank(is_positive: np.ndarray, scores: np.ndarray, by_record: np.ndarray) ->
     np.cumsum(by_record[others], axis=0, out=lower[1:])
     below, not_above = (lower[np.searchsorted(scores[others], levels, side)] for side in ("left", "right"))
     wins = np.einsum("pr,pr->r", hits.astype(np.float64), below + not_above) / 2
-    area = _ratio(wins, all_hits * lower[-1].astype(np.float64))
+    area = ratio(wins, all_hits * lower[-1].astype(np.float64))
 
     lower_hits = np.zeros((len(positives) + 1, len(all_hits)), dtype=np.int32)
     np.cumsum(hits, axis=0, out=lower_hits[1:])
     true = all_hits - lower_hits[np.searchsorted(levels, levels, "left")]  # positives with the score of each or a higher one
     predicted = true + (lower[-1] - below)
     total = np.einsum("pr,pr->r", true / np.maximum(predicted, 1), hits)
-    return area, _ratio(total, np.where(lower[-1] > 0, all_hits, 0))
+    return area, ratio(total, np.where(lower[-1] > 0, all_hits, 0))
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-
-
-class Decisions(NamedTuple):
-    """Records of each class in each resample, (resamples, classes) each: all, with the label, predicted, and both."""
-
-    records: np.ndarray
-    positives: np.ndarray
-    predicted: np.ndarray
-    hits: np.ndarray
-
-    def shares(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Return sensitivity, specificity, `ppv` and `npv`, each as a number of records and how many it is a share of."""
-        correct_negatives = self.records - self.positives - self.predicted + self.hits
-        return {
-            "sensitivity": (self.hits, self.positives),
-            "specificity": (correct_negatives, self.records - self.positives),
-            "ppv": (self.hits, self.predicted),
-            "npv": (correct_negatives, self.records - self.predicted),
-        }
-
-    def metrics(self) -> dict[str, np.ndarray]:
-        """Return the shares, NaN where they are of no records, and F1, NaN without positives."""
-        f1 = _ratio(2 * self.hits, self.predicted + self.positives)
-        f1 = np.where(self.positives > 0, f1, np.nan)
-        return {"f1": f1, **{name: _ratio(part, whole) for name, (part, whole) in self.shares().items()}}
-
-
-def decide(labels: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, counts: np.ndarray | None = None) -> Decisions:
-    """Predict each class whose score reaches its threshold, (classes,), and count. Without counts there is one resample: all."""
+def decide(
+    labels: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, counts: np.ndarray | None = None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """
+    Predict each class whose score reaches its threshold, (classes,), and count. Returns F1, sensitivity, specificity, `ppv` and
+    `npv` as a number and what it is a share of (see [`ratio`]); F1 has no value without positives.
+    """
     labels, scores = check_shapes(labels, scores)
     if np.shape(thresholds) != (labels.shape[1],):
         raise ValueError(f"thresholds {np.shape(thresholds)} must hold one for each of {labels.shape[1]} classes.")
-    weights = np.ones((1, len(labels)), np.float32) if counts is None else counts.astype(np.float32)  # exact to 16 million
-    positive, predicted = (labels > 0).astype(np.float32), (scores >= thresholds).astype(np.float32)
-    records = np.broadcast_to(weights.sum(axis=1, keepdims=True, dtype=np.float64), (len(weights), labels.shape[1]))
-    return Decisions(records, *((weights @ part).astype(np.float64) for part in (positive, predicted, positive * predicted)))
-
-
-def macro(values: np.ndarray) -> np.ndarray:
-    """Return the mean over the classes that have a value, of (classes,) or (resamples, classes); NaN where none has."""
-    if values.ndim == 1:
-        return macro(values[None, ~np.isnan(values)])[0]
-    has_value = ~np.isnan(values)
-    return _ratio(np.where(has_value, values, 0.0).sum(axis=1), has_value.sum(axis=1))
+    weights = np.ones(len(labels), np.float32) if counts is None else counts.astype(np.float32)  # exact to 16 million
+    positive, chosen = (labels > 0).astype(np.float32), (scores >= thresholds).astype(np.float32)
+    positives, predicted, hits = ((weights @ part).astype(np.float64) for part in (positive, chosen, positive * chosen))
+    negatives = weights.sum(axis=-1, keepdims=True, dtype=np.float64) - positives
+    correct_negatives = negatives - predicted + hits
+    return {
+        "f1": (2 * hits, np.where(positives > 0, predicted + positives, 0)),
+        "sensitivity": (hits, positives),
+        "specificity": (correct_negatives, negatives),
+        "ppv": (hits, predicted),
+        "npv": (correct_negatives, negatives + positives - predicted),
+    }
 
 
 class _RecordMetric(evaluate.Metric):
@@ -125,11 +120,10 @@ class _RecordMetric(evaluate.Metric):
         return evaluate.MetricInfo(description=self.__doc__, citation="", features=features)
 
 
-def _report(
-    name: str, values: np.ndarray, labels: Any, class_names: Sequence[str] | None, missing: str = "both positives and negatives"
-) -> dict[str, Any]:
-    """Raises `ValueError` if no class has a value."""
+def _report(name: str, values: np.ndarray, labels: Any, class_names: Sequence[str] | None) -> dict[str, Any]:
+    """Return mean, values, classes without one and positives. Raises `ValueError` if no class has a value."""
     if np.isnan(values).all():
+        missing = "positives" if name == "f1" else "both positives and negatives"
         raise ValueError(f"No class has {missing} among the {len(labels)} records.")
     names = list(class_names) if class_names is not None else [str(column) for column in range(len(values))]
     by_name = dict(zip(names, values.tolist(), strict=True))
@@ -159,15 +153,10 @@ class MacroF1(_RecordMetric):
     """Macro F1 over classes with positives at `thresholds` (one per class; default 0.5), and that of each class."""
 
     def _compute(
-        self,
-        predictions: Any,
-        references: Any,
-        class_names: Sequence[str] | None = None,
-        thresholds: Sequence[float] | None = None,
+        self, predictions: Any, references: Any, class_names: Sequence[str] | None = None, thresholds: Any = None
     ) -> dict[str, Any]:
         chosen = np.full(np.shape(references)[1], 0.5) if thresholds is None else np.asarray(thresholds)
-        values = decide(references, predictions, chosen).metrics()["f1"][0]
-        return _report("f1", values, references, class_names, missing="positives")
+        return _report("f1", ratio(*decide(references, predictions, chosen)["f1"]), references, class_names)
 
 
 class ExclusiveAccuracy(_RecordMetric):

@@ -1,17 +1,17 @@
 """Plots of results. Each function returns a figure; [`plot_style.save`] writes it."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from .._utils.plot_style import COLORS, in_legend, new_figure, shortened
+from .bootstrap import as_text
 from .calibration import FEWEST_PER_BIN, reliability
 
 _MAX_CURVES = len(COLORS)  # in colour, the classes with most records; the others are thin and grey
@@ -20,80 +20,66 @@ _TITLE_WIDTH = 80  # letters
 _APART = 1.03  # factor between lines on an axis of shares
 
 
+# Key of a metric -> kind of plot, name of the metric, and of both axes.
+_CURVES = {
+    "auroc": ("ROC", "AUROC", "1 - specificity (share of negatives)", "sensitivity (share of positives)"),
+    "average_precision": (
+        *("Precision and recall", "average precision"),
+        *("recall, or sensitivity (share of positives)", "precision, or PPV (share of predictions)"),
+    ),
+}
+
+
 def plot_roc(
     labels: np.ndarray, scores: np.ndarray, class_names: list[str], metrics: Mapping[str, Any], where: str = ""
 ) -> Figure:
     """
-    Plot the ROC curve of every class that can be scored; the most frequent ones in colour, with their AUROC.
-
-    Args:
-        labels: zeros and ones, (records, classes).
-        scores: (records, classes).
-        class_names: of the columns.
-        metrics: `test_metrics` of the run.
-        where: task, database and split, for the title.
+    Plot the ROC curve of every class that can be scored; the most frequent ones in colour, with their AUROC. Labels and scores
+    are (records, classes), `metrics` the `test_metrics` of the run; `where` is for the title: task, database and split.
     """
-    figure, axis = new_figure(9.5, 5.5)
-    axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", label="chance")
-    _plot_curves(axis, labels, class_names, metrics, "auroc", lambda c: roc_curve(labels[:, c], scores[:, c])[:2])
-    axis.set(xlabel="1 - specificity (share of negatives)", ylabel="sensitivity (share of positives)")
-    _finish_curves(figure, axis, "AUROC", _title("ROC", labels, where, f"macro AUROC {_text(metrics['macro']['auroc'])}"))
-    return figure
+    return _plot_curves("auroc", labels, scores, class_names, metrics, where)
 
 
 def plot_precision_recall(
     labels: np.ndarray, scores: np.ndarray, class_names: list[str], metrics: Mapping[str, Any], where: str = ""
 ) -> Figure:
     """Plot precision over recall, as [`plot_roc`] does with the ROC curve."""
-    figure, axis = new_figure(9.5, 5.5)
-
-    def curve(column: int) -> tuple[np.ndarray, np.ndarray]:
-        precision, recall, _ = precision_recall_curve(labels[:, column], scores[:, column])
-        return recall[:-1], precision[:-1]  # without the point (0, 1), which scikit-learn adds and no threshold gives
-
-    _plot_curves(axis, labels, class_names, metrics, "average_precision", curve)
-    axis.set(xlabel="recall, or sensitivity (share of positives)", ylabel="precision, or PPV (share of predictions)")
-    overall = f"macro average precision {_text(metrics['macro']['average_precision'])}"
-    _finish_curves(figure, axis, "average precision", _title("Precision and recall", labels, where, overall))
-    return figure
+    return _plot_curves("average_precision", labels, scores, class_names, metrics, where)
 
 
 def _plot_curves(
-    axis: Axes,
-    labels: np.ndarray,
-    class_names: list[str],
-    metrics: Mapping[str, Any],
-    metric: str,
-    curve: Callable[[int], tuple[np.ndarray, np.ndarray]],
-) -> None:
-    entries = [metrics["per_class"][name][metric] for name in class_names]
+    key: str, labels: np.ndarray, scores: np.ndarray, class_names: list[str], metrics: Mapping[str, Any], where: str
+) -> Figure:
+    def curve(column: int) -> tuple[np.ndarray, np.ndarray]:
+        if key == "auroc":
+            return roc_curve(labels[:, column], scores[:, column])[:2]
+        precision, recall, _ = precision_recall_curve(labels[:, column], scores[:, column])
+        return recall[:-1], precision[:-1]  # without the point (0, 1), which scikit-learn adds and no threshold gives
+
+    kind, metric, x, y = _CURVES[key]
+    figure, axis = new_figure(9.5, 5.5)
+    if key == "auroc":
+        axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", label="chance")
+    entries = [metrics["per_class"][name][key] for name in class_names]
     scorable = [column for column, entry in enumerate(entries) if entry["value"] is not None]
     chosen = _most_frequent(labels, scorable, _MAX_CURVES)
     for column in scorable:
         if column not in chosen:
             axis.plot(*curve(column), color="0.8", linewidth=0.6, linestyle="-", zorder=1)
     for column in chosen:
-        text = f"{shortened(class_names[column], 24)}: {_text(entries[column])}, {labels[:, column].sum():.0f}"
+        text = f"{shortened(class_names[column], 24)}: {as_text(entries[column])}, {labels[:, column].sum():.0f}"
         axis.plot(*curve(column), linewidth=1.6, label=in_legend(text))
     if len(chosen) < len(scorable):
         axis.plot([], [], color="0.8", linewidth=0.6, linestyle="-", label=f"{len(scorable) - len(chosen)} more classes")
-
-
-def _finish_curves(figure: Figure, axis: Axes, name: str, title: str) -> None:
-    axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    figure.suptitle(title, fontsize=11)
-    heading = f"class: {name} (95% bootstrap\ninterval over records), positives"
+    axis.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    figure.suptitle(_title(kind, labels, where, f"macro {metric} {as_text(metrics['macro'][key])}"), fontsize=11)
+    heading = f"class: {metric} (95% bootstrap\ninterval over records), positives"
     figure.legend(fontsize=8, title=heading, title_fontsize=8, loc="outside right lower")  # the title is above
+    return figure
 
 
 def _most_frequent(labels: np.ndarray, scorable: Sequence[int], most: int) -> list[int]:
     return sorted(scorable, key=lambda column: -labels[:, column].sum())[:most]
-
-
-def _text(entry: Mapping[str, Any]) -> str:
-    """Return a value with its interval, if it has one."""
-    bounds = " ({:.3f} to {:.3f})".format(*entry["interval"]) if entry["interval"] else ""
-    return f"{entry['value']:.3f}{bounds}"
 
 
 def _title(kind: str, labels: np.ndarray, where: str, overall: str) -> str:
@@ -115,9 +101,16 @@ def plot_calibration(
     figure, axes = new_figure(max(7.0, 3.2 * columns), 3.3 * rows + 1.4, nrows=rows, ncols=columns, squeeze=False)
     for axis in axes.ravel()[len(chosen) :]:
         axis.set_axis_off()
+    style: dict[str, Any] = {"linestyle": "-", "linewidth": 1.2, "elinewidth": 0.9, "marker": "o", "markersize": 3}
     for axis, column, color in zip(axes.ravel(), chosen, COLORS, strict=False):
-        _plot_reliability(axis, labels[:, column], probabilities[:, column], color)
-        error = _text(metrics["per_class"][class_names[column]]["expected_calibration_error"])
+        bins = reliability(labels[:, column], probabilities[:, column])
+        axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
+        errors = np.stack([bins.observed - bins.low, bins.high - bins.observed])
+        axis.errorbar(bins.predicted.to_numpy(), bins.observed.to_numpy(), yerr=errors, color=color, **style)
+        end = min(1.0, 1.08 * float(max(bins.predicted.max(), bins.high.max())))
+        axis.set(xlim=(-0.01 * end, end), ylim=(-0.01 * end, end), aspect="equal")
+        axis.grid(color="0.93")
+        error = as_text(metrics["per_class"][class_names[column]]["expected_calibration_error"])
         positives = f"{labels[:, column].sum():.0f} positives"
         axis.set_title(f"{shortened(class_names[column], 30)}: {positives}\ncalibration error {error}", fontsize=9)
     overall = f"the {len(chosen)} most frequent of {labels.shape[1]} classes" if len(chosen) < labels.shape[1] else ""
@@ -129,17 +122,6 @@ def plot_calibration(
         fontsize=9,
     )
     return figure
-
-
-def _plot_reliability(axis: Axes, labels: np.ndarray, probabilities: np.ndarray, color: str) -> None:
-    bins = reliability(labels, probabilities)
-    end = min(1.0, 1.08 * float(max(bins.predicted.max(), bins.high.max())))
-    axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
-    errors = np.stack([bins.observed - bins.low, bins.high - bins.observed])
-    style: dict[str, Any] = {"linestyle": "-", "linewidth": 1.2, "elinewidth": 0.9, "marker": "o", "markersize": 3}
-    axis.errorbar(bins.predicted, bins.observed, yerr=errors, color=color, **style)
-    axis.set(xlim=(-0.01 * end, end), ylim=(-0.01 * end, end), aspect="equal")
-    axis.grid(color="0.93")
 
 
 def plot_label_fractions(table: pd.DataFrame) -> Figure:

@@ -1,17 +1,9 @@
 """Results of the paper (Weimann & Conrad 2024, tables of PTB-XL): macro AUROC, mean of ten runs, and standard deviation."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._utils.files import RANDOM_PREFIX
-from ..data.databases import builder_class
-
-
-class PublishedResult(NamedTuple):
-    """A result of the paper; `std` is `None` where it gives none."""
-
-    auroc: float
-    std: float | None
-
+from ..data.quality import PUBLISHED
 
 # (size, corpus) -> (all fine-tuned, all "linear", ST-MEM fine-tuned, ST-MEM "linear"); the paper's linear is our attentive.
 _COLUMNS = (("finetune", "all"), ("attentive", "all"), ("finetune", "ST-MEM"), ("attentive", "ST-MEM"))
@@ -46,37 +38,33 @@ def paper_run(configuration: str | None) -> tuple[str, str] | None:
 
 
 def published_rows(size: str, corpus: str) -> list[dict[str, Any]]:
-    """Return all results of an encoder (of [`paper_run`]), with `protocol` (ours), `task`, `auroc` and `std`."""
+    """Return all results of an encoder (of [`paper_run`]): `protocol` (ours), `task`, `auroc` and `std`, `None` if not given."""
     results = zip(_COLUMNS, _TABLE.get((size, corpus), ()), strict=False)
     return [{"protocol": protocol, "task": task, "auroc": auroc, "std": std} for (protocol, task), (auroc, std) in results]
 
 
-def published_result(metrics: dict[str, Any]) -> PublishedResult | None:
+def published_result(metrics: dict[str, Any]) -> dict[str, Any] | None:
     """
-    Return the paper's result for a run with this `metrics.json`, or `None`.
+    Return the paper's result for a run with this `metrics.json`, one of [`published_rows`], or `None`.
 
     The paper has two tasks on the whole of PTB-XL with all labels. A run is compared only if encoder and classifier were trained
     by the shipped configurations, which are the paper's, on complete databases. Fine-tuning after a probe is compared with the
     paper's fine-tuning.
     """
+    encoder, protocol, task = metrics["encoder"], metrics["protocol"], metrics["task"]
     whole_task = metrics["database"] == "ptb-xl" and metrics["label_fraction"] == 1.0 and metrics["labels_per_class"] is None
-    if not whole_task or metrics["configuration"] != metrics["protocol"]:
+    records = sum(metrics["records"].values())
+    if not whole_task or metrics["configuration"] != protocol or records < _SHARE_NEEDED * _RECORDS.get(task, 0):
         return None
-    protocol = metrics["protocol"].removesuffix("_after_probe")
-    for row in published_rows(*_run_of_encoder(metrics["encoder"])):
-        if (row["protocol"], row["task"]) == (protocol, metrics["task"]):
-            complete = sum(metrics["records"].values()) >= _SHARE_NEEDED * _RECORDS[metrics["task"]]
-            return PublishedResult(row["auroc"], row["std"]) if complete else None
-    return None
-
-
-def _run_of_encoder(encoder: dict[str, Any]) -> tuple[str, str]:
-    """Return size and corpus of the paper's run that an encoder of `metrics.json` is, or empty ones."""
     if encoder["path"].startswith(RANDOM_PREFIX):
-        return (encoder["size"] or "", "random")
-    run = paper_run(encoder["configuration"])
-    for database in encoder["databases"]:
-        published = builder_class(database["name"]).published
-        if published is None or database["records"] < _SHARE_NEEDED * published.records:
-            return ("", "")
-    return run if run is not None and encoder["size"] == run[0] else ("", "")
+        rows = published_rows(encoder["size"] or "", "random")
+    else:
+        run = paper_run(encoder["configuration"])
+        published = [PUBLISHED.get(database["name"]) for database in encoder["databases"]]
+        complete = all(
+            whole is not None and database["records"] >= _SHARE_NEEDED * whole.records
+            for database, whole in zip(encoder["databases"], published, strict=True)
+        )
+        rows = published_rows(*run) if run is not None and encoder["size"] == run[0] and complete else []
+    wanted = (protocol.removesuffix("_after_probe"), task)
+    return next((row for row in rows if (row["protocol"], row["task"]) == wanted), None)

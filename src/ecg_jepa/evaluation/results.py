@@ -10,21 +10,18 @@ import numpy as np
 from .._utils.files import read_json
 from ..data.tasks import Task
 from .bootstrap import Measured, bootstrap, macro_auroc, resample_counts
-from .calibration import (
-    FEWEST_PER_BIN,
-    MOST_BINS,
-    brier,
-    expected_calibration_error,
-    fit_temperature,
-    probabilities,
-)
-from .metrics import ExclusiveAccuracy, decide, measure, ranking
-from .subgroups import score_groups
+from .calibration import FEWEST_PER_BIN, MOST_BINS, brier, expected_calibration_error, fit_temperature, probabilities
+from .metrics import ExclusiveAccuracy, decide, measure, ranking, rarer, ratio
 from .thresholds import FEWEST, Thresholds, choose_thresholds
 
 # What a finished run leaves in its folder; the first is written last.
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.npz"
+
+UNKNOWN = "unknown"
+
+_AGE_BANDS = {"< 40": 40.0, "40-64": 65.0, "65-79": 80.0, ">= 80": np.inf}  # name -> years that it ends before
+_ORDER = [*_AGE_BANDS, UNKNOWN]
 
 
 @dataclass
@@ -39,17 +36,17 @@ def measure_test(
     labels: np.ndarray, logits: np.ndarray, scores: np.ndarray, thresholds: Thresholds, num_resamples: int
 ) -> dict[str, Measured]:
     """Return all metrics of the test records; labels, logits and probabilities (`scores`) are (records, classes)."""
-    counts = resample_counts(len(labels), num_resamples, seed=0)
-    decidable = (_fewer(labels) >= FEWEST) & thresholds.reliable
+    counts = resample_counts(len(labels), num_resamples)
+    decidable = (rarer(labels) >= FEWEST) & thresholds.reliable
 
     def decisions(chosen: np.ndarray) -> dict[str, Measured]:
-        observed, resampled = decide(labels, scores, chosen), decide(labels, scores, chosen, counts).metrics()
-        values = {name: rows[0] for name, rows in observed.metrics().items()}
-        shares = {
-            name: Measured(np.where(decidable, values[name], np.nan), resampled[name], out_of=out_of[0])
-            for name, (_, out_of) in observed.shares().items()
+        resampled = {name: ratio(*share) for name, share in decide(labels, scores, chosen, counts).items()}
+        shares = decide(labels, scores, chosen)
+        f1 = Measured(ratio(*shares.pop("f1")), resampled["f1"], centred=True)
+        return {"f1": f1} | {
+            name: Measured(np.where(decidable, ratio(part, whole), np.nan), resampled[name], out_of=whole)
+            for name, (part, whole) in shares.items()
         }
-        return {"f1": Measured(values["f1"], resampled["f1"], centred=True), **shares}
 
     observed, resampled = ranking(labels, logits), ranking(labels, logits, counts)
     measured = {
@@ -66,18 +63,15 @@ def measure_test(
 
 def measure_calibration(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> dict[str, Measured]:
     """Return Brier score and expected calibration error of probabilities (records, classes)."""
-    scorable = _fewer(labels) > 0
-    errors = np.where(scorable, expected_calibration_error(labels, scores), np.nan)
+    metrics = {"brier": brier, "expected_calibration_error": expected_calibration_error}
     return {
-        "brier": Measured(np.where(scorable, brier(labels, scores), np.nan), brier(labels, scores, counts)),
-        "expected_calibration_error": Measured(errors, expected_calibration_error(labels, scores, counts), centred=True),
+        name: Measured(
+            np.where(rarer(labels) > 0, metric(labels, scores), np.nan),
+            metric(labels, scores, counts),
+            centred=metric is expected_calibration_error,
+        )
+        for name, metric in metrics.items()
     }
-
-
-def _fewer(labels: np.ndarray) -> np.ndarray:
-    """Return the number of positives or of negatives of each class, whichever is smaller."""
-    positives = labels.sum(axis=0)
-    return np.minimum(positives, len(labels) - positives)
 
 
 def as_metrics(
@@ -94,10 +88,9 @@ def as_metrics(
         for count, kind in ((positives, "positives"), (len(labels) - positives, "negatives")):
             if count < FEWEST:
                 left_out[name] = f"{int(count)} {kind} among the test records, fewer than {FEWEST}"
-    enough = _fewer(labels) >= FEWEST
     per_class = {
-        name: {metric: values.of_class(column, with_interval=bool(enough[column])) for metric, values in measured.items()}
-        for column, name in enumerate(class_names)
+        name: {metric: values.of_class(column, with_interval=enough) for metric, values in measured.items()}
+        for column, (name, enough) in enumerate(zip(class_names, (rarer(labels) >= FEWEST).tolist(), strict=True))
     }
     undefined = {
         metric: [name for name in class_names if name not in left_out and per_class[name][metric]["value"] is None]
@@ -111,6 +104,50 @@ def as_metrics(
     }
 
 
+def groups_of(sex: np.ndarray, ages: np.ndarray) -> dict[str, np.ndarray]:
+    """
+    Return `sex` and `age` (in bands) -> the group of each record, (records,), without a kind that is unknown throughout.
+    Sex is `None` and age, in years, NaN where unknown, (records,) each.
+    """
+    ages = np.asarray(ages, dtype=np.float64)
+    bands = np.where(np.isnan(ages), len(_AGE_BANDS), np.searchsorted(list(_AGE_BANDS.values()), ages, "right"))
+    named = np.array([UNKNOWN if name is None else str(name) for name in sex], dtype=object)
+    groups = {"sex": named, "age": np.array(_ORDER, dtype=object)[bands]}
+    return {kind: names for kind, names in groups.items() if (names != UNKNOWN).any()}
+
+
+def score_groups(
+    labels: np.ndarray, scores: np.ndarray, class_names: list[str], groups: Mapping[str, np.ndarray], num_resamples: int = 1000
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """
+    Return macro AUROC of each of the groups of [`groups_of`] with its 95% bootstrap interval over the group's records; labels and
+    scores are (records, classes).
+
+    Returns:
+        Kind -> group, by age or name -> `records`; `positives` of each class; `macro_auroc` with its `interval`, over the classes
+        with 10 positives and 10 negatives; `classes_left_out`, the others; `left_out`, why there is no AUROC, if there is none.
+    """
+
+    def score(chosen: np.ndarray) -> dict[str, Any]:
+        truth = labels[chosen]
+        enough = rarer(truth) >= FEWEST
+        found: dict[str, Any] = {"macro_auroc": None, "interval": None}
+        if enough.any():
+            found = macro_auroc(truth[:, enough], scores[chosen][:, enough], num_resamples)
+        return {
+            "records": len(truth),
+            "positives": dict(zip(class_names, truth.sum(axis=0).astype(int).tolist(), strict=True)),
+            **found,
+            "classes_left_out": [name for name, has in zip(class_names, enough, strict=True) if not has],
+            "left_out": None if enough.any() else f"too few records: no class has {FEWEST} with it and {FEWEST} without",
+        }
+
+    def place(name: str) -> tuple[int, str]:
+        return (_ORDER.index(name) if name in _ORDER else 0, name)
+
+    return {kind: {name: score(names == name) for name in sorted(set(names), key=place)} for kind, names in groups.items()}
+
+
 def summarize(
     task: Task,
     validation: Predictions,
@@ -122,15 +159,9 @@ def summarize(
     """
     Return the metrics of a run, as they go into `metrics.json`.
 
-    Temperature and thresholds are chosen on validation records. Intervals are 95% percentile bootstrap intervals over test
-    records, `None` where there are too few. Classes that the test records do not allow to score are left out of the means.
-
-    Args:
-        task: of the run.
-        validation, test: predictions of the best checkpoint.
-        num_resamples: for the intervals.
-        calibrate: fit a temperature.
-        groups: kind of group -> name of each test record's, (records,); see [`subgroups.groups_of`].
+    Temperature (if `calibrate`) and thresholds are chosen on validation records. Intervals are 95% percentile bootstrap intervals
+    over test records, `None` where there are too few. Classes that the test records do not allow to score are left out of the
+    means. `groups` of the test records are those of [`groups_of`].
     """
     names = task.class_names
     temperature = fit_temperature(validation.labels, validation.logits, task.single_label) if calibrate else None
@@ -138,10 +169,9 @@ def summarize(
     thresholds = choose_thresholds(validation.labels, probabilities(validation.logits, task.single_label, divisor))
     scores = probabilities(test.logits, task.single_label, divisor)
     measured = measure_test(test.labels, test.logits, scores, thresholds, num_resamples)
-    support = test.labels.sum(axis=0).astype(int).tolist()
     metrics: dict[str, Any] = {
         "test_metrics": as_metrics(measured, test.labels, names, thresholds.reliable),
-        "test_support": dict(zip(names, support, strict=True)),
+        "test_support": dict(zip(names, test.labels.sum(axis=0).astype(int).tolist(), strict=True)),
         "classes_left_out": [name for name, value in zip(names, measured["auroc"].values, strict=True) if np.isnan(value)],
         **thresholds.by_name(names),
         "calibration": {
@@ -151,7 +181,7 @@ def summarize(
     }
     if temperature:
         plain = probabilities(test.logits, task.single_label)
-        before = measure_calibration(test.labels, plain, resample_counts(len(plain), num_resamples, seed=0))
+        before = measure_calibration(test.labels, plain, resample_counts(len(plain), num_resamples))
         metrics["calibration"] |= {
             "validation_loss": {"before": temperature.before, "after": temperature.after},
             "before": {name: values.macro() for name, values in before.items()},
@@ -164,19 +194,15 @@ def summarize(
             part: macro_auroc(test.labels[:, chosen], test.logits[:, chosen], num_resamples) for part, chosen in columns.items()
         }
     if task.single_label:
-        metrics |= _exclusive(test, num_resamples)
+        correct = test.labels.argmax(axis=1) == test.logits.argmax(axis=1)
+        accuracy = bootstrap(lambda counts: (counts * correct).sum(axis=1) / counts.sum(axis=1), len(correct), num_resamples)
+        exclusive = measure(ExclusiveAccuracy, test.labels, test.logits)
+        metrics |= {
+            "test_accuracy": exclusive["accuracy"],
+            "test_accuracy_interval": [accuracy.low, accuracy.high],
+            "test_exclusive_macro_f1": exclusive["exclusive_macro_f1"],
+        }
     return metrics
-
-
-def _exclusive(test: Predictions, num_resamples: int) -> dict[str, Any]:
-    correct = test.labels.argmax(axis=1) == test.logits.argmax(axis=1)
-    found = bootstrap(lambda counts: (counts * correct).sum(axis=1) / counts.sum(axis=1), len(correct), num_resamples)
-    metrics = measure(ExclusiveAccuracy, test.labels, test.logits)
-    return {
-        "test_accuracy": metrics["accuracy"],
-        "test_accuracy_interval": [found.low, found.high],
-        "test_exclusive_macro_f1": metrics["exclusive_macro_f1"],
-    }
 
 
 def read_metrics(run: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Finished runs -> one table: a row per encoder, database, protocol, task and share of the labels, over seeds."""
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,10 @@ def gather(runs: Sequence[Path]) -> pd.DataFrame:
     deviation over seeds (NaN for one run); `low` and `high`, means of the bootstrap bounds; `average_precision`, `f1`, `accuracy`
     (ST-MEM); at thresholds chosen on validation `sensitivity`, `specificity`, `ppv`, `npv`, the first three also at fixed
     sensitivities (`ppv_at_0.90`); `brier`, `expected_calibration_error`; `classes_left_out`; `published`, `published_std` and the
-    `difference` of ours to it.
-
-    Raises:
-        ValueError: if two runs of a group have the same seed.
+    `difference` of ours to it. Raises `ValueError` if two runs of a group have the same seed.
     """
-    table = _read(runs, [*_GROUP, "seed"], "are the same but for their folder, and would count twice")
+    table = _read(runs)
+    _check_unique(table, [*_GROUP, "seed"], "are the same but for their folder, and would count twice")
     groups = table.groupby(_GROUP, dropna=False, sort=False)
     means = groups[["auroc", "low", "high", *_METRICS]].mean()
     means.insert(0, "runs", groups.size())
@@ -62,19 +61,13 @@ def gather(runs: Sequence[Path]) -> pd.DataFrame:
 
 def find_outdated(runs: Sequence[Path]) -> list[str]:
     """Return a sentence for each run that started from weights that are no longer there."""
-    digests: dict[str, str] = {}
+    digest = cache(weights_digest)
     sentences = []
     for run in runs:
         path = run / TRAINING_INFO_FILE
         start = read_json(path)["start"] if path.is_file() else {"directory": None}
-        if start["directory"] is None:
-            continue
-        source = os.path.normpath(run.resolve() / start["directory"])
-        if not Path(source).is_dir():
-            continue
-        if source not in digests:
-            digests[source] = weights_digest(source)
-        if digests[source] != start["digest"]:
+        source = os.path.normpath(run.resolve() / (start["directory"] or ""))
+        if start["directory"] is not None and Path(source).is_dir() and digest(source) != start["digest"]:
             sentences.append(f"{run} is older than {source}: it started from other weights than those that are there now.")
     return sentences
 
@@ -85,38 +78,92 @@ def compare(first: Sequence[Path], second: Sequence[Path]) -> pd.DataFrame:
 
     Columns: what the two agree in; `first` and `second`, their macro AUROC; `difference` (first minus second), with `low` and
     `high` of its 95% interval; `p_value`.
-
-    Raises:
-        ValueError: if runs of one side are the same but for their folder or encoder, no two runs agree, or a pair was scored on
-            other records or classes.
+    Raises `ValueError` if runs of one side are the same but for their folder or encoder, or no two runs agree.
     """
-    keys = [name for name in _GROUP if name not in ("model", "encoder")] + ["seed"]
-    complaint = "are of the same kind, so that it is open which to compare"
-    left, right = (_read(runs, keys, complaint, [*first, *second]) for runs in (first, second))
-    pairs = left.merge(right, on=keys, suffixes=("_first", "_second"))  # missing values match each other
+    keys = [*(name for name in _GROUP if name not in ("model", "encoder")), "seed"]
+    table = _read(list(dict.fromkeys([*first, *second]))).set_index("folder", drop=False)
+    sides = [table.loc[[str(path) for path in paths]] for paths in (first, second)]
+    for side in sides:
+        _check_unique(side, keys, "are of the same kind, so that it is open which to compare")
+    pairs = sides[0].merge(sides[1], on=keys, suffixes=("_first", "_second"))  # missing values match each other
     if pairs.empty:
         raise ValueError("No two runs agree in database, task, protocol, settings, labels and seed: nothing can be compared.")
-    tests = [
-        paired_test(*paired_predictions(*folders)) for folders in zip(pairs["folder_first"], pairs["folder_second"], strict=True)
-    ]
-    table = pairs[[*keys, "auroc_first", "auroc_second"]].set_axis([*keys, "first", "second"], axis=1)
-    for name in ("value", "low", "high"):
-        table["difference" if name == "value" else name] = [getattr(test.difference, name) for test in tests]
-    return table.assign(p_value=[test.p_value for test in tests])
+    folders = zip(pairs["folder_first"], pairs["folder_second"], strict=True)
+    tests = [paired_test(*paired_predictions(*pair)) for pair in folders]
+    result = pairs[[*keys, "auroc_first", "auroc_second"]].set_axis([*keys, "first", "second"], axis=1)
+    result[["difference", "low", "high"]] = [list(test.difference) for test in tests]
+    return result.assign(p_value=[test.p_value for test in tests])
 
 
 def paired_predictions(first: str, second: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    Return labels and both scores, (records, classes) each, of two runs on the same test records.
-
-    Raises:
-        ValueError: if their records, classes or labels differ.
-    """
+    """Return labels and both scores, (records, classes), of two runs. Raises `ValueError` if their test records differ."""
     one, other = (np.load(Path(folder, PREDICTIONS_FILE)) for folder in (first, second))
     for name in ("record_id", "class_names", "labels"):
         if not np.array_equal(one[name], other[name]):
             raise ValueError(f"{first} and {second} differ in the {name} of their test records: they cannot be paired.")
     return one["labels"], one["logits"], other["logits"]
+
+
+def _check_unique(table: pd.DataFrame, columns: list[str], complaint: str) -> None:
+    twice = table[table.duplicated(columns, keep=False)]
+    if len(twice):
+        raise ValueError(f"These runs {complaint}: {', '.join(twice['folder'])}.")
+
+
+def _read(runs: Sequence[Path]) -> pd.DataFrame:
+    """Return a row per run, in which encoders, databases and settings have names that tell them apart."""
+    everything = [read_metrics(path) for path in runs]
+    table = pd.DataFrame([_row(path, metrics) for path, metrics in zip(runs, everything, strict=True)])
+    numbers = ["labels_per_class", "low", "high", "published", "published_std", *_METRICS]
+    table[numbers] = table[numbers].astype(float)  # one type also where all are missing
+    # A copy of an encoder is the same one; a database that was prepared in another way or anew is another one.
+    table["model"] = _distinct(table.groupby("encoder")["model"].transform("last"), table["encoder"])
+    table["database"] = _distinct(table["database"], table["database_digest"] + " " + table["database"])
+    settings = pd.DataFrame([metrics["settings"] for metrics in everything]).astype(str)
+    for _, rows in settings.groupby(table["protocol"]):
+        differing = [name for name in sorted(map(str, rows)) if name not in (*_GROUP, "seed") and rows[name].nunique() > 1]
+        for index in rows.index:
+            own = everything[index]["settings"]
+            table.loc[index, "settings"] = ", ".join(f"{name} {own[name]}" for name in differing if name in own)
+    return table
+
+
+def _distinct(names: pd.Series, identities: pd.Series) -> pd.Series:
+    """Return names, followed by the beginning of the identity, a digest, where several have the same."""
+    length = 6
+    while (names + identities.str[:length]).nunique() < identities.nunique():
+        length += 1
+    return names.where(identities.groupby(names).transform("nunique") == 1, names + " #" + identities.str[:length])
+
+
+def _row(path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    encoder, macro = metrics["encoder"], metrics["test_metrics"]["macro"]
+    name = Path(encoder["path"].removeprefix(RANDOM_PREFIX)).name
+    if is_random := encoder["path"].startswith(RANDOM_PREFIX):
+        name = f"{name} (random)"
+    else:
+        databases = "+".join(entry["name"] for entry in encoder["databases"])
+        name = f"{name} ({encoder['objective'] or 'training not recorded'}, {databases or 'databases not recorded'})"
+    low, high = macro["auroc"]["interval"] or (None, None)
+    published = published_result(metrics) or {"auroc": None, "std": None}
+    copied = ("database", "database_digest", "task", "protocol", "label_fraction", "labels_per_class", "seed")
+    return {
+        "folder": str(path),
+        "model": name,
+        # The digest of random weights is of the architecture only.
+        "encoder": f"{encoder['digest']} {encoder['path']}" if is_random else encoder["digest"],
+        "path": encoder["path"],
+        **{name: metrics[name] for name in copied},
+        "settings": "",
+        "auroc": macro["auroc"]["value"],
+        "low": low,
+        "high": high,
+        **{name: macro[name]["value"] if name in macro else None for name in _METRICS},
+        "accuracy": metrics.get("test_accuracy"),
+        "classes_left_out": ", ".join(metrics["classes_left_out"]),
+        "published": published["auroc"],
+        "published_std": published["std"],
+    }
 
 
 def comparison_as_markdown(table: pd.DataFrame) -> str:
@@ -125,84 +172,10 @@ def comparison_as_markdown(table: pd.DataFrame) -> str:
     cells = table[["database", "protocol"]].assign(
         task=[row["task"] + _budget(row) for row in rows],
         seed=table["seed"],
-        first=table["first"].map("{:.3f}".format),
-        second=table["second"].map("{:.3f}".format),
+        **{name: table[name].map("{:.3f}".format) for name in ("first", "second")},
     )
     cells["difference [95% interval]"] = [f"{r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]" for r in rows]
     return cells.assign(p=table["p_value"].map("{:.3f}".format)).to_markdown(index=False, disable_numparse=True)
-
-
-def _read(runs: Sequence[Path], unique: list[str], complaint: str, context: Sequence[Path] | None = None) -> pd.DataFrame:
-    """Return a row per run. `context`: all runs among which encoders and settings need names of their own; default: these."""
-    everything = {path: read_metrics(path) for path in context or runs}
-    encoders = _distinct_names({_encoder_identity(m["encoder"]): _encoder_name(m["encoder"]) for m in everything.values()})
-    # A database that was prepared in another way or anew is another one, whatever its name.
-    prepared = sorted({(m["database"], m["database_digest"]) for m in everything.values()})
-    databases = _distinct_names({f"{digest} {name}": name for name, digest in prepared})
-    settings = _differing_settings(list(everything.values()))
-    table = pd.DataFrame([_row(path, everything[path], encoders, databases, settings) for path in runs])
-    numbers = ["labels_per_class", "low", "high", "published", "published_std", *_METRICS]
-    table[numbers] = table[numbers].astype(float)  # one type also where all are missing
-    twice = table[table.duplicated(unique, keep=False)]
-    if len(twice):
-        raise ValueError(f"These runs {complaint}: {', '.join(twice['folder'])}.")
-    return table
-
-
-def _encoder_identity(encoder: dict[str, Any]) -> str:
-    """Return the digest of the weights; with the path for random ones, whose digest is of the architecture only."""
-    return f"{encoder['digest']} {encoder['path']}" if encoder["path"].startswith(RANDOM_PREFIX) else encoder["digest"]
-
-
-def _encoder_name(encoder: dict[str, Any]) -> str:
-    name = Path(encoder["path"].removeprefix(RANDOM_PREFIX)).name
-    if encoder["path"].startswith(RANDOM_PREFIX):
-        return f"{name} (random)"
-    databases = "+".join(entry["name"] for entry in encoder["databases"])
-    return f"{name} ({encoder['objective'] or 'training not recorded'}, {databases or 'databases not recorded'})"
-
-
-def _distinct_names(by_identity: dict[str, str]) -> dict[str, str]:
-    """Return identity -> name; equal names are followed by the beginning of their identity, a digest."""
-    names = list(by_identity.values())
-    length = 6
-    while len({(name, identity[:length]) for identity, name in by_identity.items()}) < len(names):
-        length += 1
-    return {
-        identity: name if names.count(name) == 1 else f"{name} #{identity[:length]}" for identity, name in by_identity.items()
-    }
-
-
-def _differing_settings(everything: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Return protocol -> settings in which its runs differ, apart from those with a column of their own."""
-    table = pd.DataFrame([{**metrics["settings"], "protocol": metrics["protocol"]} for metrics in everything]).astype(str)
-    names = sorted(set(table.columns) - {*_GROUP, "seed"})
-    return {str(protocol): [name for name in names if runs[name].nunique() > 1] for protocol, runs in table.groupby("protocol")}
-
-
-def _row(
-    path: Path, metrics: dict[str, Any], encoders: dict[str, str], databases: dict[str, str], differing: dict[str, list[str]]
-) -> dict[str, Any]:
-    encoder, macro, settings = metrics["encoder"], metrics["test_metrics"]["macro"], metrics["settings"]
-    low, high = macro["auroc"]["interval"] or (None, None)
-    published = published_result(metrics)
-    return {
-        "folder": str(path),
-        "model": encoders[_encoder_identity(encoder)],
-        "encoder": _encoder_identity(encoder),
-        "path": encoder["path"],
-        "database": databases[f"{metrics['database_digest']} {metrics['database']}"],
-        **{name: metrics[name] for name in ("database_digest", "task", "protocol", "label_fraction", "labels_per_class", "seed")},
-        "settings": ", ".join(f"{name} {settings[name]}" for name in differing[metrics["protocol"]] if name in settings),
-        "auroc": macro["auroc"]["value"],
-        "low": low,
-        "high": high,
-        **{name: macro[name]["value"] if name in macro else None for name in _METRICS},
-        "accuracy": metrics.get("test_accuracy"),
-        "classes_left_out": ", ".join(metrics["classes_left_out"]),
-        "published": published.auroc if published else None,
-        "published_std": published.std if published else None,
-    }
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -217,29 +190,25 @@ def as_markdown(table: pd.DataFrame) -> str:
         if runs.duplicated(["row", "task"]).any():
             raise ValueError(f"Two results of {database}, {protocol} have the same name: {', '.join(runs['row'].unique())}.")
         cells = runs.pivot_table(index="row", columns="task", values="cell", aggfunc="first", sort=False)
-        cells = cells.fillna("").rename_axis(f"encoder, on {database}")
-        # Names of folders and labels must not end a cell or a row.
-        cells = cells.rename(index=one_cell, columns=one_cell)
+        cells = cells.fillna("").rename_axis(f"encoder, on {database}").rename(index=one_cell, columns=one_cell)
         parts.append(f"**{one_cell(database)}, {protocol}**\n\n{cells.to_markdown()}")
     return "\n\n".join(parts)
 
 
 def one_cell(name: Hashable) -> str:
-    """Return a name as text that ends no cell or row of a table in Markdown."""
+    """Return a name, of a folder or a label, as text that ends no cell or row of a table in Markdown."""
     return " ".join(str(name).split()).replace("|", "&#124;").replace("<", "&#60;")
 
 
-def _budget(row: dict[Any, Any]) -> str:
+def _budget(row: Mapping[Any, Any]) -> str:
     """Return what sets a run apart from others of its encoder: few labels, settings of its own."""
-    parts = [row["settings"]] if row["settings"] else []
+    text = f", {row['settings']}" if row["settings"] else ""
     if pd.notna(row["labels_per_class"]):
-        parts.append(f"{row['labels_per_class']:.0f} labels per class")
-    elif row["label_fraction"] != 1:
-        parts.append(f"{100 * row['label_fraction']:g}% of labels")
-    return "".join(f", {part}" for part in parts)
+        return f"{text}, {row['labels_per_class']:.0f} labels per class"
+    return text if row["label_fraction"] == 1 else f"{text}, {100 * row['label_fraction']:g}% of labels"
 
 
-def _cell(row: dict[Any, Any]) -> str:
+def _cell(row: Mapping[Any, Any]) -> str:
     text = f"{row['auroc']:.3f}"
     if pd.notna(row["auroc_std"]):
         text += f" ({row['auroc_std']:.3f}, {row['runs']} seeds)"

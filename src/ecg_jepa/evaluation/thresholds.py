@@ -1,13 +1,12 @@
 """Thresholds on probabilities, chosen on validation records."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
-from .metrics import check_shapes
+from .metrics import check_shapes, rarer
 
 FIXED_SENSITIVITIES = (0.90, 0.95)
 
@@ -15,42 +14,30 @@ FIXED_SENSITIVITIES = (0.90, 0.95)
 FEWEST = 10
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """
-    Thresholds of each class, (classes,); infinite for a class without positives among the validation records.
+class Thresholds(NamedTuple):
+    """Thresholds of each class, (classes,); infinite for a class without positives among the validation records."""
 
-    Args:
-        decision: at which F1 is highest.
-        at_sensitivity: sensitivity -> at which so many positives are found.
-        reliable: which classes have enough positives and negatives.
-    """
-
-    decision: np.ndarray
-    at_sensitivity: dict[float, np.ndarray]
-    reliable: np.ndarray
+    decision: np.ndarray  # at which F1 is highest
+    at_sensitivity: dict[float, np.ndarray]  # sensitivity -> at which so many positives are found
+    reliable: np.ndarray  # which classes have enough positives and negatives
 
     def by_name(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Return the entries of `metrics.json`: finite thresholds; `decision_thresholds` only of classes with enough records."""
+
+        def finite(values: np.ndarray) -> dict[str, float]:
+            return {name: float(value) for name, value in zip(class_names, values, strict=True) if np.isfinite(value)}
+
         return {
-            "f1_thresholds": _finite(class_names, self.decision),
-            "decision_thresholds": _finite(class_names, np.where(self.reliable, self.decision, np.inf)),
-            "sensitivity_thresholds": {f"{key:.2f}": _finite(class_names, t) for key, t in self.at_sensitivity.items()},
+            "f1_thresholds": finite(self.decision),
+            "decision_thresholds": finite(np.where(self.reliable, self.decision, np.inf)),
+            "sensitivity_thresholds": {f"{key:.2f}": finite(values) for key, values in self.at_sensitivity.items()},
         }
-
-
-def _finite(class_names: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    return {name: float(value) for name, value in zip(class_names, values, strict=True) if np.isfinite(value)}
 
 
 def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> Thresholds:
     """Choose thresholds on validation records: labels and probabilities are (records, classes)."""
-    positives = labels.sum(axis=0)
-    return Thresholds(
-        f1_thresholds(labels, probabilities),
-        {sensitivity: sensitivity_thresholds(labels, probabilities, sensitivity) for sensitivity in FIXED_SENSITIVITIES},
-        np.minimum(positives, len(labels) - positives) >= FEWEST,
-    )
+    at_sensitivity = {target: sensitivity_thresholds(labels, probabilities, target) for target in FIXED_SENSITIVITIES}
+    return Thresholds(f1_thresholds(labels, probabilities), at_sensitivity, rarer(labels) >= FEWEST)
 
 
 def f1_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -75,7 +62,7 @@ def sensitivity_thresholds(labels: np.ndarray, scores: np.ndarray, sensitivity: 
         raise ValueError(f"sensitivity={sensitivity} must be more than 0 and at most 1.")
     thresholds = np.full(labels.shape[1], np.inf)
     for column in np.flatnonzero(labels.any(axis=0)):
-        falling = np.sort(scores[labels[:, column] > 0, column])[::-1]
-        needed = int(np.ceil(sensitivity * len(falling) - 1e-9))  # 0.95 * 60 is a little more than 57
-        thresholds[column] = falling[needed - 1]
+        rising = np.sort(scores[labels[:, column] > 0, column])
+        needed = int(np.ceil(sensitivity * len(rising) - 1e-9))  # 0.95 * 60 is a little more than 57
+        thresholds[column] = rising[-needed]
     return thresholds

@@ -1,33 +1,103 @@
-"""Classifiers over pre-trained encoders: building one for a task, and scoring records with it."""
+"""Classifiers over encoders: what a run starts from, building a classifier for a task, and scoring records with it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from .._utils.files import RANDOM_PREFIX, TRAINING_INFO_FILE, digest_of, read_json
 from .._utils.hardware import crops_at_once
-from ..data.crops import mean_over_crops
-from ..data.task_data import TaskData
-from ..model.configuration_ecg_jepa import EcgJepaConfig
+from .._utils.model_directory import model_directory, weights_digest
+from ..data.task_data import TaskData, mean_over_crops
+from ..model.configuration_ecg_jepa import SIZES, EcgJepaConfig
 from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
-from .encoders import StartingPoint
 from .protocols import FinetuneSettings
+
+# What the published sizes share (Weimann & Conrad 2024, section 3).
+_PUBLISHED_INPUT = {"sampling_rate": 500, "signal_length": 5000, "patch_size": 25}
+
+# Parts of a configuration that describe the classification, not the encoder.
+_OF_THE_HEAD = {
+    *("id2label", "label2id", "problem_type", "label_descriptions", "decision_thresholds", "temperature"),
+    *("architectures", "transformers_version", "auto_map", "dtype"),
+}
+
+
+class StartingPoint(NamedTuple):
+    """Weights to start from."""
+
+    name: str  # as the user named it: a directory, a repository of the Hugging Face Hub, or `random:...`
+    config: EcgJepaConfig
+    directory: Path | None  # of the weights; `None` for random ones
+    info: dict[str, Any]  # `training_info.json`; empty where there is none
+
+    def digest(self) -> str:
+        """Return SHA-256 of the weights; for random weights, of the configuration."""
+        if self.directory is not None:
+            return weights_digest(self.directory)
+        return digest_of({key: value for key, value in self.config.to_dict().items() if key not in _OF_THE_HEAD})
+
+    def describe_encoder(self) -> dict[str, Any]:
+        """
+        Return the encoder for tables and cards, of a probe the one that it was trained on: `path` as named, `digest` of weights,
+        `size` if it is a published one, and as far as recorded `objective`, shipped `configuration` and `databases`.
+        """
+        if self.info.get("protocol") in ("linear", "attentive"):
+            return self.info["encoder"]
+        recorded = {name: self.info.get(name) for name in ("objective", "configuration")}
+        if self.info.get("protocol") is not None:  # fine-tuned: not what pre-training left
+            recorded = {"objective": self.info["encoder"]["objective"], "configuration": None}
+        published = {size: {**numbers, **_PUBLISHED_INPUT}.items() for size, numbers in SIZES.items()}
+        fitting = (size for size, numbers in published.items() if all(getattr(self.config, k) == v for k, v in numbers))
+        return {
+            "path": self.name,
+            "digest": self.digest(),
+            "size": next(fitting, None),
+            **recorded,
+            "databases": [{key: d.get(key) for key in ("name", "records")} for d in self.info.get("databases", [])],
+        }
+
+
+def find_start(name: str, sampling_rate: int = 500, amplitude_free: bool = False) -> StartingPoint:
+    """
+    Find the weights to start from: a directory, a Hub repository, `random:xs|s|b` for records of `sampling_rate` Hz, or `random:`
+    with a directory or repository, whose architecture is taken without its weights. Raise `FileNotFoundError` if there are none.
+    """
+    is_random, model = name.startswith(RANDOM_PREFIX), name.removeprefix(RANDOM_PREFIX)
+    if is_random and model in SIZES:
+        config = EcgJepaConfig.from_size(model, sampling_rate=sampling_rate, amplitude_free=amplitude_free)
+        return StartingPoint(name, config, None, {})
+    if is_random and "/" not in model and not Path(model).is_dir():
+        sizes = ", ".join(f"{RANDOM_PREFIX}{size}" for size in SIZES)
+        raise FileNotFoundError(f"There is no {name}: choose {sizes}, or {RANDOM_PREFIX} with the directory of a model.")
+    directory = model_directory(model)
+    config, path = EcgJepaConfig.from_pretrained(directory), directory / TRAINING_INFO_FILE
+    config.name_or_path = ""  # the digest is that of the architecture, wherever it lies
+    if is_random:
+        return StartingPoint(name, config, None, {})
+    return StartingPoint(name, config, directory, read_json(path) if path.is_file() else {})
 
 
 def build_classifier(settings: FinetuneSettings, start: StartingPoint, data: TaskData) -> EcgJepaForSequenceClassification:
     """
-    Return a classifier for the task on an encoder, with a new head, or for `finetune_after_probe` with the probe's.
-
-    Raises:
-        ValueError: if sampling rate or leads of encoder and records differ, crops do not fit the encoder, or the probe was
-            trained on other classes.
+    Return a classifier for the task on an encoder, with a new head, or for `finetune_after_probe` with the probe's. Raise
+    `ValueError` if records or crops do not fit the encoder, or the probe was trained on other classes.
     """
-    task = data.task
+    names, encoder, samples = data.task.class_names, start.config, data.samples(settings.crop_duration)
+    data.database.info.check_fits(encoder.sampling_rate, list(encoder.lead_names), encoder.amplitude_free)
+    if samples % encoder.patch_size or not 0 < samples <= encoder.signal_length:
+        longest, patch = (value / encoder.sampling_rate for value in (encoder.signal_length, encoder.patch_size))
+        raise ValueError(
+            f"crop_duration={settings.crop_duration} s does not fit the encoder, which takes at most {longest:g} s in whole "
+            f"patches of {patch:g} s."
+        )
     head = {
-        "id2label": dict(enumerate(task.class_names)),
-        "label2id": {class_name: index for index, class_name in enumerate(task.class_names)},
-        "problem_type": "single_label_classification" if task.single_label else "multi_label_classification",
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+        "problem_type": "single_label_classification" if data.task.single_label else "multi_label_classification",
         "hidden_dropout_prob": settings.dropout,
         "label_descriptions": data.describe_classes() or None,
         # Those of the old head do not fit; also a probe's head is trained further.
@@ -36,11 +106,14 @@ def build_classifier(settings: FinetuneSettings, start: StartingPoint, data: Tas
     }
     if settings.pooling is not None:
         head |= {"classifier_pooling": settings.pooling, "readout_layers": settings.readout_layers or 1}
-    data.database.info.check_fits(start.config.sampling_rate, list(start.config.lead_names), start.config.amplitude_free)
-    _check_crops(settings, start.config, data)
-    config = EcgJepaConfig(**{**start.config.to_dict(), **head})
+    config = EcgJepaConfig(**{**encoder.to_dict(), **head})
     if settings.protocol == "finetune_after_probe":
-        _check_probe(start, task.class_names)
+        held, labels = encoder.architectures or [], list((encoder.id2label or {}).values())
+        if "EcgJepaForSequenceClassification" not in held or labels != names:
+            raise ValueError(
+                f"finetune_after_probe needs the directory of a probe of the same task with classes {', '.join(names)}, but "
+                f"{start.name} holds {', '.join(held) or 'no model'} with classes {', '.join(labels)}."
+            )
         model = EcgJepaForSequenceClassification.from_pretrained(start.directory, config=config)
     else:
         model = EcgJepaForSequenceClassification(config)
@@ -51,33 +124,12 @@ def build_classifier(settings: FinetuneSettings, start: StartingPoint, data: Tas
     return model
 
 
-def _check_crops(settings: FinetuneSettings, config: EcgJepaConfig, data: TaskData) -> None:
-    samples = data.samples(settings.crop_duration)
-    if samples % config.patch_size or not 0 < samples <= config.signal_length:
-        longest, patch = (value / config.sampling_rate for value in (config.signal_length, config.patch_size))
-        raise ValueError(
-            f"crop_duration={settings.crop_duration} s does not fit the encoder, which takes at most {longest:g} s in whole "
-            f"patches of {patch:g} s."
-        )
-
-
-def _check_probe(start: StartingPoint, class_names: list[str]) -> None:
-    config = start.config
-    labels = list(config.id2label.values()) if config.id2label else []
-    if "EcgJepaForSequenceClassification" not in (config.architectures or []) or labels != class_names:
-        raise ValueError(
-            f"finetune_after_probe needs the directory of a probe of the same task with classes {', '.join(class_names)}, but "
-            f"{start.name} holds {', '.join(config.architectures or ['no model'])} with classes {', '.join(labels)}."
-        )
-
-
 @dataclass
 class Scorer:
     """
-    Scores the records of a split over crops that cover each record.
+    Scores the records of a split over crops (length and stride in samples) that cover each record.
 
-    The output of a `frozen` encoder is computed once and kept in memory: only the head changes between validations. Lengths and
-    strides of crops are in samples.
+    The output of a `frozen` encoder is computed once and kept in memory: only the head changes between validations.
     """
 
     model: EcgJepaForSequenceClassification
@@ -98,9 +150,9 @@ class Scorer:
         device = self.model.device
         if self.frozen and self._kept is None:
             self._kept = [(tokens.cpu(), owners) for tokens, owners in self._encode(device)]
-        batches = self._encode(device) if self._kept is None else self._kept
         scores = [
-            mean_over_crops(self.model.classify_tokens(tokens.to(device)).float().cpu(), owners) for tokens, owners in batches
+            mean_over_crops(self.model.classify_tokens(tokens.to(device)).float().cpu(), owners)
+            for tokens, owners in self._kept or self._encode(device)
         ]
         return torch.cat(scores).numpy()
 

@@ -4,35 +4,27 @@ from typing import Literal
 
 from .._utils.optimization import warmup_cosine_schedule
 from .._utils.settings import check_at_least, check_seed, check_share, option, settings, shipped_configuration
-from ..data.task_names import TASKS, parts_of
+from ..data.tasks import TASKS, parts_of
 
 PROTOCOLS = ("linear", "attentive", "finetune", "finetune_after_probe")
 
-_SHORTEST_STRIDE = 0.02  # s: a sample at 50 Hz, the lowest rate
+FAILURE_FILE = "not_scored.json"  # of a sweep, beside a run that it could not score
 
 
 @settings
 class FinetuneSettings:
-    """
-    Settings of `ecg-jepa finetune`. The defaults are the attentive probe's; `training/configs/<protocol>.yaml` has the
-    values of each protocol (paper, section 4). Raises `ValueError` for values that do not fit together.
-    """
+    """Settings of `ecg-jepa finetune`, by default the attentive probe's; `training/configs/` has each protocol's (paper, §4)."""
 
     # What
-    model_name_or_path: str = option(
-        "",
-        "pre-trained directory or Hub repository; random:xs|s|b, or random:DIRECTORY for its architecture, untrained",
-        run_only=True,  # the digest of the weights counts instead
-    )
+    # The digest of the weights counts instead.
+    model_name_or_path: str = option("", "directory or Hub repository; untrained: random:xs|s|b, random:DIRECTORY", run_only=True)
     protocol: Literal["linear", "attentive", "finetune", "finetune_after_probe"] = option(
         "attentive",
         "linear: frozen encoder, mean token -> Linear; attentive: frozen, learned query over all tokens; finetune: all "
         "weights, register -> Linear; finetune_after_probe: all weights, from the directory of a probe",
     )
     task: str = option(
-        "all",
-        f"PTB-XL task ({', '.join(TASKS)}), or several joined (superdiagnostic+rhythm); 'all' takes the statements of any other "
-        "database as they are",
+        "all", f"PTB-XL task ({', '.join(TASKS)}), or several joined (superdiagnostic+rhythm); 'all': statements of any database"
     )
     data_dir: str = option("data/prepared", "prepared database, or a folder of several", run_only=True)
     database: str | None = option(None, "which one, if data_dir has several")
@@ -40,9 +32,7 @@ class FinetuneSettings:
     overwrite_output_dir: bool = option(False, "remove what a finished run left in output_dir", run_only=True)
 
     # Labels
-    label_fraction: float = option(
-        1.0, "of the training records of each class, chosen by patient; validation and test stay whole"
-    )
+    label_fraction: float = option(1.0, "of the training records of each class, by patient; validation and test stay whole")
     labels_per_class: int | None = option(None, "or so many training records per class")
     min_class_records: int = option(10, "databases other than PTB-XL: statements with fewer records are no classes")
     split_seed: int = option(0, "databases without folds: of the split by patient")
@@ -79,23 +69,21 @@ class FinetuneSettings:
         parts_of(self.task)
         check_at_least(self, 1, "max_steps", "batch_size", "eval_steps", "patience", "min_class_records", "readout_layers")
         rates = ("learning_rate", "final_learning_rate", "weight_decay", "max_grad_norm")
-        check_at_least(self, 0, "warmup_steps", "seed", "split_seed", *rates)
+        check_at_least(self, 0, "warmup_steps", *rates)
         check_share(self, "adam_beta1", "adam_beta2", "dropout", below_one=True)
         check_seed(self, "seed", "split_seed")
-        if self.crop_duration <= 0 or self.crop_stride < _SHORTEST_STRIDE:
-            raise ValueError(
-                f"crop_duration={self.crop_duration} must be positive and crop_stride={self.crop_stride} at least "
-                f"{_SHORTEST_STRIDE} s."
-            )
+        duration, stride = self.crop_duration, self.crop_stride
+        if duration <= 0 or stride < 0.02:  # a sample at 50 Hz, the lowest rate
+            raise ValueError(f"crop_duration={duration} must be positive and crop_stride={stride} at least 0.02 s.")
         if not 0 < self.label_fraction <= 1:
             raise ValueError(f"label_fraction={self.label_fraction} must be more than 0 and at most 1.")
         if self.labels_per_class is not None and (self.labels_per_class < 1 or self.label_fraction != 1.0):
             raise ValueError("labels_per_class must be at least 1, and not be combined with label_fraction.")
         if not self.model_name_or_path:
             raise ValueError("model_name_or_path is missing: name a pre-trained directory, or random:xs, random:s, random:b.")
-        if self.protocol == "finetune_after_probe" and self.readout_layers is not None:
+        if self.pooling is None and self.readout_layers is not None:
             raise ValueError("finetune_after_probe keeps the head of the probe: readout_layers cannot be changed.")
-        if self.protocol == "finetune_after_probe" and self.model_name_or_path.startswith("random:"):
+        if self.pooling is None and self.model_name_or_path.startswith("random:"):
             raise ValueError("finetune_after_probe starts from the directory of a probe, not from random weights.")
 
     @property
@@ -111,10 +99,6 @@ class FinetuneSettings:
     def learning_rate_at(self, step: int) -> float:
         """Return the rate of linear warm-up, then cosine (constant if both ends are the same)."""
         return warmup_cosine_schedule(step, self.max_steps, self.learning_rate, self.final_learning_rate, self.warmup_steps)
-
-    def evaluation_due(self, step: int) -> bool:
-        """Return whether to validate after optimiser step `step`."""
-        return (step + 1) % self.eval_steps == 0 or step + 1 == self.max_steps
 
     def configuration(self) -> str | None:
         """Return the shipped configuration of a protocol with these settings, whatever they are applied to; `None` for others."""

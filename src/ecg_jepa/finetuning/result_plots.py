@@ -9,17 +9,13 @@ from matplotlib.figure import Figure
 from .._utils.plot_style import shortened
 from ..data.records import MICROVOLTS_PER_MILLIVOLT
 from ..data.task_data import TaskData
-from ..evaluation.attention import attention_over_time
 from ..evaluation.calibration import probabilities
-from ..evaluation.ecg_plot import CLINICAL_DURATION, has_clinical_leads, plot_ecg
+from ..evaluation.ecg_plot import CLINICAL_DURATION, attention_over_time, missing_leads, plot_ecg
 from ..evaluation.plots import plot_calibration, plot_precision_recall, plot_roc
 from ..evaluation.results import Predictions
 from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification
 from ..model.signal_processing_ecg_jepa import crop_starts, cut_crops
-from .finetuning_loop import FinetuningRun
-from .run import FinetuningResult
-
-_SCORES_IN_TITLE = 3  # of the likeliest classes
+from .run import FinetuningResult, FinetuningRun
 
 
 def plot_results(run: FinetuningRun, result: FinetuningResult) -> dict[str, Figure]:
@@ -33,25 +29,23 @@ def plot_results(run: FinetuningRun, result: FinetuningResult) -> dict[str, Figu
         "precision_recall": plot_precision_recall(test.labels, test.logits, task.class_names, metrics, where),
         "calibration": plot_calibration(test.labels, scores, task.class_names, metrics, where),
     }
-    if run.model.pooling is not None:
-        examples = plot_examples(run.model, run.data, test, run.crop_length, run.crop_stride)
-        for number, (name, figure) in enumerate(examples.items(), start=1):
-            # The number keeps names apart that have no such letters.
-            plots[f"ecg_{number}_{re.sub('[^A-Za-z0-9]+', '_', name)[:60]}"] = figure
-    return plots
+    if run.model.pooling is None:
+        return plots
+    examples = plot_examples(run.model, run.data, test, run.crop_length, run.crop_stride)
+    # The number keeps names apart that have no such letters.
+    names = [f"ecg_{number}_{re.sub('[^A-Za-z0-9]+', '_', name)[:60]}" for number, name in enumerate(examples, start=1)]
+    return {**plots, **dict(zip(names, examples.values(), strict=True))}
 
 
 def plot_examples(
     model: EcgJepaForSequenceClassification, data: TaskData, test: Predictions, crop_length: int, crop_stride: int, count: int = 2
 ) -> dict[str, Figure]:
     """
-    Plot test records in the clinical layout with the query's attention under them; class name -> plot.
-
-    Each of the `count` most frequent classes has the record with that label and the highest score for it, which is the clearest,
-    not a typical one, as the title says. There are none where leads of the layout are missing.
+    Plot test records in the clinical layout with the query's attention under them, class name -> plot: of each of the `count`
+    most frequent classes the record with the highest score. There are none where leads of the layout are missing.
     """
     info = data.database.info
-    if not has_clinical_leads(info.lead_names):
+    if missing_leads(info.lead_names):
         return {}
     scores = probabilities(test.logits, data.task.single_label, model.config.temperature)
     plots = {}
@@ -66,18 +60,16 @@ def plot_examples(
         crops = torch.from_numpy(cut_crops(data.normalized(index, 0, length), crop_length, crop_stride))
         attention = attention_over_time(model, crops, crop_starts(length, crop_length, crop_stride))
         signal = data.database.signal(index, 0, length) / MICROVOLTS_PER_MILLIVOLT
-        record = str(data.database.column("record_id")[index])
-        title = _title(record, data.task.class_names, test.labels[row], scores[row], column)
-        plots[data.task.class_names[column]] = plot_ecg(
-            signal, info.sampling_rate, info.lead_names, attention, title, info.amplitude_free
-        )
+        names, record = data.task.class_names, str(data.database.column("record_id")[index])
+        title = _title(record, names, test.labels[row], scores[row], column)
+        plots[names[column]] = plot_ecg(signal, info.sampling_rate, info.lead_names, attention, title, info.amplitude_free)
     return plots
 
 
 def _title(record: str, class_names: list[str], labels: np.ndarray, scores: np.ndarray, column: int) -> str:
-    """Return which record this is, for which class (`column`) it was chosen, and the model's scores; (classes,) each."""
+    """Return which record this is, for which class (`column`) it was chosen, and its highest scores; (classes,) each."""
     names = [shortened(name, 40) for name in class_names]
-    likeliest = np.argsort(-scores, kind="stable")[:_SCORES_IN_TITLE].tolist()
+    likeliest = np.argsort(-scores, kind="stable")[:3].tolist()
     shown = likeliest if column in likeliest else [*likeliest, column]
     labelled = ", ".join(names[i] for i in np.flatnonzero(labels > 0))
     return (

@@ -1,43 +1,69 @@
 """A run of a protocol on a task: open, train, and score the test records once."""
 
+import contextlib
+import copy
+import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from tqdm.auto import tqdm
 
-from .._utils.processes import share_of_batch
+from .._utils.hardware import use_faster_attention
+from .._utils.logs import progress_bar
+from .._utils.optimization import MOST_SKIPPED_IN_A_ROW, adamw, gradient_norm, set_schedules
+from .._utils.processes import send_no_constants, share_of_batch
 from .._utils.run_directory import MODEL_FILES, check_own, left_in
 from .._utils.settings import deciding_values
 from ..data.task_data import LabelBudget, TaskData
 from ..evaluation.metrics import MacroAuroc, measure
-from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Predictions, summarize
-from ..evaluation.subgroups import groups_of
-from .classifier import build_classifier
-from .encoders import find_start
-from .finetuning_loop import FinetuningRun, train
-from .protocols import FinetuneSettings
+from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE, Predictions, groups_of, summarize
+from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification
+from .classifier import Scorer, StartingPoint, build_classifier, find_start
+from .protocols import FAILURE_FILE, FinetuneSettings
+
+logger = logging.getLogger(__name__)
 
 PLOTS_DIR = "plots"
-
-FAILURE_FILE = "not_scored.json"  # of a sweep, beside a run that it could not score
 
 # Patterns of the files that a run writes; a folder may hold others, which are left alone.
 _PLOTS = tuple(f"{PLOTS_DIR}/{name}.png" for name in ("roc", "precision_recall", "calibration", "ecg_[0-9]*"))
 WRITTEN = ("training_info.json", METRICS_FILE, PREDICTIONS_FILE, FAILURE_FILE, *_PLOTS, *MODEL_FILES)
 
 
-class FinetuningResult(NamedTuple):
-    """
-    What a run has measured.
+@dataclass
+class FinetuningRun:
+    """Everything that a run works with; `model` is trained in place."""
 
-    Args:
-        metrics: content of `metrics.json`.
-        test: predictions of the test records.
-        records_seen: in training, over all processes.
-        seconds: of training.
-    """
+    settings: FinetuneSettings
+    accelerator: Accelerator
+    data: TaskData
+    start: StartingPoint
+    model: EcgJepaForSequenceClassification
+
+    def __post_init__(self) -> None:
+        self.crop_length = self.data.samples(self.settings.crop_duration)
+        self.crop_stride = self.data.samples(self.settings.crop_stride)
+        self.model = self.model.to(self.accelerator.device)
+        config = self.model.config
+        num_tokens = self.crop_length // config.patch_size + config.num_register_tokens
+        use_faster_attention(self.model, num_tokens, self.settings.mixed_precision)
+
+    def scorer(self, split: str) -> Scorer:
+        """Return what scores the records of a split over strided crops."""
+        return Scorer(self.model, self.data, split, self.crop_length, self.crop_stride, self.settings.frozen)
+
+    def predict(self, scorer: Scorer) -> Predictions:
+        """Return labels and logits of a scorer's split."""
+        return Predictions(self.data.task.labels[scorer.indices], scorer.logits())
+
+
+class FinetuningResult(NamedTuple):
+    """Content of `metrics.json`, predictions of the test records, records seen in training, and its duration in seconds."""
 
     metrics: dict[str, Any]
     test: Predictions
@@ -46,71 +72,128 @@ class FinetuningResult(NamedTuple):
 
 
 def check_directory(settings: FinetuneSettings) -> None:
-    """
-    Check that the folder of a run may be used, and touch nothing in it.
-
-    Raises:
-        FileExistsError: if it holds a finished run, unless `overwrite_output_dir`, or a model that is no classifier.
-    """
+    """Raise `FileExistsError` if a run may not use its folder, and touch nothing in it."""
     directory = Path(settings.output_dir)
     if (directory / METRICS_FILE).is_file() and not settings.overwrite_output_dir:
-        raise FileExistsError(
-            f"{directory} holds a finished run: choose another --output_dir, or replace it with --overwrite_output_dir."
-        )
+        remedy = "choose another --output_dir, or replace it with --overwrite_output_dir"
+        raise FileExistsError(f"{directory} holds a finished run: {remedy}.")
+    config, start, held = directory / "config.json", Path(settings.model_name_or_path), ""
     if left_in(directory, ("checkpoint-*", "metrics.jsonl")):
-        raise FileExistsError(f"{directory} holds a pre-training run: choose another --output_dir.")
-    config = directory / "config.json"
-    if config.is_file() and "EcgJepaForSequenceClassification" not in config.read_text():
-        raise FileExistsError(f"{directory} holds a model that is no classifier: choose another --output_dir.")
-    if Path(settings.model_name_or_path).is_dir() and Path(settings.model_name_or_path).resolve() == directory.resolve():
-        raise FileExistsError(f"{directory} holds the weights to start from: choose another --output_dir.")
+        held = "a pre-training run"
+    elif config.is_file() and "EcgJepaForSequenceClassification" not in config.read_text():
+        held = "a model that is no classifier"
+    elif start.is_dir() and start.resolve() == directory.resolve():
+        held = "the weights to start from"
+    if held:
+        raise FileExistsError(f"{directory} holds {held}: choose another --output_dir.")
     check_own(directory, [name for name in WRITTEN if name != FAILURE_FILE])  # with that note alone, it is tried again
 
 
 def load_task(settings: FinetuneSettings) -> TaskData:
     """Load the records of the task, with as many of the training labels as asked for."""
-    return TaskData.load(
-        settings.data_dir,
-        settings.task,
-        settings.database,
-        labels=LabelBudget(settings.label_fraction, settings.labels_per_class, settings.seed),
-        min_class_records=settings.min_class_records,
-        split_seed=settings.split_seed,
-    )
+    labels = LabelBudget(settings.label_fraction, settings.labels_per_class, settings.seed)
+    limits = {"min_class_records": settings.min_class_records, "split_seed": settings.split_seed}
+    return TaskData.load(settings.data_dir, settings.task, settings.database, labels=labels, **limits)
 
 
 def open_run(settings: FinetuneSettings, accelerator: Accelerator) -> FinetuningRun:
     """
-    Load the records of the task and build a classifier for them, whose head depends on the seed.
-
-    Raises:
-        FileNotFoundError, ValueError: if model, records and task do not fit together, or no class could be scored.
+    Load the records of the task and build a classifier for them, whose head depends on the seed. Raise `FileNotFoundError` or
+    `ValueError` if model, records and task do not fit together, or no class could be scored.
     """
     share_of_batch(settings.batch_size, accelerator.num_processes)
     set_seed(settings.seed)
     data = load_task(settings)
+    records = data.database.info
     for split in ("validation", "test"):
         labels = data.task.labels[data.splits[split]]
         if not (labels.any(axis=0) & (labels == 0).any(axis=0)).any():
-            raise ValueError(
-                f"No class has both positives and negatives among the {len(labels)} {split} records of {data.database.name}: add "
-                "records, or split them otherwise (a column split in the table of own records, --split_seed)."
-            )
-    records = data.database.info
+            remedy = "add records, or split them otherwise (a column split in the table of own records, --split_seed)"
+            held = f"the {len(labels)} {split} records of {data.database.name}"
+            raise ValueError(f"No class has both positives and negatives among {held}: {remedy}.")
     start = find_start(settings.model_name_or_path, records.sampling_rate, records.amplitude_free)
     return FinetuningRun(settings, accelerator, data, start, build_classifier(settings, start, data))
 
 
+def train(run: FinetuningRun, validation: Scorer) -> tuple[int, int]:
+    """Train the classifier and leave it at its best validation. Return the number of steps to that, and of all steps."""
+    settings, accelerator, model = run.settings, run.accelerator, run.model
+    optimizer = adamw([model], settings.learning_rate, (settings.adam_beta1, settings.adam_beta2))
+    send_no_constants(model)
+    network, optimizer = accelerator.prepare(model, optimizer)
+    seed = settings.seed * accelerator.num_processes + accelerator.process_index
+    batches = run.data.training_batches(settings.batch_size // accelerator.num_processes, run.crop_length, seed)
+    best_step, best_score, best_weights = 0, -1.0, copy.deepcopy(model.state_dict())
+    bar = progress_bar(total=settings.max_steps, unit="step")
+    since, logged_step, skipped_in_a_row = time.perf_counter(), 0, 0
+
+    for step in range(settings.max_steps):
+        network.train()
+        if settings.frozen:
+            model.ecg_jepa.eval()
+        set_schedules(optimizer, settings.learning_rate_at(step), settings.weight_decay)
+        crops, labels = next(batches)
+        loss = network(crops.to(accelerator.device), labels=labels.to(accelerator.device)).loss
+        accelerator.backward(loss)
+        norm = gradient_norm(accelerator, network, settings.max_grad_norm)
+        if torch.isfinite(norm):
+            optimizer.step()
+            skipped_in_a_row = 0
+        else:
+            skipped_in_a_row += 1
+            warn_of_skipped(step + 1, settings.max_steps, skipped_in_a_row)
+        optimizer.zero_grad()
+        bar.update()
+        if (step + 1) % settings.eval_steps == 0 or step + 1 == settings.max_steps:
+            # In the run's precision, except for a frozen encoder, whose output is kept for the final scores.
+            with contextlib.nullcontext() if settings.frozen else accelerator.autocast():
+                score = macro_auroc(run.predict(validation))
+            if score > best_score:
+                best_step, best_score, best_weights = step + 1, score, copy.deepcopy(model.state_dict())
+            numbers = {"loss": loss.item(), "grad_norm": float(norm), "validation_macro_auroc": score}
+            log(run, step + 1, step + 1 - logged_step, time.perf_counter() - since, numbers)
+            since, logged_step = time.perf_counter(), step + 1
+            if step + 1 - best_step >= settings.patience:
+                break
+    bar.close()
+    model.load_state_dict(best_weights)
+    return best_step, step + 1
+
+
+def macro_auroc(predictions: Predictions) -> float:
+    """Return the mean AUROC over classes."""
+    return measure(MacroAuroc, predictions.labels, predictions.logits)["macro_auroc"]
+
+
+def warn_of_skipped(step: int, max_steps: int, times: int) -> None:
+    """Warn of a step that is skipped because its gradients are not finite. Raise `FloatingPointError` after many in a row."""
+    logger.warning(f"step {step}/{max_steps}: gradients are not finite, the step is skipped.")
+    if times >= MOST_SKIPPED_IN_A_ROW:
+        remedy = "lower the learning rate, or use --mixed_precision no to see whether precision is the cause"
+        raise FloatingPointError(f"Gradients were not finite in {times} steps in a row, to step {step}: {remedy}.")
+
+
+def log(run: FinetuningRun, done: int, steps: int, seconds: float, numbers: dict[str, float]) -> None:
+    """Log a validation after `done` steps; the last `steps` and their validation took so many seconds."""
+    settings = run.settings
+    loss, norm, score = numbers.values()
+    remaining = tqdm.format_interval((settings.max_steps - done) * seconds / steps)
+    logger.info(
+        f"step {done}/{settings.max_steps}: loss {loss:.4f}, gradient norm {norm:.3g}, validation AUROC {score:.4f}, "
+        f"{steps * settings.batch_size / seconds:.0f} records/s, {remaining} to go"
+    )
+    run.accelerator.log(numbers, step=done)
+
+
 def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
     """
-    Train and score the classifier, and put thresholds and temperature, chosen on validation, into its configuration.
-
-    Returns the result on the main process, `None` on others.
+    Train and score the classifier, and put thresholds and temperature, chosen on validation, into its configuration. Return the
+    result on the main process, `None` on others.
     """
     encoder = run.start.describe_encoder()
     started = time.perf_counter()
     validation = run.scorer("validation")
-    best, steps = train(run, validation)
+    best_step, steps = train(run, validation)
     if not run.accelerator.is_main_process:
         return None
     seconds = time.perf_counter() - started
@@ -121,21 +204,17 @@ def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
     run.model.config.temperature = summary["calibration"]["temperature"]
     run.model.config.decision_thresholds = summary["decision_thresholds"]
     metrics = {
-        "task": settings.task,
-        "protocol": settings.protocol,
+        **{name: getattr(settings, name) for name in ("task", "protocol", "label_fraction", "labels_per_class", "seed")},
         "configuration": settings.configuration(),
         "model": settings.model_name_or_path,
         "encoder": encoder,
         "database": data.database.name,
-        "database_digest": data.database.info.identity,
-        "label_fraction": settings.label_fraction,
-        "labels_per_class": settings.labels_per_class,
-        "seed": settings.seed,
+        "database_digest": data.database.info.content_digest,
         "settings": deciding_values(settings),
         "labels_too_rare": data.task.too_rare,
         "records": {split: len(indices) for split, indices in data.splits.items()},
-        "best_step": best.step,
-        "validation_macro_auroc": measure(MacroAuroc, checked.labels, checked.logits)["macro_auroc"],
+        "best_step": best_step,
+        "validation_macro_auroc": macro_auroc(checked),
         "training_seconds": seconds,
         **summary,
     }

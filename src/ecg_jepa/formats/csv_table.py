@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .ecg import ReadEcg, RecordError, as_read, check_record_size, count_standard, plain_file_size, whole_rate
+from .ecg import ReadEcg, RecordError, as_read, check_record_size, count_standard, whole_rate
 from .xml_document import SECONDS
-
-_AT_MOST = 128 << 20  # bytes; lines and numbers take several times as much
 
 _DELIMITERS = (",", ";", "\t")
 _COLUMN = re.compile(r"(?P<name>[^()\[\]]*)(?:[(\[](?P<unit>[^()\[\]]*)[)\]])?")
@@ -24,7 +22,7 @@ _UNIFORM = 1e-3  # relative: steps between times that differ by more are no rate
 
 def looks_like_csv(first_line: str) -> bool:
     """Return whether a line is a header with standard leads among its names."""
-    return count_standard(_name_and_unit(column)[0] for column in _header(first_line)[0]) > 0
+    return count_standard(name for name, _ in _columns(first_line)[0]) > 0
 
 
 def read_csv_ecg(path: Path) -> ReadEcg:
@@ -33,29 +31,25 @@ def read_csv_ecg(path: Path) -> ReadEcg:
     [`looks_like_csv`].
 
     Empty cells are missing samples. The unit of a column may stand in brackets behind its name. A column "time", "t",
-    "time (ms)", "t_us" and the like holds times, in s unless it says so, which must be uniform to 0.1 %.
-
-    Raises:
-        RecordError: if the file cannot be read, has columns without a name, cells that are no numbers, or times that
-            are not uniform.
+    "time (ms)", "t_us" and the like holds times, in s unless it says so, which must be uniform to 0.1 %. Raises `RecordError` if
+    columns have no name or times are not uniform, `ValueError` for other faults of the table.
     """
-    plain_file_size(path, path, at_most=_AT_MOST)
     # Empty lines at the end hold nothing; between samples, they are samples that are missing.
-    lines = _read_text(path).rstrip("\n\r ").splitlines()
-    columns, delimiter = _header(lines[0])
-    names, units = zip(*map(_name_and_unit, columns), strict=True)
+    header, *lines = _read_text(path).rstrip("\n\r ").splitlines()
+    columns, delimiter = _columns(header)
+    names = [name for name, _ in columns]
     if unnamed := [number + 1 for number, name in enumerate(names) if not name]:
         detail = f"columns {unnamed} (counted from 1) have no name or one that cannot be read: name a lead, or leave them out"
         raise RecordError(path, "unnamed leads", detail)
     times = [number for number, name in enumerate(names) if _TIME.fullmatch(name)]
     leads = [number for number in range(len(columns)) if number not in times]
     if len(times) > 1 or not leads:
-        raise RecordError(path, "unreadable table", f"{len(times)} of {len(columns)} columns are times, expected one at most")
-    check_record_size(path, len(columns), len(lines) - 1)
-    values = _numbers(path, lines[1:], delimiter, len(columns))
-    rate = _rate(path, values[:, times[0]], columns[times[0]]) if times else None
+        raise ValueError(f"{len(times)} of {len(columns)} columns are times, expected one at most")
+    check_record_size(path, len(columns), len(lines))
+    values = _numbers(lines, delimiter, len(columns))
+    rate = _rate(path, values[:, times[0]], *columns[times[0]]) if times else None
     signal = np.ascontiguousarray(values[:, leads].T)
-    return as_read(path, signal, rate, [names[number] for number in leads], [units[number] for number in leads])
+    return as_read(path, signal, rate, [names[number] for number in leads], [columns[number][1] for number in leads])
 
 
 def _read_text(path: Path) -> str:
@@ -66,27 +60,21 @@ def _read_text(path: Path) -> str:
         return content.decode("latin-1")  # numbers are the same in all of these, and so is the micro sign
 
 
-def _header(line: str) -> tuple[list[str], str]:
-    """Return the names of columns and the most frequent delimiter; no names for a line that csv cannot read."""
+def _columns(line: str) -> tuple[list[tuple[str, str | None]], str]:
+    """Return names (empty where they cannot be read) and units of the columns, and the most frequent delimiter."""
     delimiter = max(_DELIMITERS, key=line.count)
     try:
-        return next(csv.reader([line], delimiter=delimiter), [""]), delimiter
+        cells = next(csv.reader([line], delimiter=delimiter), [""])
     except csv.Error:
-        return [""], delimiter
+        cells = [""]
+    found = [_COLUMN.fullmatch(cell.strip()) for cell in cells]
+    return [(one["name"].strip(), one["unit"] and one["unit"].strip()) if one else ("", None) for one in found], delimiter
 
 
-def _name_and_unit(column: str) -> tuple[str, str | None]:
-    """Split the heading of a column; the name is empty if it has another form."""
-    found = _COLUMN.fullmatch(column.strip())
-    if not found:
-        return "", None
-    return found["name"].strip(), None if found["unit"] is None else found["unit"].strip()
-
-
-def _numbers(path: Path, lines: list[str], delimiter: str, num_columns: int) -> np.ndarray:
-    """Return the cells as numbers (rows, columns), NaN where a cell is empty."""
+def _numbers(lines: list[str], delimiter: str, num_columns: int) -> np.ndarray:
+    """Return the cells as numbers (rows, columns), NaN where a cell is empty. Raises `ValueError`."""
     if not lines:
-        raise RecordError(path, "unreadable table", "it has a header, but no samples")
+        raise ValueError("it has a header, but no samples")
     empty = re.compile(rf"(?:^|(?<={delimiter}))[ ]*(?={delimiter}|$)")
     missing = delimiter.join(["nan"] * num_columns)
     lines = [empty.sub("nan", line) if delimiter in line else line.strip() or missing for line in lines]
@@ -94,24 +82,22 @@ def _numbers(path: Path, lines: list[str], delimiter: str, num_columns: int) -> 
         values = np.loadtxt(lines, delimiter=delimiter, comments=None, quotechar='"', ndmin=2)
     except ValueError as error:
         hint = " Decimal commas are not read: write points." if delimiter != "," and "," in lines[0] else ""
-        raise RecordError(path, "unreadable table", f"{error} (rows counted from 0, below the header).{hint}") from error
+        raise ValueError(f"{error} (rows counted from 0, below the header).{hint}") from error
     if values.shape[1] != num_columns:
-        raise RecordError(path, "unreadable table", f"rows have {values.shape[1]} cells, the header has {num_columns}")
+        raise ValueError(f"rows have {values.shape[1]} cells, the header has {num_columns}")
     return values
 
 
-def _rate(path: Path, times: np.ndarray, column: str) -> float:
+def _rate(path: Path, times: np.ndarray, name: str, unit: str | None) -> float:
     """Return the rate in Hz of uniform times."""
-    name, unit = _name_and_unit(column)
     matched = _TIME.fullmatch(name)
-    unit = unit or (matched["unit"] if matched else None) or "s"
-    if unit.lower() not in _SECONDS:
-        raise RecordError(path, "unknown unit of time", f"{column!r}, expected one of {', '.join(_SECONDS)}")
+    unit = (unit or (matched and matched["unit"]) or "s").lower()
+    if unit not in _SECONDS:
+        raise RecordError(path, "unknown unit of time", f"column {name!r} in {unit!r}, expected one of {', '.join(_SECONDS)}")
     steps = np.diff(times)
     step = steps.mean() if len(steps) else np.nan
     if not (np.isfinite(times).all() and step > 0 and (np.abs(steps - step) <= _UNIFORM * step).all()):
         found = f"its steps range from {steps.min():g} to {steps.max():g}" if len(steps) else "there is one row alone"
         advice = "resample the record, or leave the column out and declare sampling_rate"
-        detail = f"column {column!r}: {found}, expected the same to 0.1 %: {advice}"
-        raise RecordError(path, "irregular times", detail)
-    return whole_rate(1 / (step * _SECONDS[unit.lower()]))
+        raise RecordError(path, "irregular times", f"column {name!r}: {found}, expected the same to 0.1 %: {advice}")
+    return whole_rate(1 / (step * _SECONDS[unit]))

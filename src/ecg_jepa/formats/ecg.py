@@ -1,73 +1,53 @@
 """The record type `Ecg`, and what the readers of all formats share."""
 
-import importlib
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..model.signal_processing_ecg_jepa import (
-    MAX_VALUES,
-    STANDARD_LEADS_LOWER,
-    Ecg,
-    RecordError,
-    lead_name,
-    to_millivolts,
-)
+from ..model.signal_processing_ecg_jepa import MAX_VALUES, STANDARD_LEADS_LOWER, Ecg, RecordError, lead_name, to_millivolts
 
 __all__ = ["Ecg", "RecordError"]
 
 MISSING_FILE = "missing signal file"
-INSTALL = 'pip install "ecg_jepa[formats]"'
 
-# The longest file that is opened, in bytes: real ones of 12 leads over a day are shorter, in the widest of the formats.
-_LARGEST_FILE = 8 * MAX_VALUES
+# Bytes of the longest file that is opened: real ones of 12 leads over a day are shorter, in the widest of the formats.
+LARGEST_FILE = 8 * MAX_VALUES
 
-_BETWEEN_NAMES = re.compile(r"[\s;,]+")
-
-# What a reader returns: the record, in mV if its file says units, and these units of the rows.
+# The record, in mV if its file says units, and these units of the rows.
 ReadEcg = tuple[Ecg, list[str] | None]
 
+Said = Sequence[str | None]  # names or units of the rows, `None` where the file does not say them
 
-def as_read(
-    path: Path,
-    values: np.ndarray,
-    sampling_rate: float | None = None,
-    lead_names: Sequence[str | None] | None = None,
-    units: Sequence[str | None] = (),
-) -> ReadEcg:
+
+def as_read(path: Path, values: np.ndarray, rate: float | None = None, names: Said | None = None, units: Said = ()) -> ReadEcg:
     """Return what a file says as an `Ecg` in mV, and its units; without units, the values as they are and `None`."""
     signal, said = to_millivolts(path, values, units)
-    return Ecg(signal, sampling_rate, lead_names, None if said is None else "mV"), said  # type: ignore[arg-type]
-
-
-def load_library(path: Path, library: str, format_name: str) -> Any:
-    """Import a library that reads a format. Raises `RecordError` with what to install where it is missing."""
-    try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        detail = f"{format_name} is read with the library {library}: {INSTALL} ({error})"
-        raise RecordError(path, f"{library.partition('.')[0]} is missing", detail) from None
+    return Ecg(signal, rate, names, None if said is None else "mV"), said  # type: ignore[arg-type]
 
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Raise whatever a library raises for a damaged file as `RecordError` ("unreadable ...")."""
+    """Raise what a reader or its library raises as `RecordError`: "unreadable ...", or "... is missing" with what to install."""
     try:
         yield
     except RecordError:
         raise
+    except ImportError as error:
+        library = (error.name or "a library").partition(".")[0]
+        detail = f'{what} is read with the library {library}: pip install "ecg_jepa[formats]" ({error})'
+        raise RecordError(path, f"{library} is missing", detail) from None
     except Exception as error:  # libraries raise what their parsing happens to run into
-        raise RecordError(path, f"unreadable {what}", f"{type(error).__name__}: {error}") from error
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise RecordError(path, f"unreadable {what}", f"{kind}{error}") from error
 
 
 def split_names(text: str) -> list[str]:
     """Split a text into names of leads at spaces, commas and semicolons."""
-    return [name for name in _BETWEEN_NAMES.split(text) if name]
+    return re.findall(r"[^\s;,]+", text)
 
 
 def count_standard(names: Iterable[str]) -> int:
@@ -81,13 +61,10 @@ def whole_rate(rate: float, tolerance: float = 1e-4) -> float:
     return float(whole if abs(rate - whole) <= tolerance * rate else rate)
 
 
-def plain_file_size(path: Path, file: Path, missing: str = MISSING_FILE, at_most: int | None = _LARGEST_FILE) -> int:
+def plain_file_size(path: Path, file: Path, missing: str = MISSING_FILE, at_most: int | None = LARGEST_FILE) -> int:
     """
-    Return the bytes of a file of the record `path`, before any of it is read.
-
-    Raises:
-        RecordError: with reason `missing` if it is not there, and if it is a folder, pipe or device (which could be read for
-            ever), cannot be looked at, or has more than `at_most` bytes.
+    Return the bytes of a file of the record `path`, before any of it is read. Raises `RecordError` with reason `missing` if it is
+    not there, and if it is a folder, pipe or device (which could be read for ever), or has more than `at_most` bytes.
     """
     try:
         found = file.stat()

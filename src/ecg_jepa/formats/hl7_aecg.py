@@ -17,57 +17,50 @@ _LEAD = "_ECG_LEAD_"  # in the codes of leads, such as MDC_ECG_LEAD_II
 
 def read_aecg(path: Path, root: Element) -> ReadEcg:
     """Read the longest series of the code RHYTHM, never one derived from it (representative beats)."""
-    series = root.findall("component/series")
-    codes = [attribute_of(one.find("code"), "code").upper() for one in series]
-    rhythms = [
-        _read_sequences(path, sequences)
-        for one, code in zip(series, codes, strict=True)
-        if code == "RHYTHM"
-        for sequences in one.findall("component/sequenceSet")
-    ]
-    described = ", ".join(code or "without code" for code in codes) or "none"
-    return largest_rhythm(path, rhythms, f"its series are {described}, expected one of the code RHYTHM")
+    series = {one: attribute_of(one, "code", "code").upper() for one in root.findall("component/series")}
+    rhythms = [one for one, code in series.items() if code == "RHYTHM"]
+    read = [_read_sequences(path, one) for rhythm in rhythms for one in rhythm.findall("component/sequenceSet")]
+    return largest_rhythm(path, read, list(series.values()), "a series of the code RHYTHM")
 
 
 def _read_sequences(path: Path, sequences: Element) -> ReadEcg:
     rate = None
     names, rows, units, others = [], [], [], []
     for sequence in sequences.findall("component/sequence"):
-        code, value = attribute_of(sequence.find("code"), "code"), sequence.find("value")
+        code, value = attribute_of(sequence, "code", "code"), sequence.find("value")
         if value is None:
-            raise RecordError(path, "unreadable XML", f"the sequence {code!r} has no value")
+            raise ValueError(f"the sequence {code!r} has no value")
         if code.upper() in ("TIME_ABSOLUTE", "TIME_RELATIVE"):
-            rate = _rate(path, value.find("increment"))
+            unit = attribute_of(value, "increment", "unit") or "s"
+            if unit not in SECONDS:
+                raise RecordError(path, "unknown unit of time", f"{unit!r}, expected one of {', '.join(SECONDS)}")
+            increment = number_of(attribute_of(value, "increment", "value"), "increment", positive=True)
+            rate = whole_rate(1 / (increment * SECONDS[unit]))
         elif _LEAD in code.upper():
             names.append(lead_name(code[code.upper().index(_LEAD) + len(_LEAD) :]))
-            row, unit = _samples(path, value, code)
+            row, said = _samples(path, value, code)
             rows.append(row)
-            units.append(unit)
+            units.append(said)
         else:
             others.append(code)
     if others:
         logger.warning(f"{path}: sequences {', '.join(others)} are no leads of the ECG and are left out.")
     if rows and rate is None:
-        raise RecordError(path, "unreadable XML", "a rhythm does not say the increment of its time")
+        raise ValueError("a rhythm does not say the increment of its time")
     return rhythm_of(path, rate or 0.0, names, rows, units)
-
-
-def _rate(path: Path, increment: Element | None) -> float:
-    unit = attribute_of(increment, "unit") or "s"
-    if unit not in SECONDS:
-        raise RecordError(path, "unknown unit of time", f"{unit!r}, expected one of {', '.join(SECONDS)}")
-    return whole_rate(1 / (number_of(path, attribute_of(increment, "value"), "increment", positive=True) * SECONDS[unit]))
 
 
 def _samples(path: Path, value: Element, code: str) -> tuple[np.ndarray, str | None]:
     """Return `origin + digit * scale` and its unit; the digits and `None` if there is no scale."""
-    digits = numbers_of(path, text_of(value.find("digits")), code)
-    scale, origin = value.find("scale"), value.find("origin")
-    if scale is None:
+    digits = numbers_of(text_of(value, "digits"), code)
+    if value.find("scale") is None:
         return digits, None
-    unit = attribute_of(scale, "unit") or None
-    offset = 0.0 if origin is None else number_of(path, origin.get("value"), f"origin of {code}")
-    if offset and (attribute_of(origin, "unit") or unit) != unit:
-        detail = f"{code} has its origin in {attribute_of(origin, 'unit')!r} and its scale in {unit!r}"
+    scale = number_of(attribute_of(value, "scale", "value"), f"scale of {code}")
+    offset = 0.0
+    if value.find("origin") is not None:
+        offset = number_of(attribute_of(value, "origin", "value"), f"origin of {code}")
+    unit, unit_of_origin = attribute_of(value, "scale", "unit"), attribute_of(value, "origin", "unit")
+    if offset and unit_of_origin not in ("", unit):
+        detail = f"{code} has its origin in {unit_of_origin!r} and its scale in {unit!r}"
         raise RecordError(path, "unknown unit", detail)
-    return offset + digits * number_of(path, scale.get("value"), f"scale of {code}"), unit
+    return offset + digits * scale, unit or None

@@ -7,17 +7,10 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ..model.signal_processing_ecg_jepa import (
-    UNKNOWN_UNIT,
-    ImplausibleSignalError,
-    check_declared,
-    check_plausible,
-    check_rate,
-    declare,
-)
+from ..model.signal_processing_ecg_jepa import UNKNOWN_UNIT, ImplausibleSignalError, check_plausible, check_rate, declare
 from .csv_table import looks_like_csv, read_csv_ecg
 from .dicom import read_dicom
-from .ecg import MISSING_FILE, Ecg, ReadEcg, RecordError, plain_file_size
+from .ecg import LARGEST_FILE, MISSING_FILE, Ecg, ReadEcg, RecordError, plain_file_size, reading
 from .edf import read_edf
 from .ge_muse import read_muse
 from .hl7_aecg import read_aecg
@@ -33,18 +26,6 @@ FORMATS = "WFDB, NumPy .npy, DICOM, HL7 aECG, GE MUSE XML, Philips XML, SCP-ECG,
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
 
-# The format that a suffix promises.
-_SUFFIXES = {
-    ".npy": "NumPy",
-    ".dcm": "DICOM",
-    ".edf": "EDF",
-    ".bdf": "BDF",
-    ".scp": "SCP-ECG",
-    ".csv": "CSV",
-    ".tsv": "CSV",
-    ".xml": "XML",
-}
-
 _XML_READERS = {"AnnotatedECG": read_aecg, "RestingECG": read_muse, "restingecgdata": read_philips}  # by root
 _XML_NAMES = "AnnotatedECG (HL7 aECG), RestingECG (GE MUSE), restingecgdata (Philips)"
 
@@ -56,15 +37,20 @@ def _read_xml(path: Path) -> ReadEcg:
     return _XML_READERS[root.tag](path, root)
 
 
-_READERS: dict[str, Callable[[Path], ReadEcg]] = {
-    "NumPy": read_npy,
-    "DICOM": read_dicom,
-    "EDF": read_edf,
-    "BDF": read_edf,
-    "SCP-ECG": read_scp,
-    "CSV": read_csv_ecg,
-    "XML": _read_xml,
+# The reader of a format, and the bytes of the largest file that is opened.
+_READERS: dict[str, tuple[Callable[[Path], ReadEcg], int | None]] = {
+    "NumPy": (read_npy, None),  # mapped into memory
+    "DICOM": (read_dicom, LARGEST_FILE),
+    "EDF": (read_edf, LARGEST_FILE),
+    "BDF": (read_edf, LARGEST_FILE),
+    "SCP-ECG": (read_scp, 16 << 20),  # it holds seconds, and Huffman codes make up to a sample of every bit
+    "CSV": (read_csv_ecg, 128 << 20),  # lines and numbers take several times as much
+    "XML": (_read_xml, 32 << 20),  # files of ten seconds have less than one million
 }
+
+# The format that a suffix promises.
+_SUFFIXES = {".npy": "NumPy", ".dcm": "DICOM", ".edf": "EDF", ".bdf": "BDF", ".scp": "SCP-ECG", ".xml": "XML"}
+_SUFFIXES |= {".csv": "CSV", ".tsv": "CSV"}
 
 # Other files that are taken for ECGs, by their first bytes.
 _OTHERS = {
@@ -111,7 +97,6 @@ def read_ecg(
         ImplausibleSignalError: for what cannot be an ECG.
         ValueError: for declarations that make no sense; both of the above are of this class.
     """
-    check_declared(sampling_rate, lead_names, unit)
     if not isinstance(path, (str, PathLike)):
         raise ValueError(f"path must be the path of a file, but is a {type(path).__name__}.")
     path = Path(path)
@@ -119,23 +104,21 @@ def read_ecg(
     if format_name == "WFDB":
         found, units, *_ = read_wfdb(wfdb_record(path), any_gain=unit == UNKNOWN_UNIT)
     else:
-        found, units = _READERS[format_name](path)
+        read, at_most = _READERS[format_name]
+        plain_file_size(path, path, at_most=at_most)
+        with reading(path, format_name):
+            found, units = read(path)
     ecg = declare(path, found, sampling_rate, lead_names, unit, units)
-    if check_plausibility:
-        _check_plausibility(path, ecg)
-    return ecg
-
-
-def _check_plausibility(path: Path, ecg: Ecg) -> None:
     try:
-        if ecg.sampling_rate is not None:
+        if check_plausibility and ecg.sampling_rate is not None:
             check_rate(ecg.sampling_rate)
-        if ecg.unit is not None:
+        if check_plausibility and ecg.unit is not None:
             names = ecg.lead_names or [f"number {row + 1}" for row in range(len(ecg.signal))]
             for oddity in check_plausible(ecg.signal, names):
                 logger.warning(f"{path}: {oddity}")
     except ImplausibleSignalError as error:
         raise ImplausibleSignalError(error.reason, f"{path}: {error.detail}") from error
+    return ecg
 
 
 def wfdb_record(path: Path) -> Path:
@@ -151,21 +134,18 @@ def has_wfdb_header(path: Path) -> bool:
 
 def recognize(path: Path) -> str:
     """
-    Return the name of the format of a file, by its content; of a WFDB record "WFDB".
-
-    Raises:
-        RecordError: if the file is missing, no plain file, or of no known format; the message says what it looks like.
+    Return the name of the format of a file, by its content; of a WFDB record "WFDB". Raises `RecordError` if the file is missing,
+    no plain file, or of no known format; the message says what it looks like.
     """
-    if path.suffix in WFDB_SUFFIXES and has_wfdb_header(path):
+    if has_wfdb_header(path) and (path.suffix in WFDB_SUFFIXES or not os.path.isfile(path)):
         return "WFDB"
     try:
         plain_file_size(path, path, at_most=None)
     except RecordError as error:
-        missing = error.reason == MISSING_FILE
-        if has_wfdb_header(path) or (missing and path.suffix in WFDB_SUFFIXES):
+        if error.reason == MISSING_FILE and path.suffix in WFDB_SUFFIXES:
             return "WFDB"  # whose reader says what is missing
-        if missing:
-            detail = f"no file {path.name}, and no WFDB record of that name: no file {path.name}.hea"
+        if error.reason == MISSING_FILE:
+            detail = f"{error.detail}, and no WFDB record of that name: no file {path.name}.hea"
             raise RecordError(path, MISSING_FILE, detail) from None
         raise
     try:
@@ -174,14 +154,12 @@ def recognize(path: Path) -> str:
     except OSError as error:
         raise RecordError(path, "unreadable file", str(error)) from error
     found = _by_content(beginning)
-    if found is None and has_wfdb_header(path):
-        return "WFDB"
-    if found is None:
+    if found is None and not has_wfdb_header(path):
         raise _unknown(path, beginning)
     expected = _SUFFIXES.get(path.suffix.lower(), found)
-    if expected != found:
+    if found and expected != found:
         logger.warning(f"{path} is named as {expected}, but is {found}, and read as such.")
-    return found
+    return found or "WFDB"
 
 
 def _by_content(beginning: bytes) -> str | None:
@@ -200,36 +178,35 @@ def _by_content(beginning: bytes) -> str | None:
     text = _as_text(beginning)
     if text.lstrip().startswith("<"):
         return "XML"
-    return "CSV" if looks_like_csv(_first_line(text)) else None
-
-
-def _first_line(text: str) -> str:
-    return next(iter(text.splitlines()), "")  # there are files whose lines end with carriage returns alone
+    return "CSV" if looks_like_csv(text.partition("\n")[0]) else None
 
 
 def _as_text(beginning: bytes) -> str:
-    """Return the beginning of a file as text; an empty one for binary data."""
+    """Return the beginning of a file as text, an empty one for binary data. Some files end lines with carriage returns alone."""
     if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return beginning.decode("utf-16", errors="ignore").lstrip("\ufeff")
-    return "" if b"\0" in beginning else beginning.decode("utf-8-sig", errors="replace")
+        text = beginning.decode("utf-16", errors="ignore").lstrip("\ufeff")
+    else:
+        text = "" if b"\0" in beginning else beginning.decode("utf-8-sig", errors="replace")
+    return text.replace("\r", "\n")
 
 
 def _unknown(path: Path, beginning: bytes) -> RecordError:
     """Return what is wrong with a file of no known format, in the terms of the format that its name promises."""
-    if not beginning:
-        return RecordError(path, "unknown format", "the file is empty")
-    for magic, meaning in _OTHERS.items():
-        if beginning.startswith(magic):
-            return RecordError(path, "unknown format", f"it is {meaning}; formats that are read: {FORMATS}")
     expected = _SUFFIXES.get(path.suffix.lower())
-    if expected == "CSV":
-        first = _first_line(_as_text(beginning) or "binary data").strip()[:60]
+    reason = "unknown format"
+    if not beginning:
+        detail = "the file is empty"
+    elif meaning := next((meaning for magic, meaning in _OTHERS.items() if beginning.startswith(magic)), None):
+        detail = f"it is {meaning}; formats that are read: {FORMATS}"
+    elif expected == "CSV":
+        reason, first = "no header", (_as_text(beginning) or "binary data").partition("\n")[0].strip()[:60]
         detail = f"its first row is {first!r}, expected a header with the names of leads, such as I,II,V1 or I (mV),II (mV)"
-        return RecordError(path, "no header", detail)
-    if path.suffix in WFDB_SUFFIXES:
-        return RecordError(path, "missing header", f"no file {wfdb_record(path).name}.hea beside it")
-    named = f"it is named {path.suffix}, but is no {expected} file" if expected else "its content is that of no known format"
-    return RecordError(path, "unknown format", f"{named}; formats that are read: {FORMATS}")
+    elif path.suffix in WFDB_SUFFIXES:
+        reason, detail = "missing header", f"no file {wfdb_record(path).name}.hea beside it"
+    else:
+        named = f"it is named {path.suffix}, but is no {expected} file" if expected else "its content is that of no known format"
+        detail = f"{named}; formats that are read: {FORMATS}"
+    return RecordError(path, reason, detail)
 
 
 def is_ecg_file(path: Path) -> bool:

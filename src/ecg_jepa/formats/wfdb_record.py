@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..model.signal_processing_ecg_jepa import MAX_VALUES, STANDARD_LEADS_LOWER, Ecg, RecordError, unit_factor
-from .ecg import MISSING_FILE, check_length, check_record_size, load_library, plain_file_size, reading
+from ..model.signal_processing_ecg_jepa import MAX_VALUES, STANDARD_LEADS_LOWER, Ecg, RecordError, to_millivolts
+from .ecg import check_length, check_record_size, plain_file_size, reading
 
 _RECORD_LINE = re.compile(
     r"[-\w]+ [ \t]+ (?P<leads>\d{1,9}) [ \t]+ (?P<rate>\d+(?:\.\d+)?) [ \t]+ (?P<samples>\d{1,12})"
@@ -45,43 +45,25 @@ _HEADER_AT_MOST = 1 << 20  # bytes; real ones have some thousand
 
 
 class WfdbRecord(NamedTuple):
-    """
-    A record and what else its header says.
+    """A record and what else its header says."""
 
-    Args:
-        ecg: the signal in mV; with leads of unknown gain, of any unit.
-        units: of the leads, as the header has them; `None` for leads of unknown gain.
-        comments: without their `#`.
-        num_bad_checksums: signals that contradict the checksum in the header.
-    """
-
-    ecg: Ecg
-    units: list[str] | None
-    comments: list[str]
-    num_bad_checksums: int
+    ecg: Ecg  # in mV; with leads of unknown gain, of any unit
+    units: list[str] | None  # of the leads, as the header has them; `None` for leads of unknown gain
+    comments: list[str]  # without their `#`
+    num_bad_checksums: int  # signals that contradict the checksum in the header
 
 
 def read_wfdb(path: Path, any_gain: bool = False) -> WfdbRecord:
     """
-    Read a WFDB record.
+    Read a WFDB record, named with or without `.hea`; samples that the file marks as missing become NaN.
 
-    Args:
-        path: the record, with or without `.hea`.
-        any_gain: whether leads may have no gain, for amplitude-free use. A gain of 0, or none, says that the amplitude is not
-            known (header(5)), and wfdb silently takes 200 units per mV. By default, the 12 standard leads and leads without a
-            name must have a gain; others without one are NaN throughout.
-
-    Returns:
-        The signal (leads, samples) in mV, with NaN where the file marks samples as missing, leads in the order of the header.
-
-    Raises:
-        RecordError: if a file is missing, truncated or longer than its header says, cannot be parsed, has a unit that is no
-            voltage, or a lead without a gain.
+    A gain of 0, or none, says that the amplitude is not known (header(5)), and wfdb silently takes 200 units per mV. The 12
+    standard leads and leads without a name must have a gain, others without one are NaN throughout; with `any_gain`, for
+    amplitude-free use, all may have none. Raises `RecordError` for that, and if a file is missing, too short, too long or cannot
+    be parsed, or has a unit that is no voltage.
     """
     path = path.with_suffix("") if path.suffix == ".hea" else path
-    header_file = path.parent / f"{path.name}.hea"
-    plain_file_size(path, header_file, "missing header", _HEADER_AT_MOST)
-    content = header_file.read_bytes()
+    content = _read_header(path.parent / f"{path.name}.hea", path)
     # wfdb drops what is not ASCII, so that a gain in uV with a Greek letter would be read as V.
     for line in content.split(b"\n"):
         if not line.isascii() and not line.lstrip().startswith(b"#"):
@@ -103,7 +85,11 @@ def parse_header(text: str) -> tuple[re.Match[str], list[re.Match[str]]] | None:
     lines, _ = _split_header(text)
     record = _RECORD_LINE.fullmatch(lines[0]) if lines else None
     signals = [match for match in map(_SIGNAL_LINE.fullmatch, lines[1:]) if match is not None and float(match["gain"])]
-    if record is None or not len(signals) == len(lines) - 1 == int(record["leads"]) > 0 or not _is_date(record):
+    if record is None or not len(signals) == len(lines) - 1 == int(record["leads"]) > 0:
+        return None
+    try:  # wfdb refuses times and dates that do not exist
+        datetime.strptime(f"{record['time'] or '0:0:0'} {record['date'] or '1/1/2000'}", "%H:%M:%S %d/%m/%Y")
+    except ValueError:
         return None
     # Signals of one file must stand together and begin at one offset.
     files = [file for (file, _), _ in groupby(signals, key=lambda signal: (signal["file"], signal["offset"]))]
@@ -114,11 +100,15 @@ def parse_header(text: str) -> tuple[re.Match[str], list[re.Match[str]]] | None:
 def signal_files(header: Path) -> list[str]:
     """Return the names of the signal files in a header; none if it cannot be read."""
     try:
-        plain_file_size(header, header, "missing header", at_most=_HEADER_AT_MOST)
-        lines, _ = _split_header(header.read_text(errors="replace"))
+        lines, _ = _split_header(_read_header(header, header).decode(errors="replace"))
     except (OSError, ValueError):
         return []
     return list(dict.fromkeys(line.split()[0] for line in lines[1:]))
+
+
+def _read_header(header: Path, record: Path) -> bytes:
+    plain_file_size(record, header, "missing header", _HEADER_AT_MOST)
+    return header.read_bytes()
 
 
 def _split_header(text: str) -> tuple[list[str], list[str]]:
@@ -128,17 +118,6 @@ def _split_header(text: str) -> tuple[list[str], list[str]]:
     return [line for line in lines if not line.startswith("#")], comments
 
 
-def _is_date(record: re.Match[str]) -> bool:
-    """Return whether time and date, where given, exist: wfdb refuses the others."""
-    try:
-        for name, form in (("time", "%H:%M:%S"), ("date", "%d/%m/%Y")):
-            if record[name]:
-                datetime.strptime(record[name], form)
-    except ValueError:
-        return False
-    return True
-
-
 def _rows_without_gain(path: Path, lines: list[str], any_gain: bool) -> list[int]:
     """Return the rows whose line in the header has no gain. Raises `RecordError` for those that must have one."""
     signal_lines = lines[1:] if lines and "/" not in lines[0].split()[0] else []  # lines of segments have no gain
@@ -146,57 +125,46 @@ def _rows_without_gain(path: Path, lines: list[str], any_gain: bool) -> list[int
     for row in rows if not any_gain else ():
         fields = signal_lines[row].split(maxsplit=_FIELDS_BEFORE_NAME)
         if len(fields) <= _FIELDS_BEFORE_NAME or fields[-1].strip().lower() in STANDARD_LEADS_LOWER:
-            detail = (
-                f"{signal_lines[row]!r} has no gain: write the units per mV there, as in 1000/mV; amplitude-free use does "
-                'without one (unit="unknown", prepare --amplitude_free)'
-            )
+            advice = 'amplitude-free use does without one (unit="unknown", prepare --amplitude_free)'
+            detail = f"{signal_lines[row]!r} has no gain: write the units per mV there, as in 1000/mV; {advice}"
             raise RecordError(path, "amplitude not known", detail)
     return rows
 
 
-def _millivolts(path: Path, unit: str) -> float:
-    try:
-        return unit_factor(unit)
-    except ValueError as error:
-        raise RecordError(path, "unknown unit", str(error)) from error
-
-
-def _signal_file(path: Path, name: str) -> Path:
-    """Return the path of a signal file that a header names: beside it. Raises `RecordError` for one elsewhere."""
+def _signal_file(path: Path, name: str, expected: int | None, at_most: int | None = None) -> Path:
+    """Return the path of a signal file in a header. Raises `RecordError` unless it is beside it and of the expected bytes."""
     if Path(name).name != name:
         raise RecordError(path, "signal file elsewhere", f"the header names {name}, expected a file in its own folder")
+    size = plain_file_size(path, path.parent / name, at_most=at_most)
+    if expected is not None:
+        check_length(path, name, size, expected)
     return path.parent / name
 
 
 def _read_format_16(path: Path, record: re.Match[str], signals: list[re.Match[str]], comments: list[str]) -> WfdbRecord:
     num_samples = int(record["samples"])
-    files = [(name, list(lines)) for name, lines in groupby(signals, key=lambda signal: signal["file"])]
-    for name, lines in files:
-        size = plain_file_size(path, _signal_file(path, name), at_most=None)
-        check_length(path, name, size, int(lines[0]["offset"] or 0) + 2 * len(lines) * num_samples)
+    files = []
+    for name, group in groupby(signals, key=lambda signal: signal["file"]):
+        lines = list(group)
+        offset = int(lines[0]["offset"] or 0)
+        files.append((_signal_file(path, name, offset + 2 * len(lines) * num_samples), offset))
     check_record_size(path, len(signals), num_samples)
-    units = [signal["unit"] or "mV" for signal in signals]
-    leads: list[np.ndarray] = []
-    num_bad_checksums = 0
-    for name, lines in files:
-        samples = np.frombuffer(_signal_file(path, name).read_bytes(), "<i2", offset=int(lines[0]["offset"] or 0))
-        digital = np.ascontiguousarray(samples.reshape(num_samples, len(lines)).T)
-        for line, row, checksum in zip(lines, digital, digital.sum(axis=1, dtype=np.int64), strict=True):
-            # In float64 and in wfdb's order, so that the result is the same to the last bit.
-            physical = row.astype(np.float64)
-            physical -= int(line["baseline"] or line["adc_zero"])
-            physical /= float(line["gain"])
-            physical *= _millivolts(path, units[len(leads)])
-            physical[row == _MISSING_SAMPLE] = np.nan
-            leads.append(physical.astype(np.float32))
-            num_bad_checksums += int((checksum - int(line["checksum"])) % 65536 != 0)
-    ecg = Ecg(np.stack(leads), float(record["rate"]), [signal["name"] for signal in signals], "mV")
-    return WfdbRecord(ecg, units, comments, num_bad_checksums)
+    rows = [np.frombuffer(file.read_bytes(), "<i2", offset=offset).reshape(num_samples, -1).T for file, offset in files]
+    digital = np.ascontiguousarray(np.concatenate(rows))
+    checksums = digital.sum(axis=1, dtype=np.int64) - [int(signal["checksum"]) for signal in signals]
+    # In float64 and in wfdb's order, so that the result is the same to the last bit.
+    physical = digital - np.array([float(signal["baseline"] or signal["adc_zero"]) for signal in signals])[:, None]
+    physical /= np.array([float(signal["gain"]) for signal in signals])[:, None]
+    physical, units = to_millivolts(path, physical, [signal["unit"] or "mV" for signal in signals])
+    physical[digital == _MISSING_SAMPLE] = np.nan
+    ecg = Ecg(physical.astype(np.float32), float(record["rate"]), [signal["name"] for signal in signals], "mV")
+    return WfdbRecord(ecg, units, comments, int((checksums % 65536 != 0).sum()))
 
 
 def _read_through_wfdb(path: Path, comments: list[str]) -> WfdbRecord:
-    wfdb = load_library(path, "wfdb", "this kind of WFDB record")  # here, because most records do without it: it takes a second
     with reading(path, "header"):
+        import wfdb  # here, because most records do without it: it takes a second
+
         header = wfdb.rdheader(str(path))
     if isinstance(header, wfdb.MultiRecord) or not header.n_sig or not header.fs or header.sig_len == 0:
         raise RecordError(path, "unreadable header", "expected one segment with signals, their length and rate")
@@ -204,7 +172,6 @@ def _read_through_wfdb(path: Path, comments: list[str]) -> WfdbRecord:
         lines = len(header.file_name or [])
         raise RecordError(path, "unreadable header", f"{lines} signal lines, where the first line says {header.n_sig}")
     _check_signal_files(path, header)
-    factors = np.array([_millivolts(path, unit) for unit in header.units])
     with reading(path, "signal"):
         record = wfdb.rdrecord(str(path), physical=False)
         num_bad_checksums = sum(
@@ -214,19 +181,19 @@ def _read_through_wfdb(path: Path, comments: list[str]) -> WfdbRecord:
         physical = record.dac()
     if header.sig_len is not None and physical.shape != (header.sig_len, header.n_sig):
         raise RecordError(path, "wrong length", f"{physical.shape[0]} samples, header says {header.sig_len}")
-    signal = np.ascontiguousarray((physical.T * factors[:, None]).astype(np.float32))
-    ecg = Ecg(signal, float(header.fs), list(header.sig_name), "mV")
-    return WfdbRecord(ecg, list(header.units), comments, num_bad_checksums)
+    signal, units = to_millivolts(path, physical.T, header.units)
+    ecg = Ecg(np.ascontiguousarray(signal, dtype=np.float32), float(header.fs), list(header.sig_name), "mV")
+    return WfdbRecord(ecg, units, comments, num_bad_checksums)
 
 
 def _check_signal_files(path: Path, header: Any) -> None:
     """Check that signal files are there and as long as stated; wfdb reads the beginning of a longer one in silence."""
     for name in dict.fromkeys(header.file_name):
         signals = [index for index, other in enumerate(header.file_name) if other == name]
-        has_length = header.sig_len is not None and all(header.fmt[index] in _SAMPLE_BYTES for index in signals)
-        # Samples take at most four bytes where their number is stated, and else, in packed formats, one or more.
-        size = plain_file_size(path, _signal_file(path, name), MISSING_FILE, (4 if has_length else 1) * MAX_VALUES)
-        if has_length:
+        expected = None
+        if header.sig_len is not None and all(header.fmt[index] in _SAMPLE_BYTES for index in signals):
             frame = sum(_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
-            check_length(path, name, size, (header.byte_offset[signals[0]] or 0) + frame * header.sig_len)
+            expected = (header.byte_offset[signals[0]] or 0) + frame * header.sig_len
+        # Samples take at most four bytes where their number is stated, and else, in packed formats, one or more.
+        _signal_file(path, name, expected, (1 if expected is None else 4) * MAX_VALUES)
     check_record_size(path, header.n_sig, header.sig_len or 0)

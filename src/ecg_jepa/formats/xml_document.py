@@ -1,23 +1,21 @@
 """XML documents of unknown origin, parsed with defusedxml, and the values in them."""
 
 import base64
-import binascii
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError, TreeBuilder
+from xml.etree.ElementTree import Element, TreeBuilder
 
 import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 from transformers.utils import logging
 
-from .ecg import ReadEcg, RecordError, as_read, check_record_size, count_standard, plain_file_size
+from .ecg import ReadEcg, RecordError, Said, as_read, count_standard
 
 logger = logging.get_logger(__name__)
 
-_AT_MOST = 32 << 20  # bytes; files of ten seconds have less than one million
 _MOST_NODES = 1_000_000  # elements and attributes
 _DEEPEST = 200
 
@@ -44,7 +42,7 @@ class _BoundedBuilder(TreeBuilder):
 
 
 class _Parser(DefusedXMLParser):
-    """Refuses entities and a DTD inside the document; a DTD in another file is not opened."""
+    """Refuses entities and a DTD inside the document; a DTD in another file, as GE MUSE names one, is not opened."""
 
     def defused_start_doctype_decl(self, name: str, sysid: Any, pubid: Any, has_internal_subset: bool) -> None:
         if has_internal_subset:
@@ -56,83 +54,69 @@ def _local(name: str) -> str:
 
 
 def parse_xml(path: Path) -> Element:
-    """
-    Return the root of a document. A DTD in another file, as GE MUSE names one, is never opened.
-
-    Raises:
-        RecordError: if it cannot be parsed, is too large, or declares entities.
-    """
-    plain_file_size(path, path, at_most=_AT_MOST)
+    """Return the root of a document. Raises `RecordError` if it is too large or declares entities; `ParseError`, `ValueError`."""
     parser = _Parser(target=_BoundedBuilder(path), forbid_dtd=True, forbid_entities=True, forbid_external=True)
     try:
         parser.feed(path.read_bytes())
         return parser.close()
-    except RecordError:
-        raise
     except DefusedXmlException as error:
         detail = f"it declares entities or a DTD of its own, which no ECG needs and an attack would ({error})"
         raise RecordError(path, "forbidden XML", detail) from error
-    except (ParseError, ValueError, LookupError, OSError) as error:  # of encodings, too
-        raise RecordError(path, "unreadable XML", str(error)) from error
 
 
-def text_of(element: Element | None) -> str:
-    """Return the text in an element, of those in it too."""
-    return "" if element is None else "".join(element.itertext()).strip()
+def text_of(parent: Element, place: str = ".") -> str:
+    """Return the text of an element in `parent`, by default its own; an empty one if there is none."""
+    return (parent.findtext(place) or "").strip()
 
 
-def attribute_of(element: Element | None, name: str) -> str:
-    """Return an attribute; an empty text if there is none."""
-    return "" if element is None else element.get(name, "").strip()
+def attribute_of(parent: Element, place: str, name: str) -> str:
+    """Return an attribute of an element in `parent`; an empty text if there is none."""
+    found = parent.find(place)
+    return "" if found is None else found.get(name, "").strip()
 
 
-def number_of(path: Path, text: str | None, what: str, positive: bool = False) -> float:
-    """Return a finite number. Raises `RecordError`."""
+def number_of(text: str | None, what: str, positive: bool = False) -> float:
+    """Return a finite number. Raises `ValueError`."""
     try:
         number = float(text or "")
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise RecordError(path, "unreadable XML", f"{what} is {text!r}, expected a number")
-    if positive and number <= 0:
-        raise RecordError(path, "unreadable XML", f"{what} is {text!r}, expected a positive number")
+    if not math.isfinite(number) or (positive and number <= 0):
+        raise ValueError(f"{what} is {text!r}, expected a {'positive ' if positive else ''}number")
     return number
 
 
-def numbers_of(path: Path, text: str, what: str) -> np.ndarray:
-    """Return the numbers in a text, separated by spaces. Raises `RecordError`."""
-    try:
-        values = np.array(text.split(), dtype=np.float64)
-    except ValueError as error:
-        raise RecordError(path, "unreadable XML", f"{what}: {error}") from error
+def numbers_of(text: str, what: str) -> np.ndarray:
+    """Return the numbers in a text, separated by spaces. Raises `ValueError`."""
+    values = np.array(text.split(), dtype=np.float64)
     if not values.size or not np.isfinite(values).all():
-        raise RecordError(path, "unreadable XML", f"{what} has no samples, or some that are no numbers")
+        raise ValueError(f"{what} has no samples, or some that are no numbers")
     return values
 
 
-def decoded(path: Path, text: str, what: str) -> bytes:
-    """Return the bytes of a base64 text. Raises `RecordError`."""
+def decoded(text: str, what: str) -> bytes:
+    """Return the bytes of a base64 text. Raises `ValueError`."""
     try:
         return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RecordError(path, "unreadable XML", f"{what} is no base64: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{what} is no base64: {error}") from error
 
 
-def rhythm_of(path: Path, rate: float, names: Sequence[str], rows: Sequence[np.ndarray], units: Sequence[str | None]) -> ReadEcg:
+def rhythm_of(path: Path, rate: float, names: Sequence[str], rows: Sequence[np.ndarray], units: Said) -> ReadEcg:
     """Return the leads of a rhythm, which must be equally long. Raises `RecordError`."""
-    if not rows:
-        raise RecordError(path, "no rhythm", "a rhythm without leads")
+    if not rows or not rows[0].size:
+        raise RecordError(path, "no rhythm", "a rhythm without leads or samples")
     if len({len(row) for row in rows}) != 1:
         lengths = ", ".join(f"{name} {len(row)}" for name, row in zip(names, rows, strict=True))
         raise RecordError(path, "several lengths", f"leads of one rhythm have different numbers of samples: {lengths}")
-    check_record_size(path, len(rows), len(rows[0]))
     return as_read(path, np.stack(rows), rate, names, units)
 
 
-def largest_rhythm(path: Path, rhythms: list[ReadEcg], none: str) -> ReadEcg:
-    """Return the rhythm with the most samples of standard leads. Raises `RecordError` with `none` if there is none."""
+def largest_rhythm(path: Path, rhythms: list[ReadEcg], kinds: Sequence[str], expected: str) -> ReadEcg:
+    """Return the rhythm with the most samples of standard leads. Raises `RecordError` if there is none."""
     if not rhythms:
-        raise RecordError(path, "no rhythm", none)
+        described = ", ".join(kind or "one without type" for kind in kinds) or "nothing"
+        raise RecordError(path, "no rhythm", f"it holds {described}, expected {expected}")
     sizes = [count_standard(ecg.lead_names or []) * ecg.signal.shape[1] for ecg, _ in rhythms]
     if len(rhythms) > 1:
         logger.warning(f"{path}: of {len(rhythms)} rhythms, number {sizes.index(max(sizes)) + 1} is read, the longest.")

@@ -31,7 +31,7 @@ _FOREIGN_KEYS = {
     *("num_labels", "output_attentions", "quantization_config", "tie_word_embeddings", "torch_dtype", "use_cache"),
 }
 
-# Ranges of values. The upper ends are far beyond any model: a damaged file would ask for memory and time without end.
+# Least and largest values. The latter are far beyond any model: a damaged file would ask for memory and time without end.
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("sampling_rate", "patch_size"), (1, 1_000_000)),
     "signal_length": (1, 10_000_000),
@@ -53,6 +53,7 @@ _HEAD_FIELDS = ("decision_thresholds", "temperature", "label_descriptions")
 class EcgJepaConfig(PreTrainedConfig):
     r"""
     Architecture of an ECG-JEPA vision transformer. The defaults are ViT-S; see [`EcgJepaConfig.from_size`] for the others.
+    Raises `ValueError` for values that do not fit together or an unknown key; the message names the fix.
 
     Args:
         lead_names (`list[str]`): Leads in the order in which the model expects them.
@@ -66,8 +67,8 @@ class EcgJepaConfig(PreTrainedConfig):
         qkv_bias, use_bias, norm_bias (`bool`): Bias in the query, key and value projections; in all other linear layers and the
             convolution; in the LayerNorms, whose epsilon is `layer_norm_eps`.
         layerscale_value (`float`): Initial LayerScale of the encoder; 0 means no LayerScale.
-        hidden_dropout_prob (`float`): Dropout on both residual branches and before the classifier.
-        attention_probs_dropout_prob (`float`): Dropout on attention weights.
+        hidden_dropout_prob, attention_probs_dropout_prob (`float`): Dropout on both residual branches and before the classifier;
+            on attention weights.
         num_register_tokens (`int`): Learned tokens in front of the patches.
         initializer_range (`float`): Standard deviation of the truncated normal initialisation.
         position_encoding (`"sinusoidal"` or `"rotary"`): Fixed positions added to patch tokens, or rotary attention.
@@ -83,9 +84,6 @@ class EcgJepaConfig(PreTrainedConfig):
             on validation records. They belong to the head.
         temperature (`float`, *optional*): Divisor of logits before sigmoid or softmax, fitted to validation records; `None` means
             1. It belongs to the head; the models' `logits` are not divided by it.
-
-    Raises:
-        ValueError: for values that do not fit together or an unknown key; the message names the fix.
     """
 
     model_type = "ecg_jepa"
@@ -123,7 +121,9 @@ class EcgJepaConfig(PreTrainedConfig):
     temperature: float | int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self._reject_unknown_keys(kwargs)
+        for key in self._unknown_keys(kwargs):  # transformers would set a misspelt key as an attribute
+            hint = "".join(f" Did you mean {near!r}?" for near in difflib.get_close_matches(key, self.__dataclass_fields__, n=1))
+            raise ValueError(f"EcgJepaConfig has no key {key!r}.{hint}")
         if not __name__.startswith("transformers_modules."):
             # With this key, transformers asks to trust the checkpoint's own pipeline code, even if the package is installed
             # and its pipeline registered. Only the checkpoint's copy of this file keeps it.
@@ -154,28 +154,23 @@ class EcgJepaConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """
-        Call `PreTrainedConfig.from_dict`; the configuration of another kind of model is an error, not a warning.
-
-        Raises:
-            ValueError: for that, and for invalid values; the message names the file, if there is one.
+        Call `PreTrainedConfig.from_dict`. Raises `ValueError` for invalid values, and for the configuration of another kind of
+        model; the message names the file, if there is one.
         """
-        source = kwargs.get("name_or_path")  # AutoConfig says it here
-        where = f"{source} (config.json): this" if source else "This"
-        model_type = config_dict.get("model_type", cls.model_type)
-        if model_type != cls.model_type:
-            raise ValueError(
-                f"{where} is the configuration of a {model_type!r} model, but {cls.__name__} reads {cls.model_type!r} only: "
-                "check the path, or load it with AutoConfig."
-            )
-        dtype = config_dict.get("dtype")
-        if dtype is not None and str(dtype).removeprefix("torch.") not in _DTYPES:
+        where = f"{kwargs['name_or_path']} (config.json): this" if kwargs.get("name_or_path") else "This"
+        if (model_type := config_dict.get("model_type", cls.model_type)) != cls.model_type:
+            raise ValueError(f"{where} is the configuration of a {model_type!r} model, expected {cls.model_type!r}.")
+        if (dtype := config_dict.get("dtype")) is not None and str(dtype).removeprefix("torch.") not in _DTYPES:
             raise ValueError(f"{where} has dtype={dtype!r}, expected one of {', '.join(_DTYPES)}.")
         # Unlike a misspelt keyword, an unknown key in a file is no error: a later version or another tool may have written it.
-        unknown = cls._unknown_keys(config_dict)
-        if unknown:
+        if unknown := cls._unknown_keys(config_dict):
             logger.warning(f"{where} has keys that EcgJepaConfig does not use: {', '.join(unknown)}.")
         known = {key: value for key, value in config_dict.items() if key not in unknown}
-        if cls._asks_for_other_labels(known, kwargs):
+        labels, wanted, count = known.get("id2label"), kwargs.get("id2label"), kwargs.get("num_labels")
+        others = isinstance(labels, dict) and (
+            (wanted is not None and list(wanted.values()) != list(labels.values())) or count not in (None, len(labels))
+        )
+        if others and all(kwargs.get(name) is None for name in _HEAD_FIELDS):
             logger.info(f"{where} is loaded with other labels: thresholds and temperature of the old ones are dropped.")
             known = {key: value for key, value in known.items() if key not in _HEAD_FIELDS}
         try:
@@ -202,40 +197,31 @@ class EcgJepaConfig(PreTrainedConfig):
         """Raise `ValueError` unless the values fit together; transformers calls this again before saving."""
         for name, (least, most) in _BOUNDS.items():
             value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"{name}={value} must be at least {least}.")
-            if not value <= most:
-                raise ValueError(f"{name}={value} must be at most {most}: is the file damaged?")
+            if not least <= value <= most:
+                raise ValueError(f"{name}={value} must be at least {least} and at most {most}: is the file damaged?")
         for prefix in ("", "pred_"):
             width, heads = getattr(self, f"{prefix}hidden_size"), getattr(self, f"{prefix}num_attention_heads")
             # Sine and cosine positions take pairs of channels, rotary ones in every head.
             step = math.lcm(2, 2 * heads if self.position_encoding == "rotary" else heads)
             if width % step:
                 lower, upper = width - width % step, width - width % step + step
-                raise ValueError(
-                    f"{prefix}hidden_size={width} must be a multiple of {step} with {prefix}num_attention_heads={heads} and "
-                    f"{self.position_encoding} positions: use {prefix}hidden_size={lower or upper} or {upper}."
-                )
-        if self.signal_length % self.patch_size:
-            shorter = self.signal_length - self.signal_length % self.patch_size
-            raise ValueError(
-                f"signal_length={self.signal_length} is no whole number of patches of patch_size={self.patch_size} "
-                f"samples: use {shorter or self.patch_size}."
-            )
+                why = f"with {prefix}num_attention_heads={heads} and {self.position_encoding} positions"
+                hint = f"use {prefix}hidden_size={lower or upper} or {upper}"
+                raise ValueError(f"{prefix}hidden_size={width} must be a multiple of {step} {why}: {hint}.")
+        if rest := self.signal_length % self.patch_size:
+            length, patch = self.signal_length, self.patch_size
+            raise ValueError(f"signal_length={length} is no whole number of patches of {patch}: use {length - rest or patch}.")
         if not 1 <= self.readout_layers <= self.num_hidden_layers:
             raise ValueError(f"readout_layers={self.readout_layers} must be 1 to num_hidden_layers={self.num_hidden_layers}.")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act={self.hidden_act!r} is no activation of transformers: use one such as 'gelu'.")
-        if not self.lead_names:
-            raise ValueError("lead_names is empty: name at least one lead.")
         names = [name.lower() for name in self.lead_names]
         repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"lead_names repeats {', '.join(repeated)} (case does not count): name each lead once.")
+        if repeated or not names:
+            fault = f"repeats {', '.join(repeated)} (case does not count)" if names else "is empty"
+            raise ValueError(f"lead_names {fault}: name at least one lead, and each once.")
         if self.classifier_pooling == "register" and self.num_register_tokens == 0:
-            raise ValueError(
-                'classifier_pooling="register" needs a register token: set num_register_tokens=1 or classifier_pooling="mean".'
-            )
+            raise ValueError('classifier_pooling="register" needs num_register_tokens=1 or more; or take "mean".')
         self._check_decisions()
 
     def _check_decisions(self) -> None:
@@ -250,28 +236,10 @@ class EcgJepaConfig(PreTrainedConfig):
             return
         for name in ("decision_thresholds", "label_descriptions"):
             if unknown := sorted(set(getattr(self, name) or {}) - set(labels.values())):
-                raise ValueError(
-                    f"{name} has {', '.join(map(repr, unknown))}, but id2label has no such label "
-                    f"({', '.join(map(repr, labels.values()))}): name those, or set {name}=None for a new head."
-                )
-
-    @staticmethod
-    def _asks_for_other_labels(values: dict[str, Any], keywords: dict[str, Any]) -> bool:
-        """Return whether keywords of a call replace the labels of a configuration, and with them its head."""
-        labels = values.get("id2label")
-        if not isinstance(labels, dict) or any(keywords.get(name) is not None for name in _HEAD_FIELDS):
-            return False
-        wanted, count = keywords.get("id2label"), keywords.get("num_labels")
-        return (wanted is not None and list(wanted.values()) != list(labels.values())) or count not in (None, len(labels))
+                known = ", ".join(map(repr, labels.values()))
+                raise ValueError(f"{name} has {', '.join(map(repr, unknown))}, but id2label has no such label among {known}.")
 
     @classmethod
     def _unknown_keys(cls, keys: Iterable[str]) -> list[str]:
         known = set(cls.__dataclass_fields__) | set(PreTrainedConfig.__dataclass_fields__) | _FOREIGN_KEYS
         return [key for key in keys if not (key.startswith("_") or key in known or hasattr(PreTrainedConfig, key))]
-
-    @classmethod
-    def _reject_unknown_keys(cls, keys: dict[str, Any]) -> None:
-        # transformers sets unknown keys as attributes, so that a misspelt key would be silently ignored.
-        for key in cls._unknown_keys(keys):
-            hint = "".join(f" Did you mean {near!r}?" for near in difflib.get_close_matches(key, cls.__dataclass_fields__, n=1))
-            raise ValueError(f"EcgJepaConfig has no key {key!r}.{hint}")

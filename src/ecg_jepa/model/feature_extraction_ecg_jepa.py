@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import math
 import re
 from collections.abc import Sequence
 from os import PathLike
@@ -41,15 +42,16 @@ from .signal_processing_ecg_jepa import (
 
 logger = logging.get_logger(__name__)
 
+_SHARED_WITH_MODEL = ("lead_names", "sampling_rate", "patch_size", "amplitude_free", "signal_length")
 # What a saved configuration must say, because a default in its place would silently change the numbers.
 _DECISIVE = ("lead_names", "sampling_rate", "patch_size", "signal_length", "mean", "std", "clip", "highpass_cutoff")
-# Fields of records that describe themselves. The code of a checkpoint and the installed package each have classes of their own,
-# so that classes say nothing.
-_WFDB_FIELDS = ("p_signal", "fs", "sig_name", "units")
-_ECG_FIELDS = ("signal", "sampling_rate", "lead_names", "unit")
+# Fields of records that describe themselves: a `wfdb.Record`, an `Ecg`. The code of a checkpoint and the installed package each
+# have classes of their own, so that classes say nothing.
+_FIELDS = (("p_signal", "fs", "sig_name", "units"), ("signal", "sampling_rate", "lead_names", "unit"))
 
 # A line of a WFDB header without a gain, or with a gain of 0, for which the library wfdb takes 200 per mV.
 _SIGNAL_WITHOUT_GAIN = re.compile(r"\S+\s+\S+(?:\s+[-+]?0*\.?0*(?:[eE]\S*)?(?:[(/]\S*)?(?:\s.*)?)?")
+_OWN_FILE = "Use the preprocessor_config.json that came with the model"
 _INSTALL = 'pip install "ecg_jepa[formats]"'
 
 
@@ -89,9 +91,6 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         crop_stride: float | None = None,
         **kwargs: Any,
     ):
-        kwargs.pop("feature_size", None)  # the number of leads
-        kwargs.pop("padding_value", None)  # records are never padded
-        kwargs.setdefault("return_attention_mask", False)
         if not are_names(lead_names) or not len(lead_names) or len(set(lead_names)) < len(lead_names):
             raise ValueError(f"lead_names must be a list of names, each once, but is {lead_names!r}.")
         for name, value in (("sampling_rate", sampling_rate), ("patch_size", patch_size), ("signal_length", signal_length)):
@@ -100,26 +99,26 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
         for name, number in (("clip", clip), ("highpass_cutoff", highpass_cutoff)):
             if number is not None and not (is_finite(number) and number > 0):
                 raise ValueError(f"{name} must be a positive number or None, but is {number!r}.")
-        super().__init__(feature_size=len(lead_names), sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
+        if crop_duration is not None or crop_stride is not None:
+            crop: Any = crop_duration if is_finite(crop_duration) and is_finite(crop_stride) and (crop_stride or 0) > 0 else 0
+            length = round(crop * sampling_rate)
+            if not patch_size <= length <= signal_length or length % patch_size:
+                expected = (
+                    f"whole patches of {patch_size} samples, at most {signal_length} at {sampling_rate} Hz, and a positive number"
+                )
+                raise ValueError(f"crop_duration={crop_duration!r} s, crop_stride={crop_stride!r} s: expected {expected}.")
+        # Saved values of the base class, of which the number of leads is one; records are never padded.
+        kwargs = {"return_attention_mask": False, **kwargs, "feature_size": len(lead_names), "padding_value": 0.0}
+        super().__init__(sampling_rate=sampling_rate, **kwargs)
         self.lead_names = list(lead_names)
         self.patch_size = patch_size
         self.signal_length = signal_length
-        self.mean = self._per_lead("mean", mean)
-        self.std = self._per_lead("std", std)
+        self.mean, self.std = self._per_lead("mean", mean), self._per_lead("std", std)
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive for every lead, but is {self.std}: was a lead dead in all training records?")
         self.clip = clip
         self.highpass_cutoff = highpass_cutoff
         self.amplitude_free = amplitude_free
-        if (crop_duration is None) != (crop_stride is None):
-            raise ValueError("crop_duration and crop_stride go together: give both in seconds, or none.")
-        if crop_duration is not None and crop_stride is not None:
-            length = round(crop_duration * sampling_rate) if is_finite(crop_duration) and is_finite(crop_stride) else 0
-            if length < patch_size or length % patch_size or length > signal_length or crop_stride <= 0:
-                raise ValueError(
-                    f"crop_duration={crop_duration!r} s at {sampling_rate} Hz must be a whole number of patches of {patch_size} "
-                    f"samples, at most {signal_length} samples, and crop_stride={crop_stride!r} a positive number of seconds."
-                )
         self.crop_duration = crop_duration
         self.crop_stride = crop_stride
 
@@ -127,27 +126,22 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
     def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Call the base class; raise `ValueError` if a saved configuration lacks what decides the model's inputs."""
         if missing := [name for name in _DECISIVE if name not in {**feature_extractor_dict, **kwargs}]:
-            raise ValueError(
-                f"The feature extractor's configuration lacks {', '.join(missing)}: the model's inputs would be others than in "
-                "training. Use the preprocessor_config.json that came with the model."
-            )
+            without = f"The feature extractor's configuration lacks {', '.join(missing)}"
+            raise ValueError(f"{without}: the model's inputs would be others than in training. {_OWN_FILE}.")
         return super().from_dict(feature_extractor_dict, **kwargs)
 
     @classmethod
     def for_model(cls, config: EcgJepaConfig, mean: Any, std: Any, **options: Any) -> "EcgJepaFeatureExtractor":
         """Return the extractor that fits a model's configuration; `mean`, `std` and `options` as for the class."""
-        shared = ("lead_names", "sampling_rate", "patch_size", "signal_length", "amplitude_free")
-        return cls(**{name: getattr(config, name) for name in shared}, mean=mean, std=std, **options)
+        return cls(**{name: getattr(config, name) for name in _SHARED_WITH_MODEL}, mean=mean, std=std, **options)
 
     def check_model(self, config: EcgJepaConfig) -> None:
         """Raise `ValueError` if this extractor would give a model signals of another rate, lead order, length or kind."""
-        for name in ("lead_names", "sampling_rate", "patch_size", "amplitude_free", "signal_length"):
+        for name in _SHARED_WITH_MODEL:
             own, models = getattr(self, name), getattr(config, name)
             if own > models if name == "signal_length" else own != models:
-                raise ValueError(
-                    f"The feature extractor does not fit the model: its {name} is {own}, the model's {models}. Use the "
-                    "preprocessor_config.json that came with the model, or EcgJepaFeatureExtractor.for_model."
-                )
+                values = f"its {name} is {own}, the model's {models}"
+                raise ValueError(f"The feature extractor does not fit the model: {values}. {_OWN_FILE}, or `for_model`.")
 
     def _per_lead(self, name: str, value: float | Sequence[float]) -> list[float]:
         try:
@@ -189,94 +183,69 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
             crops. A last incomplete patch is cut off with a warning.
 
         Raises:
-            RecordError: for undeclared rate, unit or leads, for declarations that contradict a record, and unreadable files.
-            ImplausibleSignalError: for what `check_plausibility` refuses.
-            ValueError: the class of both, for missing leads, all-NaN leads, infinite values, records shorter than a patch or,
-                without crops, longer than `signal_length`, and records of different lengths with `return_tensors`.
+            RecordError (a ValueError): for undeclared rate, unit or leads, contradicted declarations, and unreadable files.
+            ImplausibleSignalError (a ValueError): for what `check_plausibility` refuses.
+            ValueError: for missing leads, all-NaN leads, infinite values, records shorter than a patch or, without crops, longer
+                than `signal_length`, and records of different lengths with `return_tensors`.
             TypeError: for masked arrays, whose mask would be lost.
         """
-        _refuse_padding(padding, truncation, max_length)
-        check_declared(sampling_rate, lead_names, unit)
-        if unit == UNKNOWN_UNIT and not self.amplitude_free:
-            unit_factor(unit)  # raises
-        ecgs = [self._as_ecg(record, sampling_rate, lead_names, unit) for record in _as_records(signal)]
-        # As the model expects them: leads and mV, but neither filtered nor resampled.
-        selected, records = [], []
-        for ecg in ecgs:
-            rate: Any = ecg.sampling_rate
-            if check_plausibility:
-                check_rate(rate)
-            names: Any = ecg.lead_names
-            leads = select_leads(ecg.signal, names, [lead_name(name) for name in self.lead_names])
-            if check_plausibility:
-                self._check_duration(leads.shape[1] / rate)
-            conditioned = condition(leads, rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free, self.lead_names)
-            selected.append(leads)
-            records.append(self.normalize_and_crop(conditioned))
+        unset = (None, False, "do_not_pad", "do_not_truncate")
+        if padding not in unset or truncation not in unset or max_length is not None:
+            raise ValueError("Records are never padded, and never truncated: leave out padding, truncation and max_length.")
+        check_declared(sampling_rate, lead_names, unit, any_unit=self.amplitude_free)
+        found = unpack_records(signal)
+        given = found if isinstance(found, list) else [found]
+        if not given:
+            raise ValueError("No record given: signal is empty.")
+        ecgs = [self._as_ecg(record, sampling_rate, lead_names, unit) for record in given]
+        records = [self._convert(ecg, check_plausibility) for ecg in ecgs]
         if return_tensors is not None and len({record.shape for record in records}) > 1:
-            raise ValueError(
-                f"Records of different lengths make no tensor: {sorted({r.shape for r in records})}. Pass records of one "
-                "length, one at a time, or return_tensors=None."
-            )
-        if check_plausibility:
-            for ecg, leads, values in zip(ecgs, selected, records, strict=True):
-                self._check_plausible(leads, values, any_amplitude=ecg.unit is None)
+            shapes = sorted({record.shape for record in records})
+            raise ValueError(f"Records of different lengths make no tensor: {shapes}. Pass them singly, or return_tensors=None.")
         return BatchFeature({"input_values": records}, tensor_type=return_tensors)
 
     def _as_ecg(self, record: Any, sampling_rate: float | None, lead_names: Sequence[str] | None, unit: str | None) -> Ecg:
         """Return a record with all that must be known of it; `unit` is "mV" or, for an unknown one, `None`."""
-        if not isinstance(record, np.ndarray):
-            ecg = as_ecg(record, sampling_rate, lead_names, unit)
-            check_complete(_name_of(record), ecg, any_unit=self.amplitude_free)
-            return ecg
-        with np.errstate(over="ignore"):  # infinite values are refused
-            signal = record.astype(np.float32) * np.float32(1.0 if unit == UNKNOWN_UNIT else unit_factor(unit or "mV"))
-        ecg = Ecg(signal, None, None, None if unit == UNKNOWN_UNIT else "mV")
-        if lead_names is None:
-            self._check_rows(signal)
-            ecg = declare("record", ecg, sampling_rate)._replace(lead_names=self.lead_names)
+        if describes_itself(record):
+            name, ecg = _name_of(record), as_ecg(record, sampling_rate, lead_names, unit)
         else:
-            ecg = declare("record", ecg, sampling_rate, lead_names)
-        check_complete("record", ecg, any_unit=self.amplitude_free)
+            name, array = "record", as_array(record)
+            if lead_names is None and len(array) != len(self.lead_names):
+                expected = f"{len(self.lead_names)} leads {', '.join(self.lead_names)}, or lead_names"
+                hint = " It looks transposed." if array.shape[1] == len(self.lead_names) else ""
+                raise ValueError(f"The record has {len(array)} leads of {array.shape[1]} samples, expected {expected}.{hint}")
+            known = None if unit == UNKNOWN_UNIT else unit or "mV"
+            with np.errstate(over="ignore"):  # infinite values are refused
+                signal = array.astype(np.float32) * np.float32(1.0 if known is None else unit_factor(known))
+            ecg = Ecg(signal, None, None, None if known is None else "mV")
+            ecg = declare(name, ecg, sampling_rate, self.lead_names if lead_names is None else lead_names)
+        check_complete(name, ecg, any_unit=self.amplitude_free)
         return ecg
 
-    def _check_rows(self, signal: np.ndarray) -> None:
-        """Raise `ValueError` if an array without lead names does not have the model's leads."""
-        if signal.shape[0] != len(self.lead_names):
-            hint = " It looks transposed." if signal.shape[1] == len(self.lead_names) else ""
-            raise ValueError(
-                f"The record has {signal.shape[0]} leads of {signal.shape[1]} samples, expected (leads, samples) with the "
-                f"{len(self.lead_names)} leads {', '.join(self.lead_names)}; pass lead_names for another order or set." + hint
-            )
-
-    def _check_duration(self, duration: float) -> None:
-        """Raise `ImplausibleSignalError` for a record, of so many seconds, that fills no crop of the training's length."""
-        crop = self.crop_duration
-        if crop is not None and round(duration * self.sampling_rate) < round(crop * self.sampling_rate):
-            raise ImplausibleSignalError(
-                "too short",
-                f"the record lasts {duration:g} s, the model was trained on crops of {crop:g} s, and nothing is padded: use a "
-                "longer record",
-            )
-
-    def _check_plausible(self, signal: np.ndarray, input_values: np.ndarray, any_amplitude: bool) -> None:
-        """Check a signal as it was given and the input that was made of it."""
-        for warning in check_plausible(signal, self.lead_names, any_amplitude):
-            logger.warning(f"Of a record, {warning}")
-        values = input_values if input_values.ndim == 2 else np.concatenate(list(input_values), axis=1)
-        check_normalized(values)
-        if self.clip is not None:
-            check_clipped(np.abs(values) >= self.clip, self.lead_names, f"{self.clip:g} standard deviations of training records")
+    def _convert(self, ecg: Ecg, check_plausibility: bool) -> np.ndarray:
+        """Return the model's input for a complete record; see `normalize_and_crop` for its shape."""
+        rate: Any = ecg.sampling_rate
+        if check_plausibility:
+            check_rate(rate)
+        signal = select_leads(ecg.signal, ecg.lead_names or [], [lead_name(name) for name in self.lead_names])
+        duration, crop = signal.shape[1] / rate, self.crop_duration or 0.0
+        if check_plausibility and round(duration * self.sampling_rate) < round(crop * self.sampling_rate):
+            detail = f"the record lasts {duration:g} s, the model was trained on crops of {crop:g} s, and nothing is padded"
+            raise ImplausibleSignalError("too short", f"{detail}: use a longer record")
+        conditioned = condition(signal, rate, self.sampling_rate, self.highpass_cutoff, self.amplitude_free, self.lead_names)
+        input_values = self.normalize_and_crop(conditioned)
+        if check_plausibility:
+            for warning in check_plausible(signal, self.lead_names, any_amplitude=ecg.unit is None):
+                logger.warning(f"Of a record, {warning}")
+            values, clip = np.concatenate(input_values.reshape(-1, *input_values.shape[-2:]), axis=1), self.clip or math.inf
+            check_normalized(values)
+            check_clipped(np.abs(values) >= clip, self.lead_names, f"{clip:g} standard deviations of training records")
+        return input_values
 
     def normalize_and_crop(self, signal: np.ndarray) -> np.ndarray:
         """
-        Do the last steps alone, for conditioned records such as those of prepared databases.
-
-        Args:
-            signal: (leads, samples) in mV or amplitude-free, with the model's leads and sampling rate.
-
-        Returns:
-            (leads, samples) or, if the extractor crops, (crops, leads, samples), float32.
+        Do the last steps alone, for conditioned records (leads, samples), in mV or amplitude-free, with the model's leads and
+        rate -> (leads, samples) or, if the extractor crops, (crops, leads, samples), float32.
         """
         mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
         normalized = normalize(signal.astype(np.float32, copy=False), mean, std, self.clip)
@@ -289,16 +258,11 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
 
     def _whole_patches(self, signal: np.ndarray) -> np.ndarray:
         samples = signal.shape[1]
-        whole = samples - samples % self.patch_size
+        whole, length = samples - samples % self.patch_size, f"The record has {samples} samples at {self.sampling_rate} Hz"
         if whole == 0:
-            raise ValueError(
-                f"The record has {samples} samples at {self.sampling_rate} Hz, fewer than one patch of {self.patch_size}."
-            )
+            raise ValueError(f"{length}, fewer than one patch of {self.patch_size}.")
         if self.crop_duration is None and whole > self.signal_length:
-            raise ValueError(
-                f"The record has {samples} samples at {self.sampling_rate} Hz, but the model takes at most "
-                f"{self.signal_length}: crop it, or set crop_duration and crop_stride of the feature extractor."
-            )
+            raise ValueError(f"{length}, the model takes at most {self.signal_length}: cut it, or set the extractor's crops.")
         if whole < samples:
             logger.warning_once(f"A record's last {samples - whole} samples fill no patch of {self.patch_size} and are left out.")
         return signal[:, :whole]
@@ -306,9 +270,7 @@ class EcgJepaFeatureExtractor(SequenceFeatureExtractor):
 
 def describes_itself(record: Any) -> bool:
     """Return whether a record is the path of a file, an [`Ecg`] or a `wfdb.Record`, which say rate, leads and unit."""
-    return isinstance(record, (str, PathLike)) or any(
-        all(hasattr(record, name) for name in names) for names in (_WFDB_FIELDS, _ECG_FIELDS)
-    )
+    return isinstance(record, (str, PathLike)) or any(all(hasattr(record, name) for name in names) for names in _FIELDS)
 
 
 def as_ecg(
@@ -316,9 +278,7 @@ def as_ecg(
 ) -> Ecg:
     """
     Return a record that [`describes_itself`] as an [`Ecg`] in mV, completed by what is declared. Plausibility is not checked.
-
-    Raises:
-        RecordError: for unreadable files and signals, and declarations that contradict the record.
+    Raises `RecordError` for unreadable files and signals, and declarations that contradict the record.
     """
     name = _name_of(record)
     if isinstance(record, (str, PathLike)):
@@ -327,15 +287,15 @@ def as_ecg(
             return read_ecg(record, sampling_rate, lead_names, unit, check_plausibility=False)
         record = _read_wfdb(Path(record))
     if not hasattr(record, "p_signal"):
-        rate, names = record.sampling_rate, record.lead_names
-        values, units = np.asarray(record.signal), [record.unit] * len(record.signal)
+        signal, rate, names, unit_of_all = (getattr(record, field) for field in _FIELDS[1])
+        values, units = np.asarray(signal), [unit_of_all] * len(signal)
     elif record.p_signal is None:
         detail = "read it with physical=True (and, if it has several segments, m2s=True), so that it has a p_signal"
         raise RecordError(name, "no physical signal", detail)
     else:
-        rate, names = record.fs, record.sig_name
-        values, units = np.asarray(record.p_signal, dtype=np.float64).T, record.units
-    if values.ndim != 2 or values.dtype.kind not in "iuf" or not values.size:
+        rate, names, units = record.fs, record.sig_name, record.units
+        values = np.asarray(record.p_signal, dtype=np.float64).T
+    if not _is_signal(values):
         raise RecordError(name, "unreadable signal", f"{values.dtype} {values.shape}, expected numbers (leads, samples)")
     signal, said = to_millivolts(name, values, units or [None] * len(values))
     ecg = Ecg(signal, rate, names, None if said is None else "mV")
@@ -366,46 +326,38 @@ def _read_wfdb(path: Path) -> Any:
     return found
 
 
-def _as_records(signal: Any) -> list[Any]:
-    """Return one or several records as a list of arrays (leads, samples) and of records that [`describes_itself`] is true for."""
-    if describes_itself(signal):
-        return [signal]
-    if not isinstance(signal, (list, tuple)):
-        signal = _as_array(signal)
-    elif signal and not describes_itself(signal[0]) and np.ndim(_as_array(signal[0])) == 1:
-        # One record as nested lists: rows are leads, of any kind that a record may have.
-        signal = _as_array([_as_array(row) for row in signal])
-    records = list(signal) if getattr(signal, "ndim", 3) == 3 else [signal]
-    if not records:
-        raise ValueError("No record given: signal is empty.")
-    found = [record if describes_itself(record) else _as_array(record) for record in records]
-    for array in found:
-        if isinstance(array, np.ndarray) and (array.ndim != 2 or array.dtype.kind not in "iuf" or not array.size):
-            raise ValueError(f"A record must be numbers of shape (leads, samples), but got {array.dtype} {array.shape}.")
-    return found
+def unpack_records(signal: Any) -> Any:
+    """
+    Return several records, in a list, a tuple or an array (records, leads, samples), as a list; one record in nested lists as an
+    array; anything else as it is.
+    """
+    if isinstance(signal, (list, tuple)) and not describes_itself(signal):
+        has_rows = len(signal) > 0 and not describes_itself(signal[0]) and np.ndim(_to_numpy(signal[0])) == 1
+        return as_array(signal) if has_rows else list(signal)
+    return list(signal) if getattr(signal, "ndim", 0) == 3 else signal
 
 
-def _refuse_padding(padding: Any, truncation: Any, max_length: Any) -> None:
-    """Raise `ValueError` if any of these, which other feature extractors have, is set."""
-    if padding not in (None, False, "do_not_pad"):
-        raise ValueError(f"padding={padding!r}: records are never padded. Pass records of one length, or return_tensors=None.")
-    if truncation not in (None, False, "do_not_truncate") or max_length is not None:
-        raise ValueError(
-            f"truncation={truncation!r}, max_length={max_length!r}: records are never truncated. Cut the signal yourself, or set "
-            "crop_duration and crop_stride of the feature extractor."
-        )
+def as_array(record: Any) -> np.ndarray:
+    """Return a record as an array (leads, samples). Raises `TypeError` for masked arrays, `ValueError` for what is no record."""
+    array = _to_numpy(record)
+    if not _is_signal(array):
+        raise ValueError(f"A record must be numbers of shape (leads, samples), but got {array.dtype} {array.shape}.")
+    return array
 
 
-def _as_array(signal: Any) -> np.ndarray:
-    """Return a signal as an array. Raises `TypeError` for masked arrays, `ValueError` for what makes no array."""
-    if isinstance(signal, np.ma.MaskedArray):
+def _is_signal(array: np.ndarray) -> bool:
+    return array.ndim == 2 and array.dtype.kind in "iuf" and array.size > 0
+
+
+def _to_numpy(values: Any) -> np.ndarray:
+    if isinstance(values, np.ma.MaskedArray):
         raise TypeError("A masked array would lose its mask: pass signal.filled(np.nan), with NaN where nothing was recorded.")
+    if isinstance(values, (list, tuple)):
+        values = [_to_numpy(row) if isinstance(row, (torch.Tensor, np.ma.MaskedArray)) else row for row in values]
     try:
-        if isinstance(signal, torch.Tensor):
-            signal = signal.detach().cpu()
-            signal = signal.float() if signal.dtype == torch.bfloat16 else signal
-        return np.asarray(signal)
+        if isinstance(values, torch.Tensor):
+            values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu()
+        return np.asarray(values)
     except Exception as error:  # whatever the object's own conversion raises
-        raise ValueError(
-            f"A record must be numbers of shape (leads, samples), but {type(signal).__name__} makes no array: {error}"
-        ) from error
+        kind = type(values).__name__
+        raise ValueError(f"A record must be numbers of shape (leads, samples), but {kind} makes no array: {error}") from error

@@ -1,15 +1,15 @@
 """ECG-JEPA models: the encoder, its pre-training pair with predictor, and a classifier."""
 
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -36,39 +36,42 @@ class EcgJepaForPreTrainingOutput(ModelOutput):
         context_prediction: predicted latents of the visible patches, when asked for; same shape as `context`.
     """
 
-    loss: torch.Tensor | None = None
-    prediction: torch.Tensor | None = None
-    target: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    context: torch.Tensor | None = None
-    context_prediction: torch.Tensor | None = None
-
-
-def sinusoidal_positions(num_positions: int, width: int) -> torch.Tensor:
-    """Return fixed 1-D positions, (num_positions, width): sine on even, cosine on odd channels, base 10000."""
-    frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
-    angles = torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] * frequencies
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+    loss: Tensor | None = None
+    prediction: Tensor | None = None
+    target: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    context: Tensor | None = None
+    context_prediction: Tensor | None = None
 
 
 class MismatchedWeightsError(RuntimeError, ValueError):
     """Weights have other shapes than their configuration says; transformers raises `RuntimeError`."""
 
 
-def rotary_angles(positions: torch.Tensor, width: int, num_heads: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def sinusoidal_positions(num_positions: int, width: int) -> Tensor:
+    """Return fixed 1-D positions, (num_positions, width): sine on even, cosine on odd channels, base 10000."""
+    frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
+    angles = torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+
+
+def rotary_angles(positions: Tensor, num_heads: int, weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     Return rotary positions (Su et al. 2021) for [`rotate`]: cosine and signed sine of the angles of pairs of channels, the same
-    in every head, (batch, tokens, width). Positions (batch, tokens); base 10000, as for sinusoidal ones.
+    in every head, (batch, tokens, width). Positions (batch, tokens); base 10000, as for sinusoidal ones. `weight` (width, ...) is
+    that of a layer, in whose dtype, or autocast's, the angles are.
     """
-    head_width = width // num_heads
+    head_width, device = weight.shape[0] // num_heads, weight.device.type
+    is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if is_autocast else weight.dtype
     frequencies = 10000.0 ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device=positions.device) / head_width)
     angles = positions[..., None].float() * frequencies
     cosine, sine = angles.cos().to(dtype), angles.sin().to(dtype)
     return torch.cat([cosine, cosine] * num_heads, dim=-1), torch.cat([-sine, sine] * num_heads, dim=-1)
 
 
-def rotate(states: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], num_heads: int) -> torch.Tensor:
+def rotate(states: Tensor, rotation: Sequence[Tensor], num_heads: int) -> Tensor:
     """Rotate queries or keys (batch, tokens, width) by [`rotary_angles`]; pairs are channels half a head apart."""
     cosine, sine = (angles.to(states.dtype) for angles in rotation)
     heads = states.unflatten(-1, (num_heads, -1))
@@ -76,76 +79,34 @@ def rotate(states: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], nu
     return torch.addcmul(states * cosine, heads.roll(heads.shape[-1] // 2, dims=-1).flatten(-2), sine)
 
 
-def dtype_of_products(weight: torch.Tensor) -> torch.dtype:
-    """Return the dtype in which a linear layer with such a weight computes: its own, or autocast's."""
-    device = weight.device.type
-    is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if is_autocast else weight.dtype
+def gather_patches(tokens: Tensor, patch_indices: Tensor) -> Tensor:
+    """Pick patches (batch, kept) out of tokens (batch, patches, width) -> (batch, kept, width)."""
+    return torch.take_along_dim(tokens, patch_indices[..., None], dim=1)
 
 
-def gather_patches(tokens: torch.Tensor, patch_indices: torch.Tensor) -> torch.Tensor:
-    """Pick patches (batch, kept) out of tokens (batch or 1, patches, width) -> (batch, kept, width)."""
-    index = patch_indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
-    return tokens.expand(patch_indices.shape[0], -1, -1).gather(1, index)
-
-
-def check_patch_indices(name: str, indices: torch.Tensor, batch_size: int) -> None:
+def check_patch_indices(name: str, indices: Tensor, batch_size: int) -> None:
     """Raise `ValueError` unless `indices` is a long tensor (batch_size, patches), of one patch or more."""
     if indices.dim() != 2 or indices.shape[0] != batch_size or not indices.shape[1] or indices.dtype != torch.long:
-        raise ValueError(
-            f"{name} must hold patch indices, a long tensor of shape (batch={batch_size}, patches) with a patch or more, but got "
-            f"{indices.dtype} of shape {tuple(indices.shape)}."
-        )
+        found = f"{indices.dtype} of shape {tuple(indices.shape)}"
+        raise ValueError(f"{name} must hold patch indices, torch.int64 of shape ({batch_size}, patches), but got {found}.")
 
 
 def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float, **_: Any
+) -> tuple[Tensor, Tensor]:
     """Compute softmax attention over (batch, heads, tokens, head width); also return the weights."""
     weights = torch.matmul(query * scaling, key.transpose(2, 3))
-    if attention_mask is not None:
-        weights = weights + attention_mask
+    if mask is not None:
+        weights = weights + mask
     weights = nn.functional.softmax(weights, dim=-1).to(query.dtype)  # summed in float32 also in narrower types
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
-def attend(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    rotation: tuple[torch.Tensor, torch.Tensor] | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """
-    Compute multi-head attention in the implementation that the configuration names.
-
-    `query` (batch, queries, width), `key` and `value` (batch, keys, width) -> (batch, queries, width) and the weights,
-    or `None` where the implementation does not return any. `module` holds `config`, `num_heads` and `attention_dropout`;
-    queries and keys are rotated by `rotation`, of [`rotary_angles`].
-    """
-    batch, num_queries, width = query.shape
-    if rotation is not None:
-        query, key = (rotate(states, rotation, module.num_heads) for states in (query, key))
-    query, key, value = (states.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for states in (query, key, value))
-    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
-    dropout, scaling = module.attention_dropout if module.training else 0.0, (width // module.num_heads) ** -0.5
-    output, weights = interface(module, query, key, value, None, dropout=dropout, scaling=scaling, **kwargs)
-    return output.reshape(batch, num_queries, width), weights
-
-
 class EcgJepaEmbeddings(nn.Module):
     """Signal -> patch tokens with positions, the kept ones only, with the registers in front."""
 
-    position_embeddings: torch.Tensor
+    position_embeddings: Tensor
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__()
@@ -156,96 +117,72 @@ class EcgJepaEmbeddings(nn.Module):
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, width)) if registers else None
         self.register_buffer("position_embeddings", sinusoidal_positions(config.num_patches, width), persistent=False)
 
-    def forward(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, input_values: Tensor, patch_indices: Tensor | None = None) -> Tensor:
         """(batch, leads, samples) -> (batch, registers + kept patches, hidden_size)."""
-        self._check_input(input_values, patch_indices)
+        config, leads, shape = self.config, self.config.lead_names, tuple(input_values.shape)
+        if len(shape) != 3 or shape[1] != len(leads) or shape[2] % config.patch_size or not 0 < shape[2] <= config.signal_length:
+            size = f"in whole patches of {config.patch_size} samples, at most {config.signal_length} samples"
+            expected = f"(batch, {len(leads)} leads, samples) {size} at {config.sampling_rate} Hz, leads {', '.join(leads)}"
+            raise ValueError(f"input_values must be {expected}, but its shape is {shape}: use EcgJepaFeatureExtractor.")
         if patch_indices is not None:  # keep these patches only, side by side
-            patches = input_values.unflatten(2, (-1, self.config.patch_size))
-            index = patch_indices[:, None, :, None].expand(-1, patches.shape[1], -1, self.config.patch_size)
-            input_values = patches.gather(2, index).flatten(2)
+            check_patch_indices("patch_indices", patch_indices, shape[0])
+            patches = input_values.unflatten(2, (-1, config.patch_size))
+            input_values = torch.take_along_dim(patches, patch_indices[:, None, :, None], dim=2).flatten(2)
         dtype = self.patch_projection.weight.dtype
         # Under autocast the projection is bfloat16, but the residual stream stays float32: content is small beside positions.
         tokens = self.patch_projection(input_values.to(dtype)).transpose(1, 2).to(dtype)
-        if self.config.position_encoding == "sinusoidal":
-            positions = self.position_embeddings[None, : tokens.shape[1]]
-            if patch_indices is not None:
-                positions = gather_patches(self.position_embeddings[None], patch_indices)
-            tokens = tokens + positions.to(dtype)
+        if config.position_encoding == "sinusoidal":
+            positions = self.position_embeddings.to(dtype)
+            tokens = tokens + (positions[: tokens.shape[1]] if patch_indices is None else positions[patch_indices])
         if self.register_tokens is not None:
             registers = self.register_tokens.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([registers, tokens], dim=1)
         return tokens
-
-    def rotation(self, tokens: torch.Tensor, patch_indices: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """
-        Return the `rotation` for [`attend`] of tokens (batch, registers + kept patches, hidden_size); `None` without rotary
-        positions. Registers are not rotated.
-        """
-        if self.config.position_encoding != "rotary":
-            return None
-        registers = self.config.num_register_tokens
-        if patch_indices is None:
-            patch_indices = torch.arange(tokens.shape[1] - registers, device=tokens.device)[None]
-        positions = nn.functional.pad(patch_indices, (registers, 0))  # angle 0
-        dtype = dtype_of_products(self.patch_projection.weight)
-        angles = rotary_angles(positions, self.config.hidden_size, self.config.num_attention_heads, dtype)
-        # A CPU takes twice as long to multiply by rows that all records share.
-        cosine, sine = (part.expand(tokens.shape[0], -1, -1).contiguous() for part in angles)
-        return cosine, sine
-
-    def _check_input(self, input_values: torch.Tensor, patch_indices: torch.Tensor | None) -> None:
-        config = self.config
-        if input_values.dim() != 3 or input_values.shape[1] != len(config.lead_names):
-            raise ValueError(
-                f"input_values must be (batch, {len(config.lead_names)} leads, samples) with leads "
-                f"{', '.join(config.lead_names)}, but its shape is {tuple(input_values.shape)}: use EcgJepaFeatureExtractor."
-            )
-        samples = input_values.shape[2]
-        if samples == 0 or samples % config.patch_size or samples > config.signal_length:
-            raise ValueError(
-                f"input_values has {samples} samples, but the model takes 1 to {config.num_patches} whole patches of "
-                f"{config.patch_size} samples (up to {config.signal_length} samples at {config.sampling_rate} Hz): crop it."
-            )
-        if patch_indices is not None:
-            check_patch_indices("patch_indices", patch_indices, input_values.shape[0])
 
 
 class EcgJepaResidualProjection(nn.Linear):
     """The last linear layer of a residual branch; `_init_weights` gives it a smaller standard deviation."""
 
 
-class EcgJepaAttention(nn.Module):
-    """Self-attention with one fused projection to queries, keys and values."""
+class EcgJepaMultiHeadAttention(nn.Module):
+    """Attention in the implementation that the configuration names, without projections."""
 
-    def __init__(self, config: EcgJepaConfig, width: int, num_heads: int):
+    is_causal = False  # for the implementations
+
+    def __init__(self, config: EcgJepaConfig, num_heads: int):
         super().__init__()
         self.config = config
         self.num_heads = num_heads
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.is_causal = False  # for the attention implementations
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, rotation: Sequence[Tensor] | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """
+        Attend with `query` (batch, queries, width) to `key` and `value` (batch, keys, width) -> (batch, queries, width), and
+        attention weights, if the implementation has any. Queries and keys are rotated by `rotation`, of [`rotary_angles`].
+        """
+        if rotation is not None:
+            query, key = (rotate(states, rotation, self.num_heads) for states in (query, key))
+        heads = [states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for states in (query, key, value)]
+        interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout, scaling = self.attention_dropout if self.training else 0.0, heads[0].shape[-1] ** -0.5
+        output, weights = interface(self, *heads, None, dropout=dropout, scaling=scaling, **kwargs)
+        return output.reshape(query.shape), weights
+
+
+class EcgJepaAttention(EcgJepaMultiHeadAttention):
+    """Self-attention with one fused projection to queries, keys and values."""
+
+    def __init__(self, config: EcgJepaConfig, width: int, num_heads: int):
+        super().__init__(config, num_heads)
         self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
         self.projection = EcgJepaResidualProjection(width, width, bias=config.use_bias)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(batch, tokens, width) -> the same shape, and attention weights if the implementation returns them."""
-        query, key, value = self.qkv(hidden_states).chunk(3, dim=-1)
-        output, weights = attend(self, query, key, value, **kwargs)
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """(batch, tokens, width) -> the same shape, and attention weights, if the implementation has any."""
+        output, weights = self.attend(*self.qkv(hidden_states).chunk(3, dim=-1), **kwargs)
         return self.projection(output), weights
-
-
-class EcgJepaMLP(nn.Module):
-    """Two linear layers around the activation."""
-
-    def __init__(self, config: EcgJepaConfig, width: int):
-        super().__init__()
-        inner = int(width * config.mlp_ratio)
-        self.up_projection = nn.Linear(width, inner, bias=config.use_bias)
-        self.activation = ACT2FN[config.hidden_act]
-        self.down_projection = EcgJepaResidualProjection(inner, width, bias=config.use_bias)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, width) -> the same shape."""
-        return self.down_projection(self.activation(self.up_projection(hidden_states)))
 
 
 class EcgJepaLayerScale(nn.Module):
@@ -255,7 +192,7 @@ class EcgJepaLayerScale(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.full((width,), float(config.layerscale_value)))
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: Tensor) -> Tensor:
         """(batch, tokens, width) -> the same shape."""
         return hidden_states * self.weight
 
@@ -265,16 +202,18 @@ class EcgJepaLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: EcgJepaConfig, width: int, num_heads: int, has_layerscale: bool = False):
         super().__init__()
-
         self.attention_norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
         self.attention = EcgJepaAttention(config, width, num_heads)
         self.attention_scale = EcgJepaLayerScale(config, width) if has_layerscale else nn.Identity()
         self.mlp_norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
-        self.mlp = EcgJepaMLP(config, width)
+        inner = int(width * config.mlp_ratio)
+        up = nn.Linear(width, inner, bias=config.use_bias)
+        down = EcgJepaResidualProjection(inner, width, bias=config.use_bias)
+        self.mlp = nn.Sequential(OrderedDict(up_projection=up, activation=ACT2FN[config.hidden_act], down_projection=down))
         self.mlp_scale = EcgJepaLayerScale(config, width) if has_layerscale else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """(batch, tokens, width) -> the same shape."""
         attended, _ = self.attention(self.attention_norm(hidden_states), **kwargs)
         hidden_states = hidden_states + self.dropout(self.attention_scale(attended))
@@ -284,65 +223,51 @@ class EcgJepaLayer(GradientCheckpointingLayer):
 class EcgJepaPredictor(nn.Module):
     """Predicts latents of hidden patches from context tokens and the positions of both."""
 
-    position_embeddings: torch.Tensor
+    position_embeddings: Tensor
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__()
         self.config = config
-        width = config.pred_hidden_size
+        width, heads = config.pred_hidden_size, config.pred_num_attention_heads
         self.input_projection = nn.Linear(config.hidden_size, width, bias=config.use_bias)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.layers = nn.ModuleList(
-            EcgJepaLayer(config, width, config.pred_num_attention_heads) for _ in range(config.pred_num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(EcgJepaLayer(config, width, heads) for _ in range(config.pred_num_hidden_layers))
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
         self.output_projection = nn.Linear(width, config.hidden_size, bias=config.use_bias)
         self.register_buffer("position_embeddings", sinusoidal_positions(config.num_patches, width), persistent=False)
 
-    def forward(
-        self,
-        context: torch.Tensor,
-        context_mask: torch.Tensor,
-        target_mask: torch.Tensor,
-        with_context: bool = False,
-        **kwargs: Any,
-    ) -> torch.Tensor:
+    def forward(self, context: Tensor, context_mask: Tensor, target_mask: Tensor, with_context: bool = False) -> Tensor:
         """`context` (batch, K, hidden_size) -> (batch, M, hidden_size); `with_context` (batch, K + M, hidden_size), K first."""
         context = self.input_projection(context).to(self.mask_token.dtype)
         hidden_states = torch.cat([context, self.mask_token.expand(*target_mask.shape, -1)], dim=1)
         positions = torch.cat([context_mask, target_mask], dim=1)
+        rotation = None
         if self.config.position_encoding == "rotary":
-            dtype = dtype_of_products(self.input_projection.weight)
-            rotation = rotary_angles(positions, self.config.pred_hidden_size, self.config.pred_num_attention_heads, dtype)
-            kwargs["rotation"] = rotation
+            rotation = rotary_angles(positions, self.config.pred_num_attention_heads, self.input_projection.weight)
         else:
-            hidden_states = hidden_states + gather_patches(self.position_embeddings[None].to(context.dtype), positions)
+            hidden_states = hidden_states + self.position_embeddings.to(context.dtype)[positions]
         for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
+            hidden_states = layer(hidden_states, rotation=rotation)
         first = 0 if with_context else context.shape[1]
         return self.output_projection(self.norm(hidden_states[:, first:]))
 
 
-class EcgJepaAttentivePooling(nn.Module):
+class EcgJepaAttentivePooling(EcgJepaMultiHeadAttention):
     """Attention of one learned query over all tokens, with as many heads as the encoder."""
 
     def __init__(self, config: EcgJepaConfig):
-        super().__init__()
-        self.config = config
-        self.num_heads = config.num_attention_heads
-        self.attention_dropout = config.attention_probs_dropout_prob
-        self.is_causal = False
+        super().__init__(config, config.num_attention_heads)
         self.first_token = 0 if config.classifier_pool_registers else config.num_register_tokens
         bias = config.qkv_bias if config.classifier_qkv_bias is None else config.classifier_qkv_bias
         self.query_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=bias)
         self.key_value = nn.Linear(config.hidden_size, 2 * config.hidden_size, bias=bias)
 
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor | None]:
         """(batch, tokens, hidden_size) -> pooled (batch, hidden_size) and attention weights, if the implementation has any."""
         query = self.query(self.query_token.to(hidden_states.dtype)).expand(hidden_states.shape[0], -1, -1)
         key, value = self.key_value(hidden_states[:, self.first_token :]).chunk(2, dim=-1)
-        pooled, weights = attend(self, query, key, value)
+        pooled, weights = self.attend(query, key, value)
         return pooled.squeeze(1), weights
 
 
@@ -353,7 +278,7 @@ class EcgJepaLayerMix(nn.Module):
         super().__init__()
         self.layer_logits = nn.Parameter(torch.zeros(config.readout_layers))
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: Tensor) -> Tensor:
         """(batch, layers, tokens, hidden_size) -> (batch, tokens, hidden_size)."""
         return torch.einsum("l,bltw->btw", self.layer_logits.softmax(dim=0).to(hidden_states.dtype), hidden_states)
 
@@ -367,6 +292,7 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     input_modalities = ("time",)  # type: ignore[assignment]  # a tuple in transformers' own models, too
     supports_gradient_checkpointing = True
+    _input_embed_layer = "patch_projection"
     _no_split_modules = ["EcgJepaEmbeddings", "EcgJepaLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -375,111 +301,80 @@ class EcgJepaPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": EcgJepaLayer, "attentions": EcgJepaAttention}
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the patch projection of the encoder."""
-        encoder: Any = getattr(self, self.base_model_prefix, self)
-        return encoder.embeddings.patch_projection
-
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """
-        Call `PreTrainedModel.from_pretrained`; damaged weights are errors that name where they are.
-
-        Raises:
-            ValueError: if the weights cannot be read, are not finite, have more of the encoder than their configuration says, or
-                lack any of the encoder, or some but not all of another network (an absent head is a new one). With
-                `output_loading_info`, missing and unexpected weights are returned instead.
-            MismatchedWeightsError: if they have other shapes than the configuration says.
+        Call `PreTrainedModel.from_pretrained`. Raises `ValueError` if weights cannot be read, are not finite, have other shapes
+        than their configuration says or more of the encoder, or lack any of the encoder, or some but not all of another network
+        (an absent head is a new one). With `output_loading_info`, missing and unexpected weights are returned instead.
         """
-        wants_info = kwargs.pop("output_loading_info", False)
-        ignores_sizes = kwargs.pop("ignore_mismatched_sizes", False)
+        wants_info, ignores_sizes = (kwargs.pop(name, False) for name in ("output_loading_info", "ignore_mismatched_sizes"))
         source = f"The weights in {pretrained_model_name_or_path} (model.safetensors)"
-        # Mismatched sizes are reported below, with their names.
-        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are reported below, with names
         try:
             loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
-            raise ValueError(f"{source} cannot be read: {error}. The file is damaged or was not copied as a whole.") from error
+            raise ValueError(f"{source} cannot be read: {error}. Is the file damaged, or not copied as a whole?") from error
         model, info = loaded
-        if info["mismatched_keys"] and not ignores_sizes:
-            name, found, expected = min(info["mismatched_keys"])
-            raise MismatchedWeightsError(
-                f"{source} do not fit its config.json in {len(info['mismatched_keys'])} places, the first of them {name}: "
-                f"{tuple(found)} instead of {tuple(expected)}. For a head of another size, pass ignore_mismatched_sizes=True."
-            )
+        mismatched = sorted(info["mismatched_keys"])
+        if mismatched and not ignores_sizes:
+            name, found, expected = mismatched[0]
+            which = f"{len(mismatched)} places, first {name}: {tuple(found)} instead of {tuple(expected)}"
+            hint = "For a head of another size, pass ignore_mismatched_sizes=True."
+            raise MismatchedWeightsError(f"{source} do not fit its config.json in {which}. {hint}")
         if not wants_info:
             model._check_keys(source, info["missing_keys"], info["unexpected_keys"])
         for name, parameter in model.named_parameters():
             if not parameter.is_meta and not bool(parameter.isfinite().all()):
                 raise ValueError(f"{source} have NaN or infinite values in {name}.")
-        new = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
+        new = {*info["missing_keys"], *(name for name, *_ in mismatched)}
         if not hasattr(model, "classifier") or any(name.startswith("classifier.") for name in new):
             model.config.forget_decisions()
         return (model, info) if wants_info else model
 
     def _check_keys(self, source: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
         """Raise `ValueError` for weights of the encoder that were not built, and for networks that were loaded in part."""
-        base = self.base_model_prefix
-        is_alone = not hasattr(self, base)
-        networks = {base, *(("embeddings", "layers", "norm") if is_alone else ())}
-        if extra := sorted(name for name in unexpected if name.partition(".")[0] in networks):
-            raise ValueError(
-                f"{source} hold {len(extra)} parts that their config.json does not know, the first of them "
-                f"{', '.join(extra[:3])}: they belong to another config.json."
-            )
-
-        def network(name: str) -> str:
-            return base if is_alone else name.partition(".")[0]
-
-        missing = set(missing)
-        incomplete = {base} | {network(name) for name, _ in self.named_parameters() if name not in missing}
-        if lacking := sorted(name for name in missing if network(name) in incomplete):
-            raise ValueError(
-                f"{source} lack {len(lacking)} of {type(self).__name__}, the first of them "
-                f"{', '.join(lacking[:3])}: they are incomplete or belong to another config.json."
-            )
+        encoder, parameters = self.base_model_prefix, [name for name, _ in self.named_parameters()]
+        network = {name: name.partition(".")[0] if hasattr(self, encoder) else encoder for name in parameters}
+        loaded = {encoder, *(network[name] for name in set(parameters).difference(missing))}
+        extra = sorted(name for name in unexpected if name.startswith((f"{encoder}.", "embeddings.", "layers.", "norm.")))
+        lacking = sorted(name for name in missing if network.get(name) in loaded)
+        if extra:
+            raise ValueError(f"{source} hold {len(extra)} parts that their config.json does not know: {', '.join(extra[:3])}.")
+        if lacking:
+            raise ValueError(f"{source} lack {len(lacking)} of {type(self).__name__}: {', '.join(lacking[:3])}.")
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """
-        Call `PreTrainedModel.save_pretrained`, which also writes the code, so that the directory works without this package.
-        `AutoModel` reads the encoder of it, whatever is saved.
-        """
-        # transformers adds the saved class.
+        """Call `PreTrainedModel.save_pretrained`, which writes the code, too: the directory works without this package."""
+        # `AutoModel` reads the encoder, whatever is saved; transformers adds the saved class.
         self.config.auto_map = {"AutoModel": f"{__name__.rpartition('.')[2]}.{EcgJepaModel.__name__}"}
         super().save_pretrained(save_directory, *args, **kwargs)
         for weights in Path(save_directory).glob("*.safetensors"):
-            # safetensors makes weights readable for the owner only.
-            shutil.copymode(Path(save_directory, "config.json"), weights)
+            shutil.copymode(Path(save_directory, "config.json"), weights)  # safetensors lets the owner alone read them
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # Only functions of transformers.initialization, which do not change loaded weights.
         std = self.config.initializer_range
-        if isinstance(module, (nn.Linear, nn.Conv1d)):
-            # The encoder's depth counts in both networks, as in the reference.
-            depth_factor = (2 * self.config.num_hidden_layers) ** -0.5
-            residual = isinstance(module, EcgJepaResidualProjection)
-            init.trunc_normal_(module.weight, std=std * depth_factor if residual else std)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, EcgJepaLayerScale):
-            init.constant_(module.weight, float(self.config.layerscale_value))
-        elif isinstance(module, EcgJepaEmbeddings):
-            if module.register_tokens is not None:
-                init.trunc_normal_(module.register_tokens, std=std)
-        elif isinstance(module, EcgJepaPredictor):
-            init.trunc_normal_(module.mask_token, std=std)
-        elif isinstance(module, EcgJepaAttentivePooling):
-            init.trunc_normal_(module.query_token, std=std)
-        elif isinstance(module, EcgJepaLayerMix):
-            init.zeros_(module.layer_logits)
-        if isinstance(module, (EcgJepaEmbeddings, EcgJepaPredictor)):
-            # from_pretrained builds on the meta device, where a buffer without saved values has none.
-            init.copy_(module.position_embeddings, sinusoidal_positions(*module.position_embeddings.shape))
+        match module:
+            case nn.Linear() | nn.Conv1d():
+                # The encoder's depth counts in both networks, as in the reference.
+                residual = isinstance(module, EcgJepaResidualProjection)
+                init.trunc_normal_(module.weight, std=std * (2 * self.config.num_hidden_layers) ** -0.5 if residual else std)
+                if module.bias is not None:
+                    init.zeros_(module.bias)
+            case nn.LayerNorm():
+                super()._init_weights(module)
+            case EcgJepaLayerScale():
+                init.constant_(module.weight, float(self.config.layerscale_value))
+            case EcgJepaLayerMix():
+                init.zeros_(module.layer_logits)
+            case EcgJepaEmbeddings() | EcgJepaPredictor() | EcgJepaAttentivePooling():
+                for token in module.parameters(recurse=False):
+                    init.trunc_normal_(token, std=std)
+                # from_pretrained builds on the meta device, where a buffer without saved values has none.
+                for positions in module.buffers(recurse=False):
+                    init.copy_(positions, sinusoidal_positions(*positions.shape))
 
 
 class EcgJepaModel(EcgJepaPreTrainedModel):
@@ -490,21 +385,18 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
+        width, heads = config.hidden_size, config.num_attention_heads
         self.embeddings = EcgJepaEmbeddings(config)
         self.layers = nn.ModuleList(
-            EcgJepaLayer(config, config.hidden_size, config.num_attention_heads, bool(config.layerscale_value))
-            for _ in range(config.num_hidden_layers)
+            EcgJepaLayer(config, width, heads, bool(config.layerscale_value)) for _ in range(config.num_hidden_layers)
         )
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.norm_bias)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
         self.post_init()
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self,
-        input_values: torch.Tensor,
-        patch_indices: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        self, input_values: Tensor, patch_indices: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
         r"""
         Args:
@@ -521,11 +413,18 @@ class EcgJepaModel(EcgJepaPreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
     def layer_outputs(
-        self, input_values: torch.Tensor, patch_indices: torch.Tensor | None = None, num_layers: int = 1, **kwargs: Any
-    ) -> list[torch.Tensor]:
+        self, input_values: Tensor, patch_indices: Tensor | None = None, num_layers: int = 1, **kwargs: Any
+    ) -> list[Tensor]:
         """Return the outputs of the last `num_layers` layers, in order, each through the final norm; see `forward`."""
-        hidden_states = self.embeddings(input_values, patch_indices)
-        rotation = self.embeddings.rotation(hidden_states, patch_indices)
+        config, hidden_states, rotation = self.config, self.embeddings(input_values, patch_indices), None
+        if config.position_encoding == "rotary":
+            if patch_indices is None:
+                num_patches = hidden_states.shape[1] - config.num_register_tokens
+                patch_indices = torch.arange(num_patches, device=hidden_states.device)[None]
+            positions = nn.functional.pad(patch_indices, (config.num_register_tokens, 0))  # registers have angle 0
+            angles = rotary_angles(positions, config.num_attention_heads, self.embeddings.patch_projection.weight)
+            # A CPU takes twice as long to multiply by rows that all records share.
+            rotation = [part.expand(hidden_states.shape[0], -1, -1).contiguous() for part in angles]
         outputs = deque([hidden_states], maxlen=num_layers)
         for layer in self.layers:
             outputs.append(layer(outputs[-1], rotation=rotation, **kwargs))
@@ -537,10 +436,7 @@ class EcgJepaContextEncoder(EcgJepaModel):
 
 
 class EcgJepaEncoderPair(EcgJepaPreTrainedModel):
-    """
-    A trained `.context_encoder` and its exponential moving average `.ecg_jepa`, which never takes gradients; a training loop
-    calls `update_target_encoder` once per optimiser step.
-    """
+    """A trained `.context_encoder` and its moving average `.ecg_jepa`, which takes no gradients, but `update_target_encoder`."""
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
@@ -555,21 +451,13 @@ class EcgJepaEncoderPair(EcgJepaPreTrainedModel):
 
     @torch.no_grad()
     def initialize_weights(self) -> None:
-        """Initialise the weights that were not loaded; both encoders start equal."""
+        """Initialise the weights that were not loaded; both encoders start equal. Freeze the target encoder, also when loaded."""
         super().initialize_weights()
+        self.ecg_jepa.requires_grad_(False)
         for target, context in zip(self.ecg_jepa.parameters(), self.context_encoder.parameters(), strict=True):
             # From a checkpoint of the target encoder alone, the context encoder starts from it.
-            if getattr(target, "_is_hf_initialized", False):
-                init.copy_(context, target)
-            else:
-                init.copy_(target, context)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Call `PreTrainedModel.from_pretrained`, then freeze the target encoder, which transformers unfreezes."""
-        result = super().from_pretrained(*args, **kwargs)
-        (result[0] if isinstance(result, tuple) else result).ecg_jepa.requires_grad_(False)
-        return result
+            source, copy = (target, context) if getattr(target, "_is_hf_initialized", False) else (context, target)
+            init.copy_(copy, source)
 
     def train(self, mode: bool = True) -> "EcgJepaEncoderPair":
         """Set the training mode; the target encoder stays in evaluation mode (no dropout)."""
@@ -580,24 +468,22 @@ class EcgJepaEncoderPair(EcgJepaPreTrainedModel):
     @torch.no_grad()
     def update_target_encoder(self, momentum: float) -> None:
         """
-        Do one EMA step: target = momentum * target + (1 - momentum) * context.
-
-        The reference does this at the start of every forward; here it is done once after every optimiser step, which is the
-        same without gradient accumulation.
+        Do one EMA step: target = momentum * target + (1 - momentum) * context; a training loop does it after each optimiser step.
         """
+        # The reference does it at the start of every forward, which is the same without gradient accumulation.
         targets = [parameter.data for parameter in self.ecg_jepa.parameters()]
         sources = [parameter.data for parameter in self.context_encoder.parameters()]
         torch._foreach_lerp_(targets, sources, 1.0 - momentum)
 
-    def without_registers(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def without_registers(self, hidden_states: Tensor) -> Tensor:
         """Return the patches of tokens (batch, registers + patches, hidden_size)."""
         return hidden_states[:, self.config.num_register_tokens :]
 
     @torch.no_grad()
-    def encode_targets(self, input_values: torch.Tensor, num_layers: int = 1) -> list[torch.Tensor]:
+    def encode_targets(self, input_values: Tensor, num_layers: int = 1) -> list[Tensor]:
         """
-        Return the target encoder's outputs for all patches of signals (batch, leads, samples), (batch, patches, hidden_size) from
-        each of its last `num_layers` layers, in order, through the final norm.
+        Return the target encoder's outputs for all patches, (batch, patches, hidden_size) from each of its last `num_layers`
+        layers, in order, through the final norm.
         """
         return [self.without_registers(output) for output in self.ecg_jepa.layer_outputs(input_values, num_layers=num_layers)]
 
@@ -611,10 +497,10 @@ class EcgJepaForPreTraining(EcgJepaEncoderPair):
     @can_return_tuple
     def forward(
         self,
-        input_values: torch.Tensor,
-        context_mask: torch.Tensor,
-        target_mask: torch.Tensor,
-        targets: torch.Tensor | None = None,
+        input_values: Tensor,
+        context_mask: Tensor,
+        target_mask: Tensor,
+        targets: Tensor | None = None,
         predict_context: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> EcgJepaForPreTrainingOutput:
@@ -623,8 +509,7 @@ class EcgJepaForPreTraining(EcgJepaEncoderPair):
             input_values (`torch.Tensor` of shape `(batch, leads, samples)`): Normalised signals.
             context_mask (`torch.LongTensor` of shape `(batch, K)`): Indices of the visible patches.
             target_mask (`torch.LongTensor` of shape `(batch, M)`): Indices of the hidden patches to predict.
-            targets (`torch.Tensor` of shape `(batch, patches, hidden_size)`, *optional*):
-                What is predicted of every patch; default: the output of the target encoder.
+            targets (`torch.Tensor` of shape `(batch, patches, hidden_size)`, *optional*): Default: the target encoder's output.
             predict_context (`bool`, *optional*): Predict visible patches as well, as `context_prediction`.
 
         Returns:
@@ -651,7 +536,7 @@ class EcgJepaForPreTraining(EcgJepaEncoderPair):
 class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
     """ECG-JEPA encoder with a classifier over its tokens (see `config.classifier_pooling`)."""
 
-    _keys_to_ignore_on_load_unexpected = [r"^context_encoder\.", r"^predictor\."]
+    _keys_to_ignore_on_load_unexpected = [r"^(context_encoder|predictor)\."]
 
     def __init__(self, config: EcgJepaConfig):
         super().__init__(config)
@@ -666,12 +551,10 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save as the other models do, and so that `pipeline("ecg-classification")` works with the directory."""
-        # Imported here, so that transformers copies that file, too.
-        from .pipeline_ecg_jepa import EcgClassificationPipeline
+        from .pipeline_ecg_jepa import EcgClassificationPipeline as Task  # here, so that transformers copies that file, too
 
-        implementation = f"{EcgClassificationPipeline.__module__.rpartition('.')[2]}.{EcgClassificationPipeline.__name__}"
-        pipeline = {"impl": implementation, "pt": ["AutoModelForSequenceClassification"]}
-        self.config.custom_pipelines = {"ecg-classification": pipeline}
+        task = {"impl": f"{Task.__module__.rpartition('.')[2]}.{Task.__name__}", "pt": ["AutoModelForSequenceClassification"]}
+        self.config.custom_pipelines = {"ecg-classification": task}
         try:
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
@@ -679,43 +562,33 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
 
     def reset_classifier(self, num_labels: int | None = None, id2label: dict[int, str] | None = None) -> None:
         """
-        Replace the head (classifier and attentive pooling) by an untrained one, without thresholds, temperature and descriptions.
-
-        Args:
-            num_labels: number of labels; may be left out if `id2label` is given.
-            id2label: index -> name of each label; default: `LABEL_0`, `LABEL_1`, ...
+        Replace the head (classifier and attentive pooling) by an untrained one, without thresholds, temperature and descriptions,
+        for `num_labels` labels named `LABEL_0`, `LABEL_1`, ..., or as `id2label` (index -> name) names them.
         """
-        count = len(id2label or ()) if num_labels is None else num_labels
-        if count < 1:
-            raise ValueError("Give num_labels (at least 1) or id2label for the new classifier.")
-        names = {index: f"LABEL_{index}" for index in range(count)} if id2label is None else dict(id2label)
-        if sorted(names) != list(range(count)):
-            raise ValueError(f"id2label must name every label from 0 to {count - 1} once, but has {sorted(names)}.")
-        self.num_labels = count
+        names = {index: f"LABEL_{index}" for index in range(num_labels or 0)} if id2label is None else dict(id2label)
+        if not names or sorted(names) != list(range(len(names) if num_labels is None else num_labels)):
+            raise ValueError(f"num_labels={num_labels}, id2label={id2label}: give a number, or a name for each label from 0.")
+        self.num_labels = len(names)
         self.config.forget_decisions()
         self.config.label_descriptions = None
         self.config.id2label, self.config.label2id = names, {name: index for index, name in names.items()}
         old = self.classifier
-        self.classifier = nn.Linear(old.in_features, count, bias=old.bias is not None).to(old.weight)
+        self.classifier = nn.Linear(old.in_features, self.num_labels, bias=old.bias is not None).to(old.weight)
         for module in (self.classifier, *(self.pooling.modules() if self.pooling is not None else ())):
             for parameter in module.parameters(recurse=False):
                 parameter._is_hf_initialized = False  # or _init_weights would keep the loaded values
             self._init_weights(module)
 
-    def encode(self, input_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """
-        Return the input of the head for signals (batch, leads, samples): tokens (batch, registers + patches, hidden_size), or
-        with `readout_layers` those of each layer, (batch, layers, registers + patches, hidden_size).
-        """
-        if self.mixing is None:
-            return self.ecg_jepa.layer_outputs(input_values, **kwargs)[0]
-        return torch.stack(self.ecg_jepa.layer_outputs(input_values, num_layers=self.config.readout_layers, **kwargs), dim=1)
+    def encode(self, input_values: Tensor, **kwargs: Any) -> Tensor:
+        """Return the input of the head: tokens (batch, registers + patches, hidden_size), of several layers stacked in dim 1."""
+        outputs = self.ecg_jepa.layer_outputs(input_values, num_layers=self.config.readout_layers, **kwargs)
+        return outputs[0] if self.mixing is None else torch.stack(outputs, dim=1)
 
-    def mix_layers(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def mix_layers(self, hidden_states: Tensor) -> Tensor:
         """Average the layers of `encode`'s output -> tokens (batch, registers + patches, hidden_size)."""
         return hidden_states if self.mixing is None else self.mixing(hidden_states)
 
-    def classify_tokens(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def classify_tokens(self, hidden_states: Tensor) -> Tensor:
         """Apply the head to `encode`'s output -> logits (batch, labels)."""
         hidden_states = self.mix_layers(hidden_states)
         if self.pooling is not None:
@@ -729,10 +602,7 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self,
-        input_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        self, input_values: Tensor, labels: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> SequenceClassifierOutput:
         r"""
         Args:
@@ -744,16 +614,12 @@ class EcgJepaForSequenceClassification(EcgJepaPreTrainedModel):
         Returns:
             `SequenceClassifierOutput` with `logits` (batch, num_labels) and, given labels, the `loss`.
         """
-        num_crops = 1
-        if input_values.dim() == 4:
-            num_crops, input_values = input_values.shape[1], input_values.flatten(0, 1)
-        logits = self.classify_tokens(self.encode(input_values, **kwargs))
-        logits = logits.view(-1, num_crops, self.num_labels).mean(dim=1)
+        crops = input_values.flatten(0, 1) if input_values.dim() == 4 else input_values
+        logits = self.classify_tokens(self.encode(crops, **kwargs))
+        logits = logits.view(input_values.shape[0], -1, self.num_labels).mean(dim=1)
         if labels is None:
             return SequenceClassifierOutput(logits=logits)
         if self.config.problem_type == "multi_label_classification" and labels.shape != logits.shape:
-            raise ValueError(
-                f"labels must be one 0 or 1 per class, of shape {tuple(logits.shape)}, but got {tuple(labels.shape)}."
-            )
+            raise ValueError(f"labels must be one 0 or 1 per class, {tuple(logits.shape)}, but got {tuple(labels.shape)}.")
         loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)

@@ -1,8 +1,8 @@
 """
-Everything that happens to an ECG before a model sees it: lead names, units, plausibility, filters, resampling, normalisation.
+Processing of an ECG before a model sees it: lead names, units, plausibility, filters, resampling, normalisation.
 
-Preparation of databases and the feature extractor both call these functions, so that a user's record goes through exactly what
-the training records went through. Signals are arrays (leads, samples), in mV unless stated otherwise.
+Preparation of databases and the feature extractor call the same functions, so that a user's record is treated as the training
+records were. Signals are arrays (leads, samples), in mV unless stated otherwise.
 """
 
 import re
@@ -20,29 +20,21 @@ _SPELLINGS = {name.lower(): name for name in (*STANDARD_LEADS, *_FURTHER_LEADS)}
 _BEFORE_NAME = re.compile(r"(?:mdc_ecg_lead|ecg|ekg|lead)[\s_:-]*", re.IGNORECASE)
 # Brackets are ignored, unless they say that the signal is another: inverted, or averaged over beats.
 _AFTER_NAME = re.compile(r"[\s_-]?(?:\((?!\s*(?:-|inv|neg|rev|av|mean|med))[^()]*\)|ref)$", re.IGNORECASE)
-_LONGEST_NAME = 100  # characters
 
 # The augmented limb leads and III as combinations of I and II (Einthoven 1913, Goldberger 1942).
 DERIVED_LEADS = {"iii": (-1.0, 1.0), "avr": (-0.5, -0.5), "avl": (1.0, -0.5), "avf": (-0.5, 1.0)}
 
-# Millivolts per unit, by lower-case name; databases spell "mV" in every case.
-MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
+MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}  # by lower-case name
+UNKNOWN_UNIT = "unknown"  # of a signal of unknown gain, which only amplitude-free models accept
 
-# Unit of a signal of unknown gain, which only amplitude-free models accept.
-UNKNOWN_UNIT = "unknown"
-
-# Relative; rates that differ by less are one rate written in two ways (an interval of 3,333 µs and 300 Hz).
-RATE_TOLERANCE = 1e-3
-
-# What must be known of a record, and its possible values.
-_DECLARATIONS = {
+RATE_TOLERANCE = 1e-3  # relative; rates that differ by less are one, written in two ways (an interval of 3,333 µs and 300 Hz)
+_DECLARATIONS = {  # what must be known of a record, and its possible values
     "sampling_rate": "sampling_rate=... (Hz)",
     "unit": 'unit=... ("mV", "uV", "V" or "nV")',
     "lead_names": "lead_names=... (one per row)",
 }
 
-# Largest distance from the mean that the model sees, in standard deviations (paper, section 3).
-CLIP = 5.0
+CLIP = 5.0  # largest distance from the mean that the model sees, in standard deviations (paper, section 3)
 
 # Largest number of values (leads x samples) of a record. Reading and conditioning take some 25 bytes for each, so that a record
 # stays below 1 GB. Twelve leads at 500 Hz reach it after 83 minutes.
@@ -70,6 +62,12 @@ LEAST_NORMALIZED = 0.05  # amplitude of the median lead in standard deviations o
 MOST_CLIPPED = 0.5  # share of clipped samples, of all leads
 MOST_CLIPPED_IN_LEAD = 0.9  # and of any lead
 _SAMPLES_FOR_AMPLITUDE = 500  # per lead, evenly spread: percentiles of more cost more than the rest of the preparation
+# An ECG spans 0.1 to 10 mV, so that each factor of 1,000 has a range of its own.
+_LIKELY_CAUSES = {
+    (1e2, 1e4): "uV (or a converter's raw numbers) declared as mV, or mV declared as V",
+    (1e4, 1e7): "nV declared as mV, or uV declared as V",
+    (1e-4, 1e-2): "mV declared as uV, or V declared as mV",
+}
 
 Name = str | PathLike[str]  # of a record, for messages
 
@@ -116,14 +114,10 @@ class ImplausibleSignalError(ValueError):
 def lead_name(label: str) -> str:
     """Return a lead in the standard spelling, from labels such as "ECG I", "EKG aVR", "I-Ref", "MDC_ECG_LEAD_AVL"."""
     name = label = label.strip()
-    if len(label) > _LONGEST_NAME:
-        return label
     while (found := _BEFORE_NAME.match(name)) and found.end() < len(name):
         name = name[found.end() :]
-    for candidate in (label, name, _AFTER_NAME.sub("", name)):
-        if candidate.lower() in _SPELLINGS:
-            return _SPELLINGS[candidate.lower()]
-    return label
+    candidates = (label, name, _AFTER_NAME.sub("", name))
+    return next((_SPELLINGS[text.lower()] for text in candidates if is_lead(text)), label)
 
 
 def is_lead(name: str) -> bool:
@@ -141,8 +135,8 @@ def unit_factor(unit: str | None) -> float:
 
 def are_names(value: Any) -> bool:
     """Return whether these are names in an order: no single text, whose letters would be taken for leads, and no set."""
-    ordered = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-    return (ordered or isinstance(value, np.ndarray)) and all(isinstance(name, str) for name in value)
+    ordered = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
+    return ordered and all(isinstance(name, str) for name in value)
 
 
 def is_finite(value: Any) -> bool:
@@ -150,21 +144,18 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
-def check_declared(sampling_rate: Any = None, lead_names: Any = None, unit: Any = None) -> None:
+def check_declared(sampling_rate: Any = None, lead_names: Any = None, unit: Any = None, any_unit: bool = True) -> None:
     """Raise `ValueError` for a rate that is no positive number of Hz, names that are no list, or an unknown unit."""
     if sampling_rate is not None and not (is_finite(sampling_rate) and sampling_rate > 0):
         raise ValueError(f"sampling_rate={sampling_rate!r} must be a positive number of Hz.")
     if lead_names is not None and not are_names(lead_names):
         raise ValueError(f"lead_names must be a list of names, one per row of the signal, but is {lead_names!r}.")
-    if unit not in (None, UNKNOWN_UNIT):
+    if unit is not None and not (any_unit and unit == UNKNOWN_UNIT):
         unit_factor(unit)
 
 
 def missing_declarations(ecg: Any, any_unit: bool = False) -> list[str]:
-    """
-    Return which of `sampling_rate`, `unit` and `lead_names` of an [`Ecg`] are `None`; the unit may be with `any_unit`, for
-    amplitude-free models.
-    """
+    """Return which of `sampling_rate`, `unit` (unless `any_unit` will do) and `lead_names` of an [`Ecg`] are `None`."""
     return [name for name in _DECLARATIONS if getattr(ecg, name) is None and not (any_unit and name == "unit")]
 
 
@@ -177,18 +168,8 @@ def check_complete(record: Name, ecg: Any, any_unit: bool = False) -> None:
 
 def to_millivolts(record: Name, values: np.ndarray, units: Sequence[str | None]) -> tuple[np.ndarray, list[str] | None]:
     """
-    Convert the leads of a record to mV.
-
-    Args:
-        record: its name, for messages.
-        values: (leads, samples).
-        units: of each lead; `None` or an empty text where the record does not say it.
-
-    Returns:
-        The values in mV and the units; the same values and `None` if the record says no unit at all.
-
-    Raises:
-        RecordError: if a unit is no voltage, or only some leads have one.
+    Return the values (leads, samples) of a record in mV, and its units; the same values and `None` if it says no unit at all.
+    Raises `RecordError` if a unit is no voltage, or only some leads have one.
     """
     said = [unit.strip() if unit else "" for unit in units]
     if not any(said):
@@ -212,56 +193,40 @@ def declare(
     file_units: Sequence[str] | None = None,
 ) -> Ecg:
     """
-    Complete a record by what the caller declares of it. The unit "unknown" declares nothing.
-
-    Args:
-        record: its name, for messages.
-        ecg: what the record says; its signal is in mV if `ecg.unit` is "mV", else as the numbers are in the file.
-        sampling_rate, lead_names, unit: what the caller declares.
-        file_units: of the rows, as the file has them, if the signal was converted from them; default: `ecg.unit`.
-
-    Raises:
-        RecordError: if a declaration contradicts the record, names are not one for each row, or values are infinite.
-        ValueError: for declarations that [`check_declared`] refuses.
+    Complete what a record says (`ecg`; its name is `record`) by what the caller declares. The unit "unknown" declares nothing.
+    `file_units` are those of the rows that the signal was converted from, if not `ecg.unit`. Raises `RecordError` if these
+    contradict each other, names are not one for each row, or values are infinite.
     """
     check_declared(sampling_rate, lead_names, unit)
-    unit = None if unit == UNKNOWN_UNIT else unit
-    rate = _agreed_rate(record, ecg.sampling_rate, sampling_rate)
-    names = _agreed_names(record, ecg.lead_names, lead_names)
-    signal, said = ecg.signal, ecg.unit
+    signal, rate, names, said = ecg
+    if rate is not None and not (is_finite(rate) and rate > 0):
+        raise RecordError(record, "unusable rate", f"{rate} Hz, expected a positive number")
+    if rate is not None and sampling_rate is not None and abs(rate - sampling_rate) > RATE_TOLERANCE * rate:
+        raise _contradiction(record, "sampling_rate", sampling_rate, rate)
+    rate = sampling_rate if rate is None else rate
+
+    names = None if names is None or not any(names) else [lead_name(name or "") for name in names]
+    if names is not None and not all(names):
+        raise RecordError(record, "unnamed leads", f"{names.count('')} of {len(names)} leads have no name")
+    given = None if lead_names is None else [lead_name(name) for name in lead_names]
+    if names is not None and given is not None and [name.lower() for name in names] != [name.lower() for name in given]:
+        raise _contradiction(record, "lead_names", " ".join(given), " ".join(names))
+    names = given if names is None else names
     if names is not None and len(names) != signal.shape[0]:
         detail = f"shape {signal.shape} with {len(names)} lead names, expected (leads, samples)"
         raise RecordError(record, "wrong number of leads", detail)
-    if said is None and unit is not None:
-        signal, said = signal.astype(np.float64) * unit_factor(unit), "mV"
-    elif said is not None and unit is not None:
-        own = file_units or [said]
-        if {unit_factor(name) for name in own} != {unit_factor(unit)}:
+
+    if unit not in (None, UNKNOWN_UNIT):
+        own = [] if said is None else file_units or [said]
+        if not own:
+            signal, said = signal.astype(np.float64) * unit_factor(unit), "mV"
+        elif {unit_factor(name) for name in own} != {unit_factor(unit)}:
             raise _contradiction(record, "unit", unit, ", ".join(sorted(set(own))))
     with np.errstate(over="ignore"):
         signal = np.ascontiguousarray(signal, dtype=np.float32)
     if np.isinf(signal).any():
         raise RecordError(record, "infinite values", "some samples are infinite, expected numbers, or NaN where none is")
-    return Ecg(signal, rate, names, said)
-
-
-def _agreed_rate(record: Name, said: float | None, declared: float | None) -> float | None:
-    if said is not None and not (is_finite(said) and said > 0):
-        raise RecordError(record, "unusable rate", f"{said} Hz, expected a positive number")
-    if said is not None and declared is not None and abs(said - declared) > RATE_TOLERANCE * said:
-        raise _contradiction(record, "sampling_rate", declared, said)
-    found = declared if said is None else said
-    return None if found is None else float(found)
-
-
-def _agreed_names(record: Name, said: Sequence[str | None] | None, declared: Sequence[str] | None) -> list[str] | None:
-    own = None if said is None or not any(said) else [lead_name(name or "") for name in said]
-    if own is not None and not all(own):
-        raise RecordError(record, "unnamed leads", f"{own.count('')} of {len(own)} leads have no name")
-    given = None if declared is None else [lead_name(str(name)) for name in declared]
-    if own is not None and given is not None and [name.lower() for name in own] != [name.lower() for name in given]:
-        raise _contradiction(record, "lead_names", " ".join(given), " ".join(own))
-    return given if own is None else own
+    return Ecg(signal, None if rate is None else float(rate), names, said)
 
 
 def _contradiction(record: Name, name: str, declared: Any, said: Any) -> RecordError:
@@ -271,13 +236,9 @@ def _contradiction(record: Name, name: str, declared: Any, said: Any) -> RecordE
 
 def select_leads(signal: np.ndarray, lead_names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     """
-    Return the rows of a signal in the order of the `wanted` leads; III, aVR, aVL and aVF are derived from I and II where absent.
-
-    Args:
-        signal: (leads, samples), rows named by `lead_names` in any order and case; more leads than wanted are fine.
-
-    Raises:
-        ValueError: if names and rows do not match, a name repeats, or a lead is missing and cannot be derived.
+    Return the rows of a signal (leads, samples) in the order of the `wanted` leads; III, aVR, aVL and aVF are derived from I and
+    II where absent. `lead_names` may have any order and case. Raises `ValueError` if names and rows do not match, a name repeats,
+    or a lead is missing and cannot be derived.
     """
     if len(lead_names) != signal.shape[0]:
         raise ValueError(f"{len(lead_names)} lead names for a signal of {signal.shape[0]} leads: name every row once.")
@@ -288,33 +249,27 @@ def select_leads(signal: np.ndarray, lead_names: Sequence[str], wanted: Sequence
         derived = {key: i * rows["i"] + ii * rows["ii"] for key, (i, ii) in DERIVED_LEADS.items() if key not in rows}
         rows |= derived
     if missing := [name for name in wanted if name.lower() not in rows]:
-        raise ValueError(
-            f"Missing leads {', '.join(missing)}: the record has {', '.join(lead_names)}. Only III, aVR, aVL and aVF "
-            "can be derived (from I and II); no lead is filled with zeros."
-        )
+        rule = "Only III, aVR, aVL and aVF can be derived (from I and II); no lead is filled with zeros."
+        raise ValueError(f"Missing leads {', '.join(missing)}: the record has {', '.join(lead_names)}. {rule}")
     return np.stack([rows[name.lower()] for name in wanted])
 
 
 def interpolate_nans(signal: np.ndarray) -> np.ndarray:
     """
-    Replace NaNs by linear interpolation along each lead; at the edges by the nearest value.
-
-    Raises:
-        ValueError: if a lead has no finite value, or any value is infinite.
+    Replace NaNs by linear interpolation along each lead; at the edges by the nearest value. Raises `ValueError` if a lead is NaN
+    throughout, or any value is infinite.
     """
     if np.isinf(signal).any():
         raise ValueError("The signal has infinite values: expected mV, with NaN where nothing was recorded.")
     missing = np.isnan(signal)
     if not missing.any():
         return signal
-    if missing.all(axis=1).any():
-        leads = np.flatnonzero(missing.all(axis=1)).tolist()
-        raise ValueError(f"Leads {leads} (counted from 0) are NaN throughout: there is nothing to interpolate from.")
+    if empty := np.flatnonzero(missing.all(axis=1)).tolist():
+        raise ValueError(f"Leads {empty} (counted from 0) are NaN throughout: there is nothing to interpolate from.")
     signal = signal.copy()
-    positions = np.arange(signal.shape[1])
     for lead in np.flatnonzero(missing.any(axis=1)):
-        gaps = missing[lead]
-        signal[lead, gaps] = np.interp(positions[gaps], positions[~gaps], signal[lead, ~gaps])
+        known = np.flatnonzero(~missing[lead])
+        signal[lead, missing[lead]] = np.interp(np.flatnonzero(missing[lead]), known, signal[lead, known])
     return signal
 
 
@@ -327,38 +282,25 @@ def _butterworth(cutoff: float | tuple[float, float], kind: str, sampling_rate: 
 
 def highpass(signal: np.ndarray, sampling_rate: float, cutoff: float = 0.5) -> np.ndarray:
     """
-    Apply a 4th-order Butterworth high-pass at `cutoff` Hz, forward and backward (no phase shift).
-
-    The reference applies it to CODE-15 and St-Petersburg, at 0.5 Hz and before resampling: without it, training on
-    their baseline wander is unstable.
+    Apply a 4th-order Butterworth high-pass at `cutoff` Hz, forward and backward (no phase shift). The reference applies it to
+    CODE-15 and St-Petersburg, before resampling: without it, training on their baseline wander is unstable.
     """
     from scipy.signal import filtfilt
 
-    numerator, denominator = _butterworth(cutoff, "highpass", sampling_rate, "ba")
-    shortest = 3 * max(len(numerator), len(denominator))
-    if signal.shape[1] <= shortest:
-        raise ValueError(f"A high-pass needs more than {shortest} samples, but the record has {signal.shape[1]}.")
-    return filtfilt(numerator, denominator, signal, axis=1).astype(signal.dtype, copy=False)
+    return filtfilt(*_butterworth(cutoff, "highpass", sampling_rate, "ba"), signal, axis=1).astype(signal.dtype, copy=False)
 
 
 def standardize(signal: np.ndarray, sampling_rate: float, lead_names: Sequence[str] | None = None) -> np.ndarray:
     """
     Make a signal amplitude-free: 4th-order Butterworth band-pass from 0.5 to 40 Hz, forward and backward, then divide every lead
-    by its own standard deviation. Shapes and timing remain; amplitudes, and ratios between leads, are gone. `lead_names` are
-    for messages.
-
-    Raises:
-        ValueError: if a lead is flat, the record is too short for the filter, or the rate is too low for the band.
+    by its own standard deviation. Raises `ValueError` if a lead is flat, the record is too short for the filter, or the rate is
+    too low for the band.
     """
     from scipy.signal import sosfiltfilt
 
     named = [f"number {row} (counted from 0)" for row in range(len(signal))] if lead_names is None else lead_names
     if flat := flat_leads(signal, named, any_amplitude=True):
         raise ValueError(f"Flat leads, of which amplitude-free input may have none: {', '.join(flat)}. Was an electrode off?")
-    if sampling_rate <= 2 * AMPLITUDE_FREE_BAND[1]:
-        raise ValueError(
-            f"A band-pass to {AMPLITUDE_FREE_BAND[1]:g} Hz needs more than twice that rate, not {sampling_rate:g} Hz."
-        )
     padding = round(sampling_rate / AMPLITUDE_FREE_BAND[0])  # a period of the slowest wave that passes
     if signal.shape[1] <= padding:
         raise ValueError(f"A band-pass needs more than {padding} samples, but the record has {signal.shape[1]}.")
@@ -385,17 +327,13 @@ def condition(
     lead_names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """
-    Do everything before normalisation: interpolate NaNs, apply the high-pass (Hz) or [`standardize`], resample.
-
-    Raises:
-        ValueError: for more than `MAX_VALUES` values, and as the single steps do.
+    Do everything before normalisation: interpolate NaNs, apply the high-pass (Hz) or [`standardize`], resample. Raises
+    `ValueError` for more than `MAX_VALUES` values, and as the single steps do.
     """
     values = signal.size * max(1.0, target_rate / sampling_rate)
     if values > MAX_VALUES:
-        raise ValueError(
-            f"{signal.shape[0]} leads of {signal.shape[1] / sampling_rate:,.0f} s are {values:,.0f} values at the higher of "
-            f"{sampling_rate:g} and {target_rate:g} Hz, more than {MAX_VALUES:,}: cut the record into shorter ones."
-        )
+        size = f"{values:,.0f} values at the higher of {sampling_rate:g} and {target_rate:g} Hz"
+        raise ValueError(f"The record has {size}, more than {MAX_VALUES:,}: cut it into shorter ones.")
     signal = interpolate_nans(signal)
     if amplitude_free:
         signal = standardize(signal, sampling_rate, lead_names)
@@ -407,12 +345,8 @@ def condition(
 def normalize(signal: Any, mean: Any, std: Any, clip: float | None = CLIP) -> Any:
     """
     Subtract the per-lead mean and divide by the per-lead standard deviation of the training records (not of this record: the
-    amplitude carries diagnoses), then clip.
-
-    Args:
-        signal: floating-point array or tensor (..., leads, samples), in any unit.
-        mean, std: in the same unit and of the same kind, (..., leads).
-        clip: largest distance from the mean in standard deviations; `None` for none.
+    amplitude carries diagnoses), then clip. `signal` is a floating-point array or tensor (..., leads, samples), `mean` and `std`
+    are (..., leads) in the same unit.
     """
     normalized = signal - mean[..., None]
     normalized /= std[..., None]
@@ -425,8 +359,7 @@ def crop_starts(num_samples: int, crop_length: int, crop_stride: int) -> list[in
     the others leave something over. A record shorter than a crop is one crop, starting at 0.
     """
     last = max(0, num_samples - crop_length)
-    starts = list(range(0, last + 1, crop_stride))
-    return starts if starts[-1] == last else [*starts, last]
+    return sorted({*range(0, last + 1, crop_stride), last})
 
 
 def cut_crops(signal: np.ndarray, crop_length: int, crop_stride: int) -> np.ndarray:
@@ -439,28 +372,19 @@ def check_rate(sampling_rate: float) -> None:
     """Raise [`ImplausibleSignalError`] for a sampling rate outside 50 to 4,000 Hz."""
     lowest, highest = SAMPLING_RATES
     if not lowest <= sampling_rate <= highest:
-        raise ImplausibleSignalError(
-            "implausible rate", f"{sampling_rate:g} Hz, expected {lowest:g} to {highest:g}: is it in kHz, or a duration?"
-        )
+        detail = f"{sampling_rate:g} Hz, expected {lowest:g} to {highest:g}: is it in kHz, or a duration?"
+        raise ImplausibleSignalError("implausible rate", detail)
 
 
-def _amplitudes(signal: np.ndarray) -> np.ndarray:
-    """Return the range of each lead without its lowest and highest hundredth of samples; 0 for a lead of NaN."""
+def _amplitudes(signal: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the range of the middle 98% of each lead's samples (0 if all are NaN), and the median of the leads that change."""
     # An odd stride, lest it coincides with a period of the signal.
     ordered = np.sort(signal[:, :: signal.shape[1] // _SAMPLES_FOR_AMPLITUDE | 1], axis=1)  # NaN last
     leads, counts = np.arange(len(ordered)), ordered.shape[1] - np.isnan(ordered).sum(axis=1)
     outside = counts // 100
-    return np.nan_to_num(ordered[leads, counts - 1 - outside] - ordered[leads, outside], nan=0.0)
-
-
-def _typical(amplitudes: np.ndarray) -> float:
-    """Return the median amplitude of the leads that change."""
-    return float(np.median(amplitudes[amplitudes > 0])) if (amplitudes > 0).any() else 0.0
-
-
-def _flat(amplitudes: np.ndarray, lead_names: Sequence[str], any_amplitude: bool) -> list[str]:
-    limit = 0.0 if any_amplitude else FLAT_SHARE * _typical(amplitudes)
-    return [name for name, amplitude in zip(lead_names, amplitudes, strict=True) if amplitude <= limit]
+    amplitudes = np.nan_to_num(ordered[leads, counts - 1 - outside] - ordered[leads, outside], nan=0.0)
+    changing = amplitudes[amplitudes > 0]
+    return amplitudes, float(np.median(changing)) if len(changing) else 0.0
 
 
 def flat_leads(signal: np.ndarray, lead_names: Sequence[str], any_amplitude: bool = False) -> list[str]:
@@ -468,52 +392,40 @@ def flat_leads(signal: np.ndarray, lead_names: Sequence[str], any_amplitude: boo
     Return the names of leads (rows of a signal (leads, samples), NaN allowed) that do not change but for moments, or hardly so
     beside the others; with `any_amplitude`, where each lead may have a gain of its own, the former alone.
     """
-    return _flat(_amplitudes(signal), lead_names, any_amplitude)
+    amplitudes, typical = _amplitudes(signal)
+    limit = 0.0 if any_amplitude else FLAT_SHARE * typical
+    return [name for name, amplitude in zip(lead_names, amplitudes, strict=True) if amplitude <= limit]
 
 
 def check_plausible(signal: np.ndarray, lead_names: Sequence[str], any_amplitude: bool = False) -> list[str]:
     """
-    Raise [`ImplausibleSignalError`] if a signal is mostly missing, flat, padded, or not of the size of an ECG, with the likely
-    cause.
-
-    Args:
-        signal: (leads, samples) in mV as it was recorded, with NaN where nothing was.
-        lead_names: of its rows.
-        any_amplitude: do not check the size, for signals of unknown gain.
-
-    Returns:
-        Warnings for the user about a signal that may pass: flat leads, and long gaps.
+    Return warnings about a signal (leads, samples) as it was recorded, in mV, or in `any_amplitude`: flat leads, and long gaps.
+    Raises [`ImplausibleSignalError`] with the likely cause, if it is mostly missing, flat, padded, or not of the size of an ECG.
     """
     missing = np.isnan(signal).mean(axis=1)
-    lead = int(missing.argmax())
-    if missing[lead] > MOST_MISSING:
-        raise ImplausibleSignalError(
-            "mostly missing",
-            f"lead {lead_names[lead]} has no value (NaN) in {missing[lead]:.1%} of its samples, at most {MOST_MISSING:.0%} can "
-            "be interpolated",
-        )
-    amplitudes = _amplitudes(signal)
-    flat = _flat(amplitudes, lead_names, any_amplitude)
+    lead, share = _largest(missing, lead_names)
+    if share > MOST_MISSING:
+        detail = f"lead {lead} has no value (NaN) in {share:.1%} of its samples, at most {MOST_MISSING:.0%} can be interpolated"
+        raise ImplausibleSignalError("mostly missing", detail)
+    flat = flat_leads(signal, lead_names, any_amplitude)
     if len(flat) > MOST_FLAT_LEADS:
-        raise ImplausibleSignalError(
-            "flat",
-            f"leads {', '.join(flat)} never change, or hardly beside the others; at most {MOST_FLAT_LEADS} may be flat: was "
-            "nothing connected, or are they in another unit?"
-            if len(flat) < len(lead_names)
-            else "no lead ever changes but for moments",
-        )
+        which = f"leads {', '.join(flat)} never change, or hardly beside the others; at most {MOST_FLAT_LEADS} may be flat"
+        detail = f"{which}: was nothing connected, or are they in another unit?"
+        raise ImplausibleSignalError("flat", detail if len(flat) < len(lead_names) else "no lead ever changes but for moments")
     _check_stuck(signal, lead_names, flat)
-    if any_amplitude:
-        _check_span(signal, lead_names, _typical(amplitudes), LARGEST_RELATIVE_SPAN, "times what a typical lead does")
-    else:
-        _check_amplitude(amplitudes, lead_names)
-        _check_span(signal, lead_names, 1.0, LARGEST_SPAN, "mV")
+    _check_amplitude(signal, lead_names, any_amplitude)
     warnings = []
     if flat:
         warnings.append(f"leads {', '.join(flat)} do not change, or hardly beside the others: was an electrode off?")
     if gaps := [f"{lead_names[lead]} ({missing[lead]:.0%})" for lead in np.flatnonzero(missing > NOTED_MISSING).tolist()]:
         warnings.append(f"straight lines take the place of what is missing (NaN) in leads {', '.join(gaps)}")
     return warnings
+
+
+def _largest(values: np.ndarray, lead_names: Sequence[str]) -> tuple[str, float]:
+    """Return the lead with the largest of the values, one per lead, and that value."""
+    lead = int(np.nanargmax(values))
+    return lead_names[lead], float(values[lead])
 
 
 def _check_stuck(signal: np.ndarray, lead_names: Sequence[str], flat: Sequence[str]) -> None:
@@ -524,73 +436,49 @@ def _check_stuck(signal: np.ndarray, lead_names: Sequence[str], flat: Sequence[s
         changes = np.flatnonzero(signal[lead, 1:] != signal[lead, :-1])
         share = np.diff(changes, prepend=-1, append=samples - 1).max() / samples
         if share > MOST_STUCK and lead_names[lead] not in flat:
-            raise ImplausibleSignalError(
-                "long constant stretch",
-                f"lead {lead_names[lead]} holds one value for {share:.1%} of the record without a break, at most "
-                f"{MOST_STUCK:.0%} may be: was the record padded? Cut it to what was recorded",
-            )
+            detail = f"lead {lead_names[lead]} holds one value for {share:.1%} of the record (at most {MOST_STUCK:.0%} may be)"
+            raise ImplausibleSignalError("long constant stretch", f"{detail}: was the record padded? Cut it to what was recorded")
 
 
-def _check_amplitude(amplitudes: np.ndarray, lead_names: Sequence[str]) -> None:
-    amplitude = _typical(amplitudes)
+def _check_amplitude(signal: np.ndarray, lead_names: Sequence[str], any_amplitude: bool) -> None:
+    """Check the size of typical samples, unless of `any_amplitude`, and of single ones."""
+    amplitudes, typical = _amplitudes(signal)
     lowest, highest = TYPICAL_AMPLITUDE
-    if not lowest <= amplitude <= highest:
-        # An ECG spans 0.1 to 10 mV, so that each factor of 1,000 has a range of its own.
-        causes = {
-            (1e2, 1e4): "uV (or a converter's raw numbers) declared as mV, or mV declared as V",
-            (1e4, 1e7): "nV declared as mV, or uV declared as V",
-            (1e-4, 1e-2): "mV declared as uV, or V declared as mV",
-        }
-        likely = [f". It looks like {cause}" for (least, most), cause in causes.items() if least <= amplitude < most]
-        raise ImplausibleSignalError(
-            "implausible amplitude",
-            f"98% of the samples of a typical lead span {amplitude:.3g} mV, expected {lowest:g} to {highest:g} mV"
-            + "".join(likely),
+    if not (any_amplitude or lowest <= typical <= highest):
+        likely = [f". It looks like {cause}" for (least, most), cause in _LIKELY_CAUSES.items() if least <= typical < most]
+        detail = f"98% of the samples of a typical lead span {typical:.3g} mV, expected {lowest:g} to {highest:g} mV"
+        raise ImplausibleSignalError("implausible amplitude", detail + "".join(likely))
+    lead, amplitude = _largest(amplitudes, lead_names)
+    if not any_amplitude and amplitude > LARGEST_AMPLITUDE:
+        detail = (
+            f"98% of the samples of lead {lead} span {amplitude:.3g} mV, at most {LARGEST_AMPLITUDE:g} mV are expected: is it in"
         )
-    lead = int(amplitudes.argmax())
-    if amplitudes[lead] > LARGEST_AMPLITUDE:
         raise ImplausibleSignalError(
-            "implausible amplitude",
-            f"98% of the samples of lead {lead_names[lead]} span {amplitudes[lead]:.3g} mV, at most {LARGEST_AMPLITUDE:g} mV are "
-            "expected: is it in another unit than the others, or was its electrode loose?",
+            "implausible amplitude", f"{detail} another unit than the others, or was its electrode loose?"
         )
-
-
-def _check_span(signal: np.ndarray, lead_names: Sequence[str], scale: float, most: float, unit: str) -> None:
-    """Check that no lead spans more than `most * scale`, spikes included."""
-    spans = (np.fmax.reduce(signal, axis=1) - np.fmin.reduce(signal, axis=1)) / scale
-    lead = int(np.nanargmax(spans))
-    if spans[lead] > most:
-        raise ImplausibleSignalError(
-            "implausible sample",
-            f"lead {lead_names[lead]} spans {spans[lead]:.3g} {unit} because of single samples, at most {most:g} are expected: "
-            "is there a code for what is missing among them? Make it NaN",
-        )
+    spans, most, unit = np.fmax.reduce(signal, axis=1) - np.fmin.reduce(signal, axis=1), LARGEST_SPAN, "mV"
+    if any_amplitude:
+        spans, most, unit = spans / typical, LARGEST_RELATIVE_SPAN, "times what a typical lead does"
+    lead, span = _largest(spans, lead_names)
+    if span > most:
+        detail = f"lead {lead} spans {span:.3g} {unit} because of single samples, at most {most:g} are expected"
+        raise ImplausibleSignalError("implausible sample", f"{detail}: is a code for what is missing among them? Make it NaN")
 
 
 def check_normalized(values: np.ndarray) -> None:
-    """
-    Raise [`ImplausibleSignalError`] if normalisation left next to nothing of a plausible signal: its statistics do not fit.
-
-    Args:
-        values: the model's input, (leads, samples) in standard deviations of its training records.
-    """
-    amplitude = _typical(_amplitudes(values))
-    if amplitude < LEAST_NORMALIZED:
-        raise ImplausibleSignalError(
-            "implausible amplitude",
-            f"98% of the samples of a typical lead span {amplitude:.2g} standard deviations of the training records, at least "
-            f"{LEAST_NORMALIZED:g} are expected: are mean, std (in mV) and highpass_cutoff of the feature extractor the model's?",
-        )
+    """Raise [`ImplausibleSignalError`] if the model's input (leads, samples) is next to nothing: its statistics do not fit."""
+    _, typical = _amplitudes(values)
+    if typical < LEAST_NORMALIZED:
+        detail = f"98% of the samples of a typical lead span {typical:.2g} standard deviations of the training records"
+        hint = "are mean, std (in mV) and highpass_cutoff of the feature extractor the model's?"
+        raise ImplausibleSignalError("implausible amplitude", f"{detail}, at least {LEAST_NORMALIZED:g} are expected: {hint}")
 
 
 def check_clipped(clipped: np.ndarray, lead_names: Sequence[str], limit: str) -> None:
     """Raise [`ImplausibleSignalError`] if too many samples lie beyond a limit: `clipped` is boolean, (leads, samples)."""
     shares = clipped.mean(axis=1)
-    lead = int(shares.argmax())
-    if shares.mean() > MOST_CLIPPED or shares[lead] > MOST_CLIPPED_IN_LEAD:
-        raise ImplausibleSignalError(
-            "clipped",
-            f"{shares.mean():.1%} of all samples and {shares[lead]:.1%} of lead {lead_names[lead]} lie beyond {limit}, at most "
-            f"{MOST_CLIPPED:.0%} and {MOST_CLIPPED_IN_LEAD:.0%} may: is the unit right, and is there an offset?",
-        )
+    lead, share = _largest(shares, lead_names)
+    if shares.mean() > MOST_CLIPPED or share > MOST_CLIPPED_IN_LEAD:
+        detail = f"{shares.mean():.1%} of all samples and {share:.1%} of lead {lead} lie beyond {limit}"
+        hint = f"at most {MOST_CLIPPED:.0%} and {MOST_CLIPPED_IN_LEAD:.0%} may: is the unit right, and is there an offset?"
+        raise ImplausibleSignalError("clipped", f"{detail}, {hint}")

@@ -21,22 +21,18 @@ class BlockMaskRecipe(PretrainingRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.min_keep_ratio <= self.max_keep_ratio < 1:
-            raise ValueError(
-                f"min_keep_ratio={self.min_keep_ratio} and max_keep_ratio={self.max_keep_ratio} must lie between 0 and 1, "
-                "the first no larger than the second."
-            )
+        low, high = self.min_keep_ratio, self.max_keep_ratio
+        if not 0 < low <= high < 1:
+            raise ValueError(f"min_keep_ratio={low} must be no larger than max_keep_ratio={high}, and both lie between 0 and 1.")
         check_at_least(self, 1, "min_block_size")
 
 
-def draw_block_masks(
-    key: BatchKey, recipe: BlockMaskRecipe, num_patches: int, batch_size: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw the masks of a batch as [`sample_block_masks`] does: a pure function of its arguments."""
-    num_context = draw_num_context(num_patches, recipe.min_keep_ratio, recipe.max_keep_ratio, key.generator())
-    return sample_block_masks(
-        batch_size, num_patches, num_context, recipe.min_block_size, key.generator(1), recipe.uniform_mask_positions
-    )
+def draw_block_masks(key: BatchKey, recipe: BlockMaskRecipe, num_patches: int, batch_size: int) -> dict[str, torch.Tensor]:
+    """Draw `context_mask` and `target_mask` of a batch as [`sample_block_masks`] does: a pure function of its arguments."""
+    visible = draw_num_context(num_patches, recipe.min_keep_ratio, recipe.max_keep_ratio, key.generator())
+    uniform = recipe.uniform_mask_positions
+    masks = sample_block_masks(batch_size, num_patches, visible, recipe.min_block_size, key.generator(1), uniform)
+    return dict(zip(("context_mask", "target_mask"), masks, strict=True))
 
 
 def draw_num_context(num_patches: int, min_keep_ratio: float, max_keep_ratio: float, generator: torch.Generator) -> int:
@@ -62,31 +58,24 @@ def sample_block_masks(
     borders a hidden block.
 
     This is the reference's distribution, including its flaw: patches near the ends of the record are visible far more
-    often than those in the middle (78% against 9% for 40 of 200). `uniform_positions=True` rotates each mask by a random
-    offset, so that every patch is visible equally often; a block may then run over the end into the beginning.
+    often than those in the middle (78% against 9% for 40 of 200).
 
     Args:
-        batch_size: number of masks.
-        num_patches: patches of a record.
         num_context: visible patches, the same for every record, so that no padding is needed.
         min_block_size: shortest block, in patches (10 in the paper).
         generator: CPU generator, the only source of randomness.
-        uniform_positions: see above.
+        uniform_positions: rotate each mask by a random offset, so that every patch is visible equally often; a block may
+            then run over the end into the beginning.
 
     Returns:
         `context_mask` (batch_size, num_context) and `target_mask` (batch_size, num_patches - num_context): long tensors
         of patch indices, each row sorted.
-
-    Raises:
-        ValueError: if `num_context` leaves nothing visible or nothing hidden, or `min_block_size` is below 1.
     """
-    if not 0 < num_context < num_patches:
+    if not 0 < num_context < num_patches or min_block_size < 1:
         raise ValueError(
-            f"num_context={num_context} must be between 1 and num_patches - 1 = {num_patches - 1}, "
-            "so that something is visible and something hidden."
+            f"num_context={num_context} must be between 1 and num_patches - 1 = {num_patches - 1}, so that something is visible "
+            f"and something hidden, and min_block_size={min_block_size} must be at least 1."
         )
-    if min_block_size < 1:
-        raise ValueError(f"min_block_size={min_block_size} must be at least 1.")
     visible = _visible_patches(batch_size, num_patches, num_context, min_block_size, generator)
     if uniform_positions:
         offset = torch.randint(num_patches, (batch_size, 1), generator=generator)
@@ -106,8 +95,7 @@ def _visible_patches(
     batch_size: int, num_patches: int, num_context: int, min_block_size: int, generator: torch.Generator
 ) -> torch.Tensor:
     """Return a boolean (batch_size, num_patches) that is True where a patch is visible."""
-    # Only records with patches left to hide are kept. A block splits one visible interval into two, of which the right one goes
-    # into a new column. Empty intervals are never picked.
+    # Only records with patches left to hide are kept. The right part of an interval that a block splits goes into a new column.
     records = np.arange(batch_size)
     starts = np.zeros((batch_size, 1), dtype=np.int64)
     lengths = np.full((batch_size, 1), num_patches)

@@ -2,9 +2,8 @@
 
 import logging
 import math
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,22 +13,19 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from .._utils.json_lines import JsonLines, read_lines
+from .._utils.files import JsonLines, read_lines
 from .._utils.logs import progress_bar
 from .._utils.optimization import MOST_SKIPPED_IN_A_ROW
 from .._utils.processes import on_main_process
 
 logger = logging.getLogger(__name__)
 
+Line = dict[str, Any]
+
 _TOKENS_MEASURED = 4096
 _RECORDS_MEASURED = 512
 
 _EVAL = "eval_"  # prefix of metrics on held-out records
-
-_MEASURES = (
-    *("target_std", "target_effective_rank", "position_share", "content_std", "content_effective_rank"),
-    *("embedding_std", "embedding_effective_rank"),
-)
 
 # Metrics of a log line: label and format.
 _SHOWN = {
@@ -44,6 +40,11 @@ _SHOWN = {
 }
 
 _NAMES_SHOWN = 8  # records of a skipped step in the log
+
+_REMEDY = (
+    "resume from the last checkpoint with a lower learning rate, or with --mixed_precision no to see whether precision is the "
+    "cause (--allow_changes)."
+)
 
 # A loss that exceeds the first one by this factor does not recover by itself.
 _DIVERGED = 2.0
@@ -67,13 +68,12 @@ def collapse_measures(latents: torch.Tensor) -> dict[str, float]:
       Vetterli 2007), from 1 (all on a line) to the width.
     - `position_share`: of the variance; 1 if tokens of the same position are the same in all records.
 
-    Over records at the same position, without the mean of the position: `content_std` and `content_effective_rank`. Of the mean
-    token of each record, its embedding: `embedding_std` and `embedding_effective_rank`, over records. All are NaN for a single
-    record, and for latents that are not finite.
+    Over records at the same position, without its mean: `content_std` and `content_effective_rank`. Of the mean token of each
+    record: `embedding_std` and `embedding_effective_rank`. All are NaN for a single record, and for latents that are not finite.
     """
     latents = _thin_out(latents.detach(), _RECORDS_MEASURED).double()
     if len(latents) < 2 or not torch.isfinite(latents).all():
-        return dict.fromkeys(_MEASURES, float("nan"))
+        return dict.fromkeys(collapse_measures(torch.zeros(2, 1, 1)), float("nan"))
     content = latents - latents.mean(dim=0)
     embeddings = latents.mean(dim=1)
     # One record less, because the mean of each position is that of the same records.
@@ -104,45 +104,30 @@ def _effective_rank(tokens: torch.Tensor) -> float:
     return (-torch.special.xlogy(share, share).sum()).exp().item()
 
 
-def signs_of_collapse(untrained: Mapping[str, float], now: Mapping[str, float]) -> dict[str, str]:
+def signs_of_collapse(untrained: Line, now: Line) -> dict[str, str]:
     """
-    Return signs of collapse: measure -> a sentence.
-
-    Args:
-        untrained: [`collapse_measures`] before training, and `probe_auroc` if there is a probe; signs that need a comparison are
-            left out where it is empty.
-        now: the same now.
+    Return signs of collapse, measure -> a sentence, from [`collapse_measures`], and `probe_auroc` if there is a probe, before
+    training and now. Without those before training, signs that need a comparison are left out.
     """
+    share, std, rank, probe = "position_share", "embedding_std", "content_effective_rank", "probe_auroc"
     signs = {}
-    if now["position_share"] > _ONLY_POSITION:
-        signs["position_share"] = (
-            f"{now['position_share']:.2%} of the variance of tokens is their position: they say where a patch is, not what is "
-            "in it."
-        )
-    elif now["embedding_std"] < _CONTENT_LOST * untrained.get("embedding_std", 0.0):
-        signs["embedding_std"] = (
-            f"Embeddings of records differ by {now['embedding_std']:.2g}, those of the untrained encoder by "
-            f"{untrained['embedding_std']:.2g}: what tells records apart is being lost."
-        )
-    if now["content_effective_rank"] < _DIMENSIONS_LOST * untrained.get("content_effective_rank", 0.0):
-        signs["content_effective_rank"] = (
-            f"What tokens hold spreads over {now['content_effective_rank']:.1f} dimensions, in the untrained encoder over "
-            f"{untrained['content_effective_rank']:.1f}."
-        )
-    if now.get("probe_auroc", 1.0) <= untrained.get("probe_auroc", 0.0):
-        signs["probe_auroc"] = (
-            f"The linear probe finds {now['probe_auroc']:.3f}, no more than in the untrained encoder, "
-            f"{untrained['probe_auroc']:.3f}."
-        )
+    if now[share] > _ONLY_POSITION:
+        signs[share] = f"{now[share]:.2%} of the variance of tokens is their position: they say where a patch is, not more."
+    elif now[std] < _CONTENT_LOST * untrained.get(std, 0.0):
+        lost = "what tells records apart is being lost"
+        signs[std] = f"Embeddings of records differ by {now[std]:.2g}, the untrained encoder's by {untrained[std]:.2g}: {lost}."
+    if now[rank] < _DIMENSIONS_LOST * untrained.get(rank, 0.0):
+        signs[rank] = f"Tokens spread over {now[rank]:.1f} dimensions, in the untrained encoder over {untrained[rank]:.1f}."
+    if now.get(probe, 1.0) <= untrained.get(probe, 0.0):
+        signs[probe] = f"The linear probe finds {now[probe]:.3f}, no more than in the untrained encoder, {untrained[probe]:.3f}."
     return signs
 
 
-def run_summary(path: Path) -> dict[str, Any]:
+def run_summary(lines: Sequence[Line]) -> dict[str, Any]:
     """
-    Sum up a run's `metrics.jsonl`: `seconds` of training, without interruptions and evaluations; `skipped_steps`; `metrics`, the
-    last log line; `untrained_metrics`, those before the first step. The last two may be empty.
+    Sum up the lines of `metrics.jsonl`: `seconds` of training, without interruptions and evaluations; `skipped_steps`; `metrics`,
+    the last log line; `untrained_metrics`, those before the first step. The last two may be empty.
     """
-    lines = read_lines(path)
     return {
         "seconds": sum(line.get("seconds", 0.0) for line in lines),
         "skipped_steps": sum("skipped" in line for line in lines),
@@ -162,7 +147,6 @@ class Monitor:
     Args:
         path: of `metrics.jsonl`; lines after step `start`, left by an interrupted run, are dropped.
         stop_on_collapse: raise `FloatingPointError` at a sign of collapse or divergence, instead of a warning.
-        source: the log of the checkpoint that the run resumes from, if it is in another directory.
     """
 
     accelerator: Accelerator
@@ -170,91 +154,56 @@ class Monitor:
     start: int
     max_steps: int
     stop_on_collapse: bool = False
-    source: Path | None = None
 
     def __post_init__(self) -> None:
         self.bar = progress_bar(total=self.max_steps, initial=self.start, unit="step")
         self.losses: list[torch.Tensor] = []
-        self.num_records = 0
-        self.logged_step = self.start
+        self.num_records, self.logged_step = 0, self.start
         self.since = time.perf_counter()
-        self.skipped = self.skipped_in_a_row = 0
-        self.latents_are_finite = True
-        self.first_loss: float | None = None
-        self.diverged = False
-        self.untrained: dict[str, Any] = {}
+        self.skipped_in_a_row, self.latents_are_finite = 0, True
+        self.has_diverged = False
         self.signs: dict[str, dict[str, str]] = {"": {}, _EVAL: {}}  # of the last training and held-out metrics
-        on_main_process(self.accelerator, self._open)
+        self.file = on_main_process(self.accelerator, lambda: JsonLines(self.path, lambda line: 0 < self.start >= line["step"]))
+        self.lines = read_lines(self.path)
 
-    def _open(self) -> None:
-        if self.source is not None and self.source.is_file() and not self.path.is_file():
-            shutil.copyfile(self.source, self.path)
-        self.lines = JsonLines(self.path, lambda line: 0 < self.start >= line["step"])
-        summary = run_summary(self.path)
-        self.untrained, self.skipped = summary["untrained_metrics"], summary["skipped_steps"]
-        self.first_loss = next((line["loss"] for line in read_lines(self.path) if "loss" in line), None)
-
-    def update(self, step: int, loss: torch.Tensor, num_records: int) -> None:
-        """Count optimiser step `step` with its loss (a scalar on the device) and its records over all processes."""
+    def update(self, loss: torch.Tensor, num_records: int) -> None:
+        """Count an optimiser step with its loss (a scalar on the device) and its records over all processes."""
         self.skipped_in_a_row = 0
         self.losses.append(loss.detach())
-        self._count(step, num_records)
+        self.num_records += num_records
+        self.bar.update()
 
     def skip(self, step: int, records: list[str], latents: torch.Tensor) -> None:
         """
-        Count and log a step that is skipped because its gradients are not finite, with the names of its records and its latents.
-
-        Raises:
-            FloatingPointError: after too many such steps in a row; weights are those before the first of them.
+        Count and log a step that is skipped because its gradients are not finite. Raise `FloatingPointError` after too many such
+        steps in a row; weights are those before the first of them.
         """
-        self.skipped += 1
         self.skipped_in_a_row += 1
+        times, skipped = self.skipped_in_a_row, 1 + run_summary(self.lines)["skipped_steps"]
         self.latents_are_finite = bool(torch.isfinite(latents).all())
         shown = ", ".join(records[:_NAMES_SHOWN]) + (", ..." if len(records) > _NAMES_SHOWN else "")
         logger.warning(f"step {step + 1}/{self.max_steps}: gradients are not finite, the step is skipped. Its records: {shown}")
-        if self.accelerator.is_main_process:
-            self.lines.append({"step": step + 1, "skipped": self.skipped, "records": records})
-        if self.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
-            raise FloatingPointError(
-                f"Gradients were not finite in {self.skipped_in_a_row} steps in a row, to step {step + 1}: resume from the last "
-                "checkpoint with a lower learning rate, or with --mixed_precision no to see whether precision is the cause "
-                "(--allow_changes)."
-            )
-        self._count(step, len(records))
-
-    def _count(self, step: int, num_records: int) -> None:
-        self.num_records += num_records
-        self.bar.update(step + 1 - self.bar.n)
-
-    def log_untrained(self, latents: torch.Tensor, gflop_per_record: float) -> None:
-        """Write the line of step 0: collapse measures of the untrained encoder, and the cost of a record."""
-        self._write({"step": 0, **collapse_measures(latents), "gflop_per_record": gflop_per_record})
+        self.write({"step": step + 1, "skipped": skipped, "records": records}, is_tracked=False)
+        if times >= MOST_SKIPPED_IN_A_ROW:
+            raise FloatingPointError(f"Gradients were not finite in {times} steps in a row, to step {step + 1}: {_REMEDY}")
+        self.num_records += len(records)
+        self.bar.update()
 
     def log(self, step: int, latents: torch.Tensor, **metrics: float | torch.Tensor) -> None:
         """
         Write a line: the mean loss since the last line, collapse measures of `latents`, and `metrics` of optimiser step `step`.
-
-        Raises:
-            FloatingPointError: if the loss is not finite, or at a sign of collapse, if the run is to stop at one.
+        Raise `FloatingPointError` if the loss is not finite, or at a sign of collapse, if the run is to stop at one.
         """
         loss = self.accelerator.reduce(torch.stack(self.losses).mean(), "mean").item()
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss is {loss} after {step + 1} steps: resume from the last checkpoint with a lower learning rate, or "
-                "with --mixed_precision no to see whether precision is the cause."
-            )
+            raise FloatingPointError(f"The loss is {loss} after {step + 1} steps: {_REMEDY}")
         elapsed = time.perf_counter() - self.since
-        line = {
-            "step": step + 1,
-            "loss": loss,
-            **collapse_measures(latents),
-            **{name: float(value) for name, value in metrics.items()},
-            "seconds": elapsed,
-            "records_per_second": self.num_records / elapsed,
-        }
+        numbers = {name: float(value) for name, value in metrics.items()}
+        speed = {"seconds": elapsed, "records_per_second": self.num_records / elapsed}
+        line = {"step": step + 1, "loss": loss, **collapse_measures(latents), **numbers, **speed}
         remaining = (self.max_steps - step - 1) * elapsed / (step + 1 - self.logged_step)
         self.losses, self.num_records, self.logged_step = [], 0, step + 1
-        self._write(line)
+        self.write(line)
         logger.info(f"step {step + 1}/{self.max_steps}: {_format(line)}, {tqdm.format_interval(remaining)} to go")
         on_main_process(self.accelerator, partial(self._check_health, line))
         self.since = time.perf_counter()
@@ -264,31 +213,30 @@ class Monitor:
         begun = time.perf_counter()
         metrics = evaluate()
         line = {"step": step + 1, **{f"{_EVAL}{name}": value for name, value in metrics.items()}}
-        self._write(line)
+        self.write(line)
         logger.info(f"step {step + 1}/{self.max_steps}, held-out records: {_format(metrics)}")
         on_main_process(self.accelerator, partial(self._check_health, line, _EVAL))
         self.since += time.perf_counter() - begun
 
-    def _write(self, line: dict[str, Any]) -> None:
-        if line["step"] == 0:
-            self.untrained |= line
+    def write(self, line: Line, is_tracked: bool = True) -> None:
+        """Write a line to `metrics.jsonl`, and to the trackers of the run."""
+        self.lines.append(line)
         if self.accelerator.is_main_process:
-            self.lines.append(line)
-        self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
+            self.file.append(line)
+        if is_tracked:
+            self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
 
-    def _check_health(self, line: dict[str, Any], prefix: str = "") -> None:
+    def _check_health(self, line: Line, prefix: str = "") -> None:
         """Warn once of a loss far above the first one, and, after a tenth of the run, of new signs of collapse."""
-        step = line["step"]
-        if loss := line.get("loss"):  # of training
-            first = self.first_loss = self.first_loss or loss
-            if loss > _DIVERGED * first and not self.diverged:
-                self.diverged = True
-                self._warn(step, f"the loss is {loss:.3g}, and was {first:.3g} at first: lower the learning rate.")
+        step, first = line["step"], next((each["loss"] for each in self.lines if "loss" in each), None)
+        if line.get("loss", 0.0) > _DIVERGED * (first or math.inf) and not self.has_diverged:
+            self.has_diverged = True
+            self._warn(step, f"the loss is {line['loss']:.3g}, and was {first:.3g} at first: lower the learning rate.")
         if 10 * step < self.max_steps:
             return
         now, untrained = (
             {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-            for values in (line, self.untrained)
+            for values in (line, run_summary(self.lines)["untrained_metrics"])
         )
         known, self.signs[prefix] = self.signs[prefix], signs_of_collapse(untrained, now)
         # The probe counts at the end only: representations often get worse before they get better.
@@ -302,22 +250,17 @@ class Monitor:
 
     def close(self) -> None:
         """
-        End the progress bar, and warn of signs of collapse at the end of the run.
-
-        Raises:
-            FloatingPointError: if the last steps were skipped and their latents are not finite either: weights can be finite
-                and yet too large to compute with.
+        End the progress bar, and warn of signs of collapse. Raise `FloatingPointError` if the last steps were skipped and their
+        latents are not finite either: weights can be finite and yet too large to compute with.
         """
         self.bar.close()
         if self.skipped_in_a_row and not self.latents_are_finite:
-            raise FloatingPointError(
-                f"Gradients were not finite in the last {self.skipped_in_a_row} steps, nor what the encoder computes: nothing is "
-                "exported. Resume from a checkpoint of before with a lower learning rate (--allow_changes)."
-            )
+            sentence = f"Gradients were not finite in the last {self.skipped_in_a_row} steps, nor what the encoder computes"
+            raise FloatingPointError(f"{sentence}: nothing is exported; {_REMEDY}")
         for sentence in (self.signs[_EVAL] or self.signs[""]).values():
             logger.warning(f"The run ends with a sign of collapse. {sentence} docs/recipe.md says what helps.")
 
 
-def _format(line: Mapping[str, Any]) -> str:
+def _format(line: Line) -> str:
     """Format the metrics of a log line."""
     return ", ".join(f"{label} {line[name]:{style}}" for name, (label, style) in _SHOWN.items() if name in line)

@@ -1,29 +1,24 @@
-"""The interface of an objective: everything that objectives of pre-training do not share."""
+"""The interface of an objective: everything that objectives of pre-training do not share, and helpers for losses of batches."""
 
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.nn.functional import all_reduce
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..model.configuration_ecg_jepa import EcgJepaConfig
 from ..model.modeling_ecg_jepa import EcgJepaEncoderPair, EcgJepaModel
 from .recipe import PretrainingRecipe
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Recipe = TypeVar("Recipe", bound=PretrainingRecipe)
 
-# Keys of held-out batches begin here, so that their random draws are not those of a training batch.
-_HELD_OUT = 1 << 62
-
-# For count_flops: enough records for batch statistics, and enough batches to average over mask sizes.
-_RECORDS_COUNTED, _BATCHES_COUNTED = 4, 4
+_HELD_OUT = 1 << 62  # keys of held-out batches begin here, so that their draws are not those of a training batch
+_COUNTED = 4  # batches for count_flops, to average over mask sizes, and records in each, for batch statistics
 
 
 @dataclass(frozen=True)
@@ -62,12 +57,9 @@ class Objective(nn.Module, Generic[Recipe]):
     trained and resumed, but not exported.
     """
 
-    # Completes the sentence "A vision transformer for 12-lead ECG, ..." on cards.
-    summary: ClassVar[str]
+    summary: ClassVar[str]  # completes the sentence "A vision transformer for 12-lead ECG, ..." on cards
     model_class: ClassVar[type[EcgJepaEncoderPair]] = EcgJepaEncoderPair
-
-    # True if `forward` takes `units_per_millivolt`: a millivolt in normalised units, (batch, leads, 1).
-    needs_units: ClassVar[bool] = False
+    needs_units: ClassVar[bool] = False  # True if `forward` takes `units_per_millivolt`, in normalised units, (batch, leads, 1)
 
     def __init__(self, config: EcgJepaConfig, recipe: Recipe):
         super().__init__()
@@ -86,10 +78,7 @@ class Objective(nn.Module, Generic[Recipe]):
         return self.model.without_registers(self.encoder(input_values).last_hidden_state)
 
     def draw(self, key: BatchKey, batch_size: int) -> dict[str, torch.Tensor]:
-        """
-        Draw what is random about a batch, such as masks: CPU tensors with a row for each record of all processes. A pure function
-        of its arguments.
-        """
+        """Draw masks or the like: CPU tensors, a row for each record of all processes. A pure function of its arguments."""
         return {}
 
     def forward(self, input_values: torch.Tensor, **drawn: torch.Tensor) -> StepOutput:
@@ -100,16 +89,15 @@ class Objective(nn.Module, Generic[Recipe]):
         """Update what follows optimiser step `step`, counted from 0: the moving average of the encoder."""
         self.model.update_target_encoder(self.recipe.momentum_at(step + 1))
 
-    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> "dict[str, Figure]":
-        """Plot a few records of the last batch, in mV and normalised, with the draws for them: file name -> figure."""
+    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """Plot a few records of the last batch, in mV and normalised, with the draws for them: file name -> Matplotlib figure."""
         return {}
 
 
 def count_flops(objective: Objective[Any]) -> float:
     """
-    Count the floating-point operations per record of a training step, forward and backward, on the meta device.
-
-    Counted are matrix products, convolutions and attention; a multiplication and an addition count as two.
+    Count the floating-point operations per record of a training step, forward and backward, on the meta device: those of matrix
+    products, convolutions and attention; a multiplication and an addition are two.
     """
     if not objective.recipe.max_steps:
         return 0.0
@@ -119,34 +107,26 @@ def count_flops(objective: Objective[Any]) -> float:
     for module in shadow.modules():
         if hasattr(module, "config"):
             module.config = shadow.config  # type: ignore[assignment]
-    shape = (_RECORDS_COUNTED, len(objective.config.lead_names), objective.config.signal_length)
+    shape = (_COUNTED, len(objective.config.lead_names), objective.config.signal_length)
     with FlopCounterMode(display=False) as counter:
-        for index in range(_BATCHES_COUNTED):
-            drawn = objective.draw(BatchKey(0, index), _RECORDS_COUNTED)
+        for index in range(_COUNTED):
+            drawn = objective.draw(BatchKey(0, index), _COUNTED)
             shadow(torch.empty(shape, device="meta"), **{k: rows.to("meta") for k, rows in drawn.items()}).loss.backward()
-    return counter.get_total_flops() / (_RECORDS_COUNTED * _BATCHES_COUNTED)
+    return counter.get_total_flops() / (_COUNTED * _COUNTED)
 
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     """Average a tensor over all processes of the run; its gradient flows to each of them."""
-    if _is_alone(value):
-        return value
-    from torch.distributed.nn.functional import all_reduce
-
-    return all_reduce(value) / torch.distributed.get_world_size()
+    return value if _is_alone(value) else all_reduce(value) / torch.distributed.get_world_size()
 
 
 def gather_over_processes(rows: torch.Tensor) -> torch.Tensor:
     """
-    Gather the rows of all processes, in the order of processes; gradients flow to each of them.
-
-    A loss that every process computes of all rows then has the gradient of one process with the same batch, after the average
-    over processes that data-parallel training takes.
+    Gather the rows of all processes, in their order; gradients flow to each. A loss that every process computes of all rows then
+    has the gradient of one process with the same batch, after the average over processes of data-parallel training.
     """
     if _is_alone(rows):
         return rows
-    from torch.distributed.nn.functional import all_reduce
-
     count, rank = len(rows), torch.distributed.get_rank()
     everywhere = rows.new_zeros(count * torch.distributed.get_world_size(), *rows.shape[1:])
     return all_reduce(everywhere.index_copy(0, torch.arange(count, device=rows.device) + rank * count, rows))

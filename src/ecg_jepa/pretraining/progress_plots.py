@@ -1,6 +1,7 @@
 """Plots of a pre-training run. Each function returns a figure."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -32,23 +33,21 @@ def plot_pretraining(log: pd.DataFrame) -> Figure:
     panels = {column: label for column, label in PANELS.items() if {column, f"eval_{column}"} & set(log.columns)}
     rows = -(-len(panels) // 3)
     figure, axes = new_figure(11, 2.6 * rows, nrows=rows, ncols=3, sharex=True, squeeze=False)
-    for axis in axes.ravel()[len(panels) :]:
-        axis.set_axis_off()
-    for axis, (column, label) in zip(axes.ravel(), panels.items(), strict=False):
-        for (name, source), color in zip({"training": column, "held out": f"eval_{column}"}.items(), COLORS, strict=False):
+    for axis, column in zip_longest(axes.ravel(), panels):
+        if column is None:
+            axis.set_axis_off()
+            continue
+        for name, source, color in (("training", column, COLORS[0]), ("held out", f"eval_{column}", COLORS[1])):
             if source in log:
-                points = log[["step", source]].dropna().to_numpy()
-                axis.plot(*points.T, label=name, color=color)
-        axis.set_ylabel(label)
+                axis.plot(*log[["step", source]].dropna().to_numpy().T, label=name, color=color)
+        axis.set_ylabel(panels[column])
         if column != "probe_auroc":
             # From 0 on: with another axis, a collapse looks like noise.
-            highest = max(line.get_ydata().max() for line in axis.get_lines())
-            highest = 1.0 if column == "position_share" else highest or 1.0
+            highest = 1.0 if column == "position_share" else max(line.get_ydata().max() for line in axis.get_lines()) or 1.0
             axis.set_ylim(-0.02 * highest, 1.1 * highest)  # a line on the axis is invisible
         axis.grid(color="0.9")
         axis.tick_params(labelbottom=True)
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, fontsize=8, loc="outside upper right", ncols=2)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside upper right", ncols=2)
     for axis in axes.ravel()[max(0, len(panels) - 3) : len(panels)]:
         axis.set_xlabel("optimiser steps")
     return figure
@@ -58,29 +57,21 @@ def plot_masked_prediction(
     signal: np.ndarray, sampling_rate: float, lead_name: str, errors: np.ndarray, title: str = "", unit: str = "mV"
 ) -> Figure:
     """
-    Plot the masks of a batch, and how well hidden patches of its first record are predicted.
-
-    Args:
-        signal: a lead of the first record, (samples,).
-        errors: mean absolute error of the predicted latents, (records, patches), NaN where a patch is visible.
+    Plot the masks of a batch, and how well hidden patches of its first record are predicted: a lead of that record, (samples,),
+    and mean absolute errors of the predicted latents, (records, patches), NaN where a patch is visible.
     """
     duration = len(signal) / sampling_rate
     edges = np.linspace(0, duration, errors.shape[1] + 1)
     figure, axes = new_figure(10, 7, nrows=3, sharex=True, height_ratios=[1.2, 0.8, 1.4])
     hidden = ~np.isnan(errors[0])
     axes[0].plot(np.arange(len(signal)) / sampling_rate, signal, color="black", linewidth=0.7, linestyle="-")
-    shade = axes[0].get_xaxis_transform()
-    ends = np.repeat(edges, 2)[1:-1]
-    axes[0].fill_between(ends, 0, 1, where=np.repeat(hidden, 2), color=COLORS[0], alpha=0.2, linewidth=0, transform=shade)
-    axes[0].set_ylabel(f"lead {lead_name} ({unit})")
-    axes[0].set_title(title)
+    _shade(axes[0], np.repeat(edges, 2)[1:-1], np.repeat(hidden, 2), alpha=0.2)
+    axes[0].set(title=title, ylabel=f"lead {lead_name} ({unit})")
     axes[1].stairs(np.where(hidden, errors[0], 0.0), edges, fill=True, color=COLORS[0])
     axes[1].set_ylabel("prediction error\n(latent units)")
-    image = axes[2].imshow(
-        errors, aspect="auto", extent=(0, duration, len(errors) + 0.5, 0.5), interpolation="nearest", cmap="cividis"
-    )
-    axes[2].set_facecolor("white")
-    axes[2].set_ylabel("record of the batch\n(white: visible)")
+    extent = (0, duration, len(errors) + 0.5, 0.5)
+    image = axes[2].imshow(errors, aspect="auto", extent=extent, interpolation="nearest", cmap="cividis")
+    axes[2].set(facecolor="white", ylabel="record of the batch\n(white: visible)")
     axes[2].set_xlabel("time (s); shaded: hidden from the context encoder")
     figure.colorbar(image, ax=axes[2], label="prediction error", location="right")
     return figure
@@ -95,9 +86,7 @@ def plot_reconstruction(
     _plot_leads(axis, signal, sampling_rate, lead_names, baselines, color="0.6", label="record")
     style = {"color": COLORS[1], "label": "reconstruction of hidden patches"}
     _plot_leads(axis, reconstruction, sampling_rate, lead_names, baselines, **style)
-    seconds = np.arange(signal.shape[1]) / sampling_rate
-    hidden = ~np.isnan(reconstruction[0])
-    axis.fill_between(seconds, 0, 1, where=hidden, color=COLORS[0], alpha=0.1, linewidth=0, transform=axis.get_xaxis_transform())
+    _shade(axis, np.arange(signal.shape[1]) / sampling_rate, ~np.isnan(reconstruction[0]), alpha=0.1)
     axis.set_xlabel("time (s); shaded: hidden")
     figure.legend(fontsize=8, loc="outside upper right", ncols=2)
     return figure
@@ -110,19 +99,22 @@ def plot_views(
     ratios = [part.shape[2] for part in (records, first, second)]
     figure, axes = new_figure(13, 8 * len(records), nrows=len(records), ncols=3, squeeze=False, width_ratios=ratios)
     for row, *signals in zip(axes, records, first, second, strict=True):
-        baselines = _baselines(*signals)
         for axis, title, signal in zip(row, ("record", "first view", "second view"), signals, strict=True):
-            _plot_leads(axis, signal, sampling_rate, lead_names, baselines)
+            _plot_leads(axis, signal, sampling_rate, lead_names, _baselines(*signals))
             axis.set_title(title)
     return figure
+
+
+def _shade(axis: Axes, seconds: np.ndarray, where: np.ndarray, alpha: float) -> None:
+    transform = axis.get_xaxis_transform()
+    axis.fill_between(seconds, 0, 1, where=where, color=COLORS[0], alpha=alpha, linewidth=0, transform=transform)
 
 
 def _baselines(*signals: np.ndarray) -> np.ndarray:
     """Return baselines, from top to bottom, at which no lead of signals (leads, samples) on one axis reaches another."""
     everything = np.concatenate(signals, axis=1)
     above, below = np.nanmax(everything, axis=1), -np.nanmin(everything, axis=1)
-    gaps = np.maximum(_ROW_HEIGHT, below[:-1] + above[1:] + _CLEAR)
-    return -np.concatenate([[0.0], np.cumsum(gaps)])
+    return -np.concatenate([[0.0], np.cumsum(np.maximum(_ROW_HEIGHT, below[:-1] + above[1:] + _CLEAR))])
 
 
 def _plot_leads(
@@ -134,9 +126,8 @@ def _plot_leads(
     for line in lines[1:]:
         line.set_label(None)
     axis.set_yticks(baselines, lead_names)
-    axis.set_xlim(0, signal.shape[1] / sampling_rate)
+    axis.set(xlim=(0, signal.shape[1] / sampling_rate), xlabel="time (s)")
     axis.set_ylabel("lead (bar on the right: 5 standard deviations)")
     middle, beside = baselines.mean(), axis.get_yaxis_transform()
     axis.vlines(1.008, middle - 2.5, middle + 2.5, color=COLORS[0], linewidth=2.5, transform=beside, clip_on=False)
-    axis.set_xlabel("time (s)")
     axis.grid(axis="x", color="0.9")

@@ -1,23 +1,11 @@
-"""
-The settings that all objectives share. The defaults are the paper's recipe for a ViT-S on PTB-XL.
-
-Each objective adds its own settings, in a dataclass beside it; all are flat keys of one YAML file.
-"""
+"""Settings that all objectives share, by default the paper's for a ViT-S on PTB-XL. Each objective adds its own, beside it."""
 
 import logging
 from typing import Any, ClassVar, Literal
 
 from .._utils.optimization import cosine_schedule, linear_schedule, warmup_cosine_schedule
-from .._utils.settings import (
-    check_at_least,
-    check_seed,
-    check_share,
-    deciding_values,
-    option,
-    settings,
-    shipped_configuration,
-)
-from ..data.task_names import TaskName
+from .._utils.settings import check_at_least, check_seed, check_share, deciding_values, option, settings, shipped_configuration
+from ..data.tasks import TaskName
 from ..model.configuration_ecg_jepa import EcgJepaConfig
 
 logger = logging.getLogger(__name__)
@@ -71,12 +59,8 @@ class PretrainingRecipe:
     # Run
     output_dir: str = option("runs/pretrain", "folder for checkpoints, logs and the exported encoder", run_only=True)
     resume_from_checkpoint: str | None = option(None, "'latest' or the path of a checkpoint-<step> folder", run_only=True)
-    allow_changes: bool = option(
-        False, "resume with other settings or records than before, and record what was changed", run_only=True
-    )
-    stop_on_collapse: bool = option(
-        False, "end the run at a sign of collapse or divergence instead of warning of it", run_only=True
-    )
+    allow_changes: bool = option(False, "resume with other settings or records than before, and record changes", run_only=True)
+    stop_on_collapse: bool = option(False, "end the run at a sign of collapse or divergence, not only warn of it", run_only=True)
     overwrite_output_dir: bool = option(False, "remove what another run left in output_dir", run_only=True)
     seed: int = option(0, "of initial weights, crops and masks")
     mixed_precision: Literal["auto", "no", "bf16"] = option(
@@ -105,7 +89,7 @@ class PretrainingRecipe:
         check_at_least(self, self.LEAST_STEPS, "max_steps")
         check_at_least(self, 1, "patch_size", "probe_records", *counts)
         rates = ("learning_rate", "final_learning_rate", "warmup_start_learning_rate", "weight_decay", "final_weight_decay")
-        check_at_least(self, 0, "warmup_steps", "eval_steps", "synthetic_records", "max_grad_norm", "probe_seeds", "seed", *rates)
+        check_at_least(self, 0, "warmup_steps", "eval_steps", "synthetic_records", "max_grad_norm", "probe_seeds", *rates)
         check_share(self, "adam_beta1", "adam_beta2", below_one=True)
         check_share(self, "ema_momentum", "final_ema_momentum")
         check_seed(self, "seed")
@@ -114,22 +98,22 @@ class PretrainingRecipe:
         if self.overwrite_output_dir and self.resume_from_checkpoint is not None:
             raise ValueError("overwrite_output_dir removes what resume_from_checkpoint goes on from: choose one of them.")
         if self.warmup_steps >= self.max_steps > 0:
-            logger.warning(
-                f"The run ends within its warm-up (warmup_steps={self.warmup_steps}, max_steps={self.max_steps}), at a learning "
-                f"rate of {self.learning_rate_at(self.max_steps - 1):.2g}: lower --warmup_steps for more than a try."
-            )
+            steps = f"warmup_steps={self.warmup_steps}, max_steps={self.max_steps}"
+            rate = self.learning_rate_at(self.max_steps - 1)
+            logger.warning(f"The run ends within its warm-up ({steps}), at a learning rate of {rate:.2g}: lower --warmup_steps.")
 
     def database_weights(self) -> dict[str, float]:
         """Return `databases` as name -> weight. Raise `ValueError` if an entry is not NAME=WEIGHT."""
         weights: dict[str, float] = {}
         for entry in self.databases:
-            name, _, weight = entry.partition("=")
+            name, _, text = entry.partition("=")
             try:
-                weights[name] = float(weight) if name not in weights else float("nan")
+                weight = float(text)
             except ValueError:
-                weights[name] = float("nan")
-            if not weights[name] > 0:
+                weight = 0.0
+            if name in weights or not weight > 0:
                 raise ValueError(f"databases: {entry!r} is not NAME=WEIGHT with a positive weight, each name once.")
+            weights[name] = weight
         if abs(sum(weights.values()) - 1.0) > 1e-6:
             raise ValueError(f"databases: the weights sum to {sum(weights.values()):g}, not to 1.")
         return weights
@@ -144,12 +128,7 @@ class PretrainingRecipe:
         return shipped_configuration(self, apart_from=("seed", "mixed_precision"))
 
     def model_config(self, sampling_rate: int, amplitude_free: bool = False) -> EcgJepaConfig:
-        """
-        Return the configuration of the model for records of `sampling_rate` Hz, in mV or amplitude-free.
-
-        Raises:
-            ValueError: if it is inconsistent.
-        """
+        """Return the model's configuration for records at `sampling_rate` Hz. Raise `ValueError` if it is inconsistent."""
         sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads")
         names = [*sizes, *(f"pred_{name}" for name in sizes), "patch_size", "position_encoding"]
         return EcgJepaConfig.from_size(
@@ -162,8 +141,8 @@ class PretrainingRecipe:
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step: linear warm-up, then cosine."""
-        start, final = self.learning_rate, self.final_learning_rate
-        return warmup_cosine_schedule(step, self.max_steps, start, final, self.warmup_steps, self.warmup_start_learning_rate)
+        rates = self.learning_rate, self.final_learning_rate
+        return warmup_cosine_schedule(step, self.max_steps, *rates, self.warmup_steps, self.warmup_start_learning_rate)
 
     def weight_decay_at(self, step: int) -> float:
         """Return the weight decay of a step: cosine."""
@@ -173,20 +152,9 @@ class PretrainingRecipe:
         """Return the momentum of the average before forward `step`, which follows optimiser step `step - 1`: linear."""
         return linear_schedule(step, self.max_steps, self.ema_momentum, self.final_ema_momentum)
 
-    def log_due(self, step: int) -> bool:
-        """Return whether to log after optimiser step `step`."""
-        return self._due(step, self.logging_steps)
-
-    def checkpoint_due(self, step: int) -> bool:
-        """Return whether to save after optimiser step `step`."""
-        return self._due(step, self.save_steps)
-
-    def evaluation_due(self, step: int) -> bool:
-        """Return whether to evaluate on held-out records after optimiser step `step`."""
-        return self.eval_steps > 0 and self._due(step, self.eval_steps)
-
-    def _due(self, step: int, every: int) -> bool:
-        return (step + 1) % every == 0 or step + 1 == self.max_steps
+    def is_due(self, step: int, every: int) -> bool:
+        """Return whether to do after optimiser step `step` what is done every so many steps (0: never), and after the last."""
+        return every > 0 and ((step + 1) % every == 0 or step + 1 == self.max_steps)
 
 
 def whole_patches(recipe: PretrainingRecipe, name: str, patch_size: int, sampling_rate: int) -> int:
@@ -194,9 +162,7 @@ def whole_patches(recipe: PretrainingRecipe, name: str, patch_size: int, samplin
     seconds = getattr(recipe, name)
     length = round(seconds * sampling_rate)
     if length % patch_size:
-        fitting = max(1, length // patch_size) * patch_size / sampling_rate
-        raise ValueError(
-            f"{name}={seconds} s is {length} samples at {sampling_rate} Hz, no whole number of patches of "
-            f"patch_size={patch_size} samples: use {fitting:g} s."
-        )
+        use = f"use {max(1, length // patch_size) * patch_size / sampling_rate:g} s"
+        samples = f"{length} samples at {sampling_rate} Hz, no whole number of patches of patch_size={patch_size} samples"
+        raise ValueError(f"{name}={seconds} s is {samples}: {use}.")
     return length

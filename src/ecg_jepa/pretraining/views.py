@@ -1,5 +1,5 @@
 """
-Two views of a record, for objectives that compare a record with itself.
+Objectives that compare two views of a record: how views are made, and the projectors through which they are compared.
 
 What is random about a view is drawn on the CPU for the whole batch, whatever the number of processes, and applied on the device.
 Signals are normalised; 0 is a lead's mean. No view turns a lead upside down or moves a piece of a record to another place: either
@@ -8,35 +8,30 @@ would change the diagnosis.
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, TypeVar
+from itertools import pairwise
+from typing import Any, Literal, TypeVar
 
 import torch
+from torch import nn
 
 from .._utils.settings import check_at_least, option, settings
 from ..model.configuration_ecg_jepa import EcgJepaConfig
 from ..model.modeling_ecg_jepa import EcgJepaModel
 from ..model.signal_processing_ecg_jepa import CLIP
-from .objective import BatchKey, Objective, StepOutput
+from .objective import BatchKey, Objective, StepOutput, mean_over_processes
 from .recipe import PretrainingRecipe, whole_patches
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Drawn = Mapping[str, torch.Tensor]
 _WHICH = ("first", "second")
 
-# Each change of a physiological view happens to half of the views; hidden leads are half of all leads.
-_APPLIED = 0.5
-_HIDDEN_LEADS = 0.5
-_KEPT_LEAD = "II"
+# Each change of a physiological view happens to half of the views; hidden leads are half of all leads but the second.
+_APPLIED = _HIDDEN_LEADS = 0.5
 _LONGEST_TIME_OUT = 0.5  # of a view
 _LARGEST_NOISE = 0.2  # standard deviations of a lead
 _LARGEST_DISTURBANCE = 0.3  # mV, of baseline wander and of mains interference
 _WANDER_HZ = (0.05, 0.5)  # breathing and movement
 _MAINS_HZ = (50.0, 60.0)
 _SMALLEST_CROP = 0.5  # of a record
-
-_RECORDS_PLOTTED = 2
 
 
 class PhysiologicalViews:
@@ -46,14 +41,8 @@ class PhysiologicalViews:
     """
 
     def __init__(self, config: EcgJepaConfig, length: int):
+        self.config = config
         self.length = length
-        self.record_length = config.signal_length
-        self.sampling_rate = config.sampling_rate
-        names = [name.upper() for name in config.lead_names]
-        self.kept_lead = names.index(_KEPT_LEAD) if _KEPT_LEAD in names else 0
-        self.num_leads = len(names)
-        # Preparation has filtered both disturbances out of amplitude-free records.
-        self.is_disturbed = not config.amplitude_free
 
     def draw(self, rows: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Draw the parameters of one view of each of `rows` records, on the CPU."""
@@ -64,41 +53,38 @@ class PhysiologicalViews:
         def applied(*shape: int) -> torch.Tensor:
             return torch.rand(rows, *shape, generator=generator) < _APPLIED
 
-        leads = self.num_leads
-        hidden = applied(1) & (torch.rand(rows, leads, generator=generator) < _HIDDEN_LEADS)
-        hidden[:, self.kept_lead] = False
+        config = self.config
+        names = [name.upper() for name in config.lead_names]
+        hidden = applied(1) & (torch.rand(rows, len(names), generator=generator) < _HIDDEN_LEADS)
+        hidden[:, names.index("II") if "II" in names else 0] = False
         # Frequencies above half of the sampling rate do not exist; 0 Hz at phase 0 is no interference.
-        mains = torch.tensor([frequency for frequency in _MAINS_HZ if frequency < self.sampling_rate / 2] or [0.0])
+        mains = torch.tensor([frequency for frequency in _MAINS_HZ if frequency < config.sampling_rate / 2] or [0.0])
         return {
-            "start": torch.randint(self.record_length - self.length + 1, (rows,), generator=generator),
+            "start": torch.randint(config.signal_length - self.length + 1, (rows,), generator=generator),
             "hidden": hidden,
             "time_out": _draw_time_out(rows, generator, applied()),
             "noise": applied() * uniform(0.0, _LARGEST_NOISE),
             "noise_seed": torch.randint(1 << 62, (rows,), generator=generator),
             # Each lead sees the same source from another side.
-            "wander": (applied() * uniform(0.0, _LARGEST_DISTURBANCE))[:, None] * uniform(-1.0, 1.0, leads),
+            "wander": (applied() * uniform(0.0, _LARGEST_DISTURBANCE))[:, None] * uniform(-1.0, 1.0, len(names)),
             "wander_hz": uniform(*_WANDER_HZ),
             "wander_phase": uniform(0.0, 2 * math.pi),
-            "mains": (applied() * uniform(0.0, _LARGEST_DISTURBANCE))[:, None] * uniform(-1.0, 1.0, leads),
+            "mains": (applied() * uniform(0.0, _LARGEST_DISTURBANCE))[:, None] * uniform(-1.0, 1.0, len(names)),
             "mains_hz": mains[torch.randint(len(mains), (rows,), generator=generator)],
             "mains_phase": uniform(0.0, 2 * math.pi) * (mains[0] > 0),
         }
 
     def apply(self, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
-        """
-        Make views (rows, leads, samples of a view) of normalised records (rows, leads, samples). A millivolt has
-        `units_per_millivolt` in them, per record and lead, (rows, leads, 1).
-        """
+        """Make views (rows, leads, samples) of normalised records, in which a millivolt has so many units, (rows, leads, 1)."""
         samples = torch.arange(self.length, device=signal.device)
-        places = drawn["start"][:, None] + samples
-        view = signal.gather(2, places[:, None].expand(-1, signal.shape[1], -1))
-        seconds = samples / self.sampling_rate
-        for name in ("wander", "mains") if self.is_disturbed else ():
+        view = _take(signal, drawn["start"][:, None] + samples)
+        seconds = samples / self.config.sampling_rate
+        # Preparation has filtered both disturbances out of amplitude-free records.
+        for name in () if self.config.amplitude_free else ("wander", "mains"):
             wave = torch.sin(2 * math.pi * drawn[f"{name}_hz"][:, None] * seconds + drawn[f"{name}_phase"][:, None])
             view = view + drawn[name][:, :, None] * units_per_millivolt * wave[:, None]
         view = view + drawn["noise"][:, None, None] * seeded_normal(drawn["noise_seed"], view.shape[1:])
-        view = view.masked_fill(drawn["hidden"][:, :, None], 0.0)
-        return _time_out(view, drawn["time_out"])
+        return _time_out(view.masked_fill(drawn["hidden"][:, :, None], 0.0), drawn["time_out"])
 
 
 class LiteratureViews:
@@ -107,26 +93,25 @@ class LiteratureViews:
     Strodthoff 2022. Resizing changes the heart rate.
     """
 
-    def __init__(self, config: EcgJepaConfig):
-        self.record_length = config.signal_length
-
     def draw(self, rows: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Draw the parameters of one view of each of `rows` records, on the CPU."""
         share = _SMALLEST_CROP + (1 - _SMALLEST_CROP) * torch.rand(rows, generator=generator)
-        return {
-            "share": share,
-            "start": (1 - share) * torch.rand(rows, generator=generator),
-            "time_out": _draw_time_out(rows, generator, torch.ones(rows, dtype=torch.bool)),
-        }
+        start = (1 - share) * torch.rand(rows, generator=generator)
+        return {"share": share, "start": start, "time_out": _draw_time_out(rows, generator, torch.ones(rows))}
 
     def apply(self, signal: torch.Tensor, drawn: Drawn, units_per_millivolt: torch.Tensor) -> torch.Tensor:
         """Make views of normalised records, both (rows, leads, samples)."""
-        last = self.record_length - 1
-        steps = torch.linspace(0.0, 1.0, self.record_length, device=signal.device)
+        last = signal.shape[2] - 1
+        steps = torch.linspace(0.0, 1.0, last + 1, device=signal.device)
         places = ((drawn["start"][:, None] + drawn["share"][:, None] * steps) * last).clamp(0, last)
         before = places.floor().long().clamp(max=last - 1)
-        left, right = (signal.gather(2, index[:, None].expand(-1, signal.shape[1], -1)) for index in (before, before + 1))
-        return _time_out(torch.lerp(left, right, (places - before)[:, None]), drawn["time_out"])
+        view = torch.lerp(_take(signal, before), _take(signal, before + 1), (places - before)[:, None])
+        return _time_out(view, drawn["time_out"])
+
+
+def _take(signal: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Return the samples of (rows, leads, samples) at `places` (rows, samples of a view)."""
+    return signal.gather(2, places[:, None].expand(-1, signal.shape[1], -1))
 
 
 def _draw_time_out(rows: int, generator: torch.Generator, applied: torch.Tensor) -> torch.Tensor:
@@ -143,26 +128,20 @@ def _time_out(view: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
 
 def seeded_normal(seeds: torch.Tensor, shape: tuple[int, ...] | torch.Size) -> torch.Tensor:
     """
-    Return standard normal numbers (rows, *shape), a function of each row's seed (rows,) alone.
-
-    They are the same in every process and, but for rounding, on every device, without a generator per record. SplitMix64 (Steele
-    et al. 2014) makes uniform numbers, Box and Muller's formula makes them normal.
+    Return standard normal numbers (rows, *shape), a function of each row's seed (rows,) alone: the same in every process and, but
+    for rounding, on every device. SplitMix64 (Steele et al. 2014) makes numbers uniform, Box and Muller's formula normal.
     """
+
+    def shifted(state: torch.Tensor, bits: int) -> torch.Tensor:  # filled with zeros, which >> does for positive numbers only
+        return (state >> bits) & ((1 << (64 - bits)) - 1)
+
     count = math.prod(shape)
     state = seeds[:, None] + torch.arange(1, count + 1, device=seeds.device) * -0x61C8864680B583EB  # overflow is intended
-    state = (state ^ _shifted(state, 30)) * -0x40A7B892E31B1A47
-    state = (state ^ _shifted(state, 27)) * -0x6B2FB644ECCEEE15
-    state = state ^ _shifted(state, 31)
-    radius, angle = ((bits.to(torch.float32) + 0.5) * 2.0**-24 for bits in (_shifted(state, 40), state & 0xFFFFFF))
+    state = (state ^ shifted(state, 30)) * -0x40A7B892E31B1A47
+    state = (state ^ shifted(state, 27)) * -0x6B2FB644ECCEEE15
+    state = state ^ shifted(state, 31)
+    radius, angle = ((bits.to(torch.float32) + 0.5) * 2.0**-24 for bits in (shifted(state, 40), state & 0xFFFFFF))
     return ((-2.0 * radius.log()).sqrt() * (2 * math.pi * angle).cos()).view(len(seeds), *shape)
-
-
-def _shifted(state: torch.Tensor, bits: int) -> torch.Tensor:
-    """Shift 64-bit integers to the right and fill with zeros, which `>>` does for positive ones only."""
-    return (state >> bits) & ((1 << (64 - bits)) - 1)
-
-
-Views = PhysiologicalViews | LiteratureViews
 
 
 @settings
@@ -181,10 +160,8 @@ class ViewRecipe(PretrainingRecipe):
             raise ValueError(f"view_duration={self.view_duration} must lie between 0 and crop_duration={self.crop_duration} s.")
         check_at_least(self, 2, "batch_size")
         if self.gradient_accumulation_steps > 1:
-            raise ValueError(
-                f"The objective {self.objective} compares all records of an optimiser step: use a larger batch_size instead of "
-                "gradient_accumulation_steps."
-            )
+            remedy = "use a larger batch_size instead of gradient_accumulation_steps"
+            raise ValueError(f"The objective {self.objective} compares all records of an optimiser step: {remedy}.")
 
 
 Recipe = TypeVar("Recipe", bound=ViewRecipe)
@@ -199,7 +176,7 @@ class TwoViews(Objective[Recipe]):
         super().__init__(config, recipe)
         if recipe.embedding == "register" and not config.num_register_tokens:
             raise ValueError("embedding='register', but the encoder has no register token: choose embedding='mean'.")
-        self.views: Views = LiteratureViews(config)
+        self.views: PhysiologicalViews | LiteratureViews = LiteratureViews()
         if recipe.views == "physiological":
             length = whole_patches(recipe, "view_duration", config.patch_size, config.sampling_rate)
             self.views = PhysiologicalViews(config, length)
@@ -228,10 +205,38 @@ class TwoViews(Objective[Recipe]):
         output = encoder(views)
         return output.last_hidden_state[:, 0] if self.recipe.embedding == "register" else output.pooler_output
 
-    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Drawn) -> "dict[str, Figure]":
-        """Plot a few records beside their views."""
+    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Drawn) -> dict[str, Any]:
+        """Plot two records beside their views."""
         from .progress_plots import plot_views
 
         views = [self.view(which, input_values, drawn) for which in _WHICH]
-        records, first, second = (part[:_RECORDS_PLOTTED].cpu().numpy() for part in (input_values, *views))
+        records, first, second = (part[:2].cpu().numpy() for part in (input_values, *views))
         return {"views": plot_views(records, first, second, self.config.sampling_rate, self.config.lead_names)}
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the rows of all processes (PyTorch's own knows one process, or CUDA), always by the batch."""
+
+    def __init__(self, width: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Normalise (rows, width); returns float32."""
+        rows = rows.float()
+        rows = rows - mean_over_processes(rows.mean(dim=0))
+        variance = mean_over_processes(rows.square().mean(dim=0))
+        return rows * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+
+def projector(widths: list[int], batch_norm: bool) -> nn.Sequential:
+    """
+    Return a network behind the encoder that is not exported: linear layers from the first of `widths` to the last, and between
+    them GELU, after batch normalisation if asked for.
+    """
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths[:-1]):
+        layers += [nn.Linear(before, after, bias=not batch_norm), *([BatchNorm(after)] if batch_norm else []), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))

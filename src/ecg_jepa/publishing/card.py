@@ -1,7 +1,7 @@
 """Model cards from the templates in `model_cards/`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +10,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from markupsafe import Markup
 
 from .._utils.files import shipped
+from ..evaluation.bootstrap import as_text
 
-TAGS = ("ecg_jepa", "ecg", "electrocardiogram", "self-supervised", "biosignals")
+_TAGS = ["ecg_jepa", "ecg", "electrocardiogram", "self-supervised", "biosignals"]
 
 # Metrics of a classifier on its card: key in metrics.json, name, and name on the Hub.
 _METRICS = (
@@ -40,23 +41,9 @@ class CardResult(NamedTuple):
 def write_model_card(
     path: str | Path, template: str, model_name: str, eval_results: Sequence[EvalResult] = (), **values: Any
 ) -> None:
-    """
-    Write a card.
-
-    Args:
-        path: of the card.
-        template: a file of `model_cards/`, which may include others.
-        model_name: in the Hub's model index.
-        eval_results: for the model index.
-        values: for the template; a missing one is an error.
-    """
-    metadata = ModelCardData(
-        license="apache-2.0",
-        library_name="transformers",
-        tags=list(TAGS),
-        model_name=model_name if eval_results else None,
-        eval_results=list(eval_results) or None,
-    )
+    """Write a card from a template of `model_cards/`, to which no value may be missing; results are for the Hub's model index."""
+    index: dict[str, Any] = {"model_name": model_name, "eval_results": list(eval_results)} if eval_results else {}
+    metadata = ModelCardData(license="apache-2.0", library_name="transformers", tags=_TAGS, **index)
     ModelCard(render(template, metadata=Markup(metadata.to_yaml()), **values)).save(path)
 
 
@@ -66,7 +53,7 @@ def render(template: str, **values: Any) -> str:
         loader=jinja2.FileSystemLoader(shipped("model_cards")), undefined=jinja2.StrictUndefined, finalize=_escape
     )
     environment.filters["cells"] = lambda names: Markup(" | ".join(map(_escape, names)))
-    environment.filters["metric"] = _metric
+    environment.filters["metric"] = as_text
     environment.globals["link"] = _link
     return environment.get_template(template).render(**values)
 
@@ -80,17 +67,8 @@ def _escape(value: Any) -> Any:
 
 def _link(name: str, page: str | None) -> Markup:
     """Return a link, or the name alone if there is no web page."""
-    if page is None or not re.fullmatch(r"https?://[^\s()<>|]+", page):
-        return Markup(_escape(name))
-    return Markup(f"[{_escape(name)}]({page})")
-
-
-def _metric(entry: Mapping[str, Any]) -> str:
-    """Return a `value` and its `interval`, as in `metrics.json`, as a cell of a table."""
-    if entry["value"] is None:
-        return "-"
-    bounds = "" if entry["interval"] is None else " ({:.3f} to {:.3f})".format(*entry["interval"])
-    return f"{entry['value']:.3f}{bounds}"
+    is_page = page is not None and re.fullmatch(r"https?://[^\s()<>|]+", page)
+    return Markup(f"[{_escape(name)}]({page})" if is_page else _escape(name))
 
 
 def classifier_results(metrics: dict[str, Any]) -> list[CardResult]:

@@ -24,8 +24,9 @@ from huggingface_hub import EvalResult
 
 from .._utils.files import TRAINING_INFO_FILE, write_json
 from .._utils.model_directory import weights_digest
+from ..data.corpus import Corpus
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
-from ..model.modeling_ecg_jepa import EcgJepaPreTrainedModel
+from ..model.modeling_ecg_jepa import EcgJepaModel, EcgJepaPreTrainedModel
 from .card import write_model_card
 
 _PACKAGES = ("ecg_jepa", "torch", "transformers", "accelerate", "datasets", "safetensors", "numpy", "scipy", "wfdb")
@@ -41,12 +42,8 @@ def save_directory(
     **values: Any,
 ) -> None:
     """
-    Write a model with everything that belongs to it; `training_info.json` comes last.
-
-    Args:
-        template: of the card, a file of `model_cards/`; it gets `config`, `extractor`, `num_parameters`, `info` and `values`.
-        info: content of `training_info.json`, to which the digest of the weights is added.
-        eval_results: metrics for the Hub's model index.
+    Write a model with everything that belongs to it; `training_info.json`, which is `info` and the digest of the weights, comes
+    last. The template of the card gets `config`, `extractor`, `num_parameters`, `info` and `values`.
     """
     directory = Path(directory)
     model.save_pretrained(directory)
@@ -55,6 +52,45 @@ def save_directory(
     write_model_card(directory / "README.md", template, directory.name, eval_results, **values)
     if info is not None:
         write_json(directory / TRAINING_INFO_FILE, {**info, "weights": weights_digest(directory)})
+
+
+def export_encoder(
+    output_dir: str | Path,
+    encoder: EcgJepaModel,
+    networks: EcgJepaPreTrainedModel,
+    corpus: Corpus,
+    settings: dict[str, Any],
+    run: dict[str, Any],
+    **card: Any,
+) -> None:
+    """
+    Write an encoder to `output_dir`, and all networks of its training to `pretraining/` in it. The extractor holds the statistics
+    of the weighted mixture, and a high-pass if all databases had the same; the card lists each database's own.
+    `settings` of the run hold its `objective`; `run` are the entries of `training_info.json` that only the run knows, `card` the
+    values of `encoder.md.jinja`: `summary`, `exported_weights`, and `metrics` at the end and before the first step (`untrained`).
+    """
+    mean, std = corpus.mixture_statistics()
+    extractor = EcgJepaFeatureExtractor.for_model(encoder.config, mean, std, highpass_cutoff=corpus.highpass_cutoff())
+    shares = [
+        (database, {"weight": weight, "records": len(records)})
+        for database, weight, records in zip(corpus.databases, corpus.weights.tolist(), corpus.records, strict=True)
+    ]
+    info = {
+        "kind": "pretraining",
+        "objective": settings["objective"],
+        "settings": settings,
+        "databases": [{"name": database.name, **share, **database.info.what_models_see()} for database, share in shares],
+        "records_seen": settings["max_steps"] * settings["batch_size"] * settings["gradient_accumulation_steps"],
+        **run,
+    }
+    on_card = [
+        {**vars(database.info), **share, "mean": means.tolist(), "std": stds.tolist()}
+        for (database, share), means, stds in zip(shares, *corpus.lead_statistics(), strict=True)
+    ]
+    card |= {"settings": settings, "databases": on_card, "info_file": TRAINING_INFO_FILE}
+    # The encoder comes last: its training_info.json says that the run is finished.
+    for folder, network in ((Path(output_dir, "pretraining"), networks), (Path(output_dir), encoder)):
+        save_directory(folder, network, extractor, "encoder.md.jinja", info, all_networks=network is networks, **card)
 
 
 def circumstances(hardware: str, seconds: float) -> dict[str, Any]:

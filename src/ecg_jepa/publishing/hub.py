@@ -13,7 +13,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+from transformers import AutoConfig
 
 from ..model import modeling_ecg_jepa
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
@@ -29,12 +29,6 @@ _PUBLISHED = ("*.safetensors", "*.json", "*.jsonl", "*.yaml", "*.md", _CODE)
 # Files of an earlier push that are removed, unless the new one has them: weights in other shards, other examples.
 _REPLACED = {"model": ("*.safetensors", "*.safetensors.index.json"), "space": ("model/*", "examples/*")}
 _FOREIGN_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.onnx")
-_AUTO_CLASSES = {
-    "EcgJepaModel": AutoModel,
-    "EcgJepaEncoderPair": AutoModel,
-    "EcgJepaForPreTraining": AutoModelForPreTraining,
-    "EcgJepaForSequenceClassification": AutoModelForSequenceClassification,
-}
 
 
 class PushError(OSError):
@@ -45,10 +39,8 @@ def publishable_files(directory: str | Path) -> dict[str, Path]:
     """
     Return name and path of the files of a directory that go to the Hub, with the package's code if there is none beside the
     weights.
-
-    Raises:
-        ValueError: if the directory is not complete (configuration, safetensors that load and are finite, feature extractor, the
-            code that `auto_map` names, a card that the Hub can read); the message lists all faults.
+    Raises `ValueError`, which lists all faults, if the directory is not complete: configuration, safetensors that load and are
+    finite, feature extractor, the code that `auto_map` names, a card that the Hub can read.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -59,8 +51,7 @@ def publishable_files(directory: str | Path) -> dict[str, Path]:
         faults.append("weights are missing (no .safetensors)")
     if foreign := sorted(path.name for pattern in _FOREIGN_WEIGHTS for path in directory.glob(pattern)):
         faults.append(f"weights that are no safetensors: {', '.join(foreign)}")
-    if not faults:
-        faults = _faults_of_content(directory, {path.stem for path in code})
+    faults = faults or _faults_of_content(directory, {path.stem for path in code})
     if faults:
         raise ValueError(f"{directory} cannot be published: {'; '.join(faults)}.")
     paths = [*code, *(path for pattern in _PUBLISHED for path in directory.glob(pattern))]
@@ -71,10 +62,9 @@ def _faults_of_content(directory: Path, code: set[str]) -> list[str]:
     faults = []
     try:
         config = AutoConfig.from_pretrained(directory)
-        auto_class: Any = _AUTO_CLASSES[(config.architectures or [""])[0]]
-        auto_class.from_pretrained(directory)
+        getattr(modeling_ecg_jepa, (config.architectures or [""])[0]).from_pretrained(directory)
         EcgJepaFeatureExtractor.from_pretrained(directory)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, AttributeError) as error:
         faults.append(f"it does not load ({type(error).__name__}: {error})")
     else:
         modules = {reference.split(".")[0] for reference in (getattr(config, "auto_map", None) or {}).values()}
@@ -89,26 +79,14 @@ def _faults_of_content(directory: Path, code: set[str]) -> list[str]:
 
 
 def upload(
-    files: Mapping[str, Path],
-    repo_id: str,
-    repo_type: Literal["model", "space"],
-    public: bool = False,
-    token: str | None = None,
+    files: Mapping[str, Path], repo_id: str, repo_type: Literal["model", "space"], public: bool = False, token: str | None = None
 ) -> str:
     """
-    Upload files in one commit: a push that breaks off leaves nothing half-done, and the next one completes it.
+    Upload files (name there -> path) in one commit to a repository ORG/NAME, which is created if it is not there, and return its
+    address: a push that breaks off leaves nothing half-done. The token is by default that of `hf auth login` or HF_TOKEN.
 
-    Args:
-        files: name in the repository -> path.
-        repo_id: ORG/NAME; the repository is created if it is not there.
-        token: with write access; default: that of `hf auth login` or HF_TOKEN.
-
-    Returns:
-        The address of the repository.
-
-    Raises:
-        ValueError: if the name is none of a repository.
-        PushError: if the repository exists with another visibility, the token lacks rights, or the connection fails.
+    Raises `ValueError` if the name is none of a repository, and `PushError` if it exists with another visibility, the token lacks
+    rights, or the connection fails.
     """
     api = HfApi(token=token)
     try:
@@ -119,17 +97,14 @@ def upload(
             api.create_repo(repo_id, repo_type=repo_type, private=not public, exist_ok=True, space_sdk=sdk)
             is_private = api.repo_info(repo_id, repo_type=repo_type).private
         if bool(is_private) is public:  # create_repo does not change the visibility of a repository that exists
+            now, wanted = ("private", "public") if public else ("public", "private")
             raise PushError(
-                f"{repo_id} exists and is {'private' if is_private else 'public'}, but is to be "
-                f"{'public' if public else 'private'}: nothing was uploaded. Change that on its page, choose another name, or "
-                f"{'leave out' if public else 'add'} --public."
+                f"{repo_id} exists and is {now}, but is to be {wanted}: nothing was uploaded. Change that on its page, choose "
+                f"another name, or {'leave out' if public else 'add'} --public."
             )
         left = sorted(set(api.list_repo_files(repo_id, repo_type=repo_type)).difference(files))
         replaced = [name for name in left if any(fnmatch(name, pattern) for pattern in _REPLACED[repo_type])]
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            *(CommitOperationAdd(name, path) for name, path in files.items()),
-            *(CommitOperationDelete(name) for name in replaced),
-        ]
+        operations: list[Any] = [*(CommitOperationAdd(*file) for file in files.items()), *map(CommitOperationDelete, replaced)]
         api.create_commit(repo_id, operations, repo_type=repo_type, commit_message=f"Upload {repo_type}")
     except HFValidationError as error:
         raise ValueError(f"{repo_id!r} is no name for a repository: {error}") from error
@@ -146,8 +121,8 @@ def _explain(error: Exception, repo_id: str) -> str:
     if not isinstance(error, HfHubHTTPError):
         return f"The connection failed ({type(error).__name__}). Nothing is half-done: run the same command again."
     status = error.response.status_code if error.response is not None else None
-    if status == 401:
-        return "The Hub does not know the token (or there is none): log in with `hf auth login`."
-    if status == 403:
-        return f"The token may not write to {repo_id}: use one with write access to {repo_id.split('/')[0]}."
-    return f"The Hub refused {repo_id} (HTTP {status}); nothing is half-done."
+    reasons = {
+        401: "The Hub does not know the token (or there is none): log in with `hf auth login`.",
+        403: f"The token may not write to {repo_id}: use one with write access to {repo_id.split('/')[0]}.",
+    }
+    return reasons.get(status or 0, f"The Hub refused {repo_id} (HTTP {status}); nothing is half-done.")

@@ -35,18 +35,12 @@ def write_space(
     directory: str | Path, target: str | Path, title: str, examples: str | Path | None, requirement: str = ""
 ) -> dict[str, Path]:
     """
-    Write the folder of a Space, and return name and path of its files; those of an earlier Space are replaced, others stay.
-
-    Args:
-        directory: of a classifier.
-        target: the folder.
-        title: of the page.
-        examples: folder with records that visitors can pick, or `None`.
-        requirement: how pip finds this package; default: its version on PyPI, with what the page needs.
+    Write the folder of a Space for the classifier in a directory, and return name and path of its files; those of an earlier
+    Space are replaced, others stay. Visitors can pick from the records in a folder of `examples`; `requirement` is how pip finds
+    this package, by default its version on PyPI, with what the page needs.
 
     Raises:
-        ValueError: if the directory cannot be published, is no classifier, or Gradio is not installed, whose version the Space
-            takes over.
+        ValueError: if the directory cannot be published, is no classifier, or Gradio is not installed, whose version it takes.
         FileExistsError: if the folder holds files that are no Space's, or the classifier or the examples themselves.
     """
     directory, target = Path(directory), Path(target)

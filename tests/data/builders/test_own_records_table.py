@@ -1,6 +1,5 @@
 """What is a label in the table of own records, and what is said of columns that are none, misspelt, or odd in many rows."""
 
-import functools
 import json
 import re
 
@@ -13,10 +12,7 @@ from ecg_jepa.data.builders.own_records import (
     CellError,
     OwnRecords,
     choose_labels,
-    parse_label,
-    parse_own_age,
-    parse_sex,
-    parse_split,
+    parse_cell,
     refuse_columns,
 )
 from ecg_jepa.data.records import find_database, read_database_info
@@ -240,35 +236,35 @@ def test_other_labels_are_prepared_anew(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parse", "text", "value"),
+    ("column", "text", "value"),
     [
-        (parse_own_age, "75", 75.0),
-        (parse_own_age, "075Y", 75.0),
-        (parse_own_age, "0.5", 0.5),
-        (parse_own_age, None, None),
-        (parse_sex, "F", "female"),
-        (parse_sex, "Male", "male"),
-        (parse_sex, None, None),
-        (parse_split, "Validation", 9),
-        (parse_split, "test", 10),
+        ("age", "75", 75.0),
+        ("age", "075Y", 75.0),
+        ("age", "0.5", 0.5),
+        ("age", None, None),
+        ("sex", "F", "female"),
+        ("sex", "Male", "male"),
+        ("sex", None, None),
+        ("split", "Validation", 9),
+        ("split", "test", 10),
     ],
 )
-def test_what_can_mean_one_thing_only_is_accepted(parse, text, value):
-    assert parse(text) == value
+def test_what_can_mean_one_thing_only_is_accepted(column, text, value):
+    assert parse_cell(column, text) == value
 
 
 @pytest.mark.parametrize(
-    ("parse", "text"),
+    ("column", "text"),
     [
-        *((parse_own_age, text) for text in ("75M", "nan years", "1e9", "75,5")),
-        *((parse_sex, text) for text in ("1", "femal", "W")),
-        *((parse_split, text) for text in ("dev", "training", "1")),
-        *((functools.partial(parse_label, "AF"), text) for text in ("treu", "2")),
+        *(("age", text) for text in ("75M", "nan years", "1e9", "75,5")),
+        *(("sex", text) for text in ("1", "femal", "W")),
+        *(("split", text) for text in ("dev", "training", "1")),
+        *(("AF", text) for text in ("treu", "2")),
     ],
 )
-def test_what_can_mean_several_things_is_refused(parse, text):
+def test_what_can_mean_several_things_is_refused(column, text):
     with pytest.raises(CellError, match=rf"is '{text}', expected ") as caught:
-        parse(text)
+        parse_cell(column, text)
     assert caught.value.value == text
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ecg_jepa.data.builders.ptb_xl import PtbXl, describe_classes, make_task, parse_scp_codes
 from ecg_jepa.data.splits import FOLDS_OF_SPLIT
-from ecg_jepa.data.task_names import TASKS
+from ecg_jepa.data.tasks import TASKS
 
 TABLE = pd.DataFrame.from_dict(
     {

@@ -25,7 +25,6 @@ from ...model.signal_processing_ecg_jepa import (
 )
 from ..download import PhysioNet, Zenodo, download
 from ..preparation import ShardReport, prepare_database
-from ..quality import PublishedStatistics
 from ..raw_files import faults_of
 from ..records import MICROVOLTS_PER_MILLIVOLT, DatabaseInfo
 from ..shards import FEATURES, rows_to_table
@@ -55,10 +54,7 @@ class EcgDatabaseConfig(datasets.BuilderConfig):
 
 @dataclass(frozen=True, slots=True)
 class RecordInfo:
-    """
-    What a database says of a record beside its signal. With a `problem` (reason and detail), the record is known to be
-    unusable before it is read.
-    """
+    """What a database says of a record beside its signal."""
 
     record_id: str
     path: str
@@ -67,17 +63,14 @@ class RecordInfo:
     sex: str | None = None
     fold: int | None = None
     statements: dict[str, float] = field(default_factory=dict)  # name -> likelihood in percent, 0 where it is not given
-    problem: tuple[str, str] | None = None
-    # Rate in Hz, unit and leads of a file that does not say so itself.
-    layout: tuple[float | None, str | None, tuple[str, ...] | None] | None = None
+    problem: tuple[str, str] | None = None  # reason and detail, if it is known to be unusable before it is read
+    layout: tuple[float | None, str | None, tuple[str, ...] | None] | None = None  # rate (Hz), unit, leads that the file lacks
     num_bad_checksums: int = field(default=0, repr=False)  # known once the file is read, so not part of the digest
 
 
 def to_microvolts(signal: np.ndarray) -> tuple[np.ndarray, int]:
     """Return a signal in mV as int16 in uV, and how many samples were clipped to +-32.767 mV."""
     rounded = np.rint(signal * MICROVOLTS_PER_MILLIVOLT)
-    if max(rounded.max(), -rounded.min()) <= _INT16_LIMIT:
-        return rounded.astype(np.int16), 0
     num_clipped = int((np.abs(rounded) > _INT16_LIMIT).sum())
     return rounded.clip(-_INT16_LIMIT, _INT16_LIMIT).astype(np.int16), num_clipped
 
@@ -91,8 +84,7 @@ def not_in_table(paths: Iterable[str], listed: set[str], table: str) -> Iterator
 
 class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     """
-    Base of the builders. A subclass says which records there are ([`list_records`]) and, where they differ from the
-    defaults, how to read one and at which cutoff to high-pass it.
+    Base of the builders: a subclass says which records there are ([`list_records`]) and, if need be, how to read one.
 
     [`prepare`] writes a database for training. As a builder of `datasets`, it also works with `download_and_prepare` and
     `as_dataset`, which keep no reasons of rejections.
@@ -104,9 +96,9 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     database: str  # name on the command line and of the prepared folder
     highpass_cutoff: float | None = None  # Hz
     statements_file: str | None = None  # in data_dir; copied beside the prepared records
-    published: PublishedStatistics | None = None
     label_names: tuple[str, ...] | None = None  # statements that were looked for in every record
     ignored_columns: tuple[str, ...] = ()  # of a table whose columns are the user's own
+    has_own_labels: bool = False  # of own records: labels are known once they are listed
     for_pretraining: bool = True  # False where records may be another database's test records
     left_out_on_purpose: frozenset[str] = frozenset()  # reasons that `strict` lets pass
     signal_suffix = ".dat"  # of the WFDB records
@@ -116,7 +108,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 
     @property
     def data_dir(self) -> Path:
-        """Return the folder of the database as downloaded."""
+        """Folder of the database as downloaded."""
         return Path(self.config.data_dir)
 
     def wants_file(self, path: str) -> bool:
@@ -125,14 +117,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 
     def download(self, address: str | None = None) -> None:
         """
-        Fetch what is missing of the database into `data_dir`.
-
-        Args:
-            address: of a mirror of the host.
-
-        Raises:
-            ValueError: if the database has no host, or the host lists none of its files.
-            ConnectionError: if a file cannot be fetched; what did arrive is kept for the next try.
+        Fetch what is missing of the database into `data_dir`, from its host or from the mirror at `address`. Raises `ValueError`
+        if it has no host, or none of its files is there, and `ConnectionError`; what did arrive is kept for the next try.
         """
         if self.source is None:
             raise ValueError(f"{self.database} has no host to download it from.")
@@ -159,6 +145,11 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         """Return `info` completed by the comments of a WFDB header; unchanged here."""
         return info
 
+    @property
+    def source_folder(self) -> str | None:
+        """Folder of own records, of which there can be several cohorts under one name; `None` of a published database."""
+        return str(self.data_dir.resolve()) if self.has_own_labels else None
+
     def prepare_record(self, info: RecordInfo, report: ShardReport) -> dict[str, Any]:
         """Return one row of the prepared table; adds to `report`. Raises `RecordError` if the record cannot be used."""
         if info.problem is not None:
@@ -169,18 +160,14 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         signal, source, num_clipped = self._condition(info.path, ecg)
         report.samples_read += source.size
         millivolts = signal / MICROVOLTS_PER_MILLIVOLT
+        columns = ("record_id", "patient_id", "age", "sex", "fold", "num_bad_checksums")
         return {
-            "record_id": info.record_id,
-            "patient_id": info.patient_id,
-            "age": info.age,
-            "sex": info.sex,
-            "fold": info.fold,
+            **{name: getattr(info, name) for name in columns},
             "statements": list(info.statements),
             "likelihoods": list(info.statements.values()),
             "num_samples": signal.shape[1],
             "num_interpolated": int(np.isnan(source).sum()),
             "num_clipped": num_clipped,
-            "num_bad_checksums": info.num_bad_checksums,
             "lead_mean": millivolts.mean(axis=1),
             "lead_std": millivolts.std(axis=1),
             "signal": signal,
@@ -188,8 +175,8 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 
     def _condition(self, path: str, ecg: Ecg) -> tuple[np.ndarray, np.ndarray, int]:
         """
-        Return the prepared signal, int16 in uV, the signal it was made from, with standard leads in mV, and how many samples were
-        clipped. Raises `RecordError` if the signal is short, implausible or otherwise unusable.
+        Return the prepared signal, int16 in uV, its source, standard leads in mV, and how many samples were clipped. Raises
+        `RecordError` if the signal is short, implausible or otherwise unusable.
         """
         rate, amplitude_free = ecg.sampling_rate or 0.0, self.config.amplitude_free
         if (duration := ecg.signal.shape[1] / rate) < self.config.min_duration:
@@ -224,52 +211,18 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
     def prepare_records(self, records: Iterable[RecordInfo], report: ShardReport) -> Iterator[pa.Table]:
         """Yield the rows of `records` as tables of bounded size; adds rejections and sums to `report`."""
         rows: list[dict[str, Any]] = []
-        num_values = 0
         for info in records:
             try:
                 rows.append(self.prepare_record(info, report))
-            except RecordError as error:
-                report.rejections.append({"record": info.path, "reason": error.reason, "detail": error.detail})
-                continue
             except Exception as error:  # whatever a reader did not foresee is one record's, and must not end the others
-                detail = f"{type(error).__name__}: {error}"
-                report.rejections.append({"record": info.path, "reason": "unforeseen error", "detail": detail})
-                continue
-            num_values += rows[-1]["signal"].size
-            if num_values >= _VALUES_PER_TABLE:
+                unforeseen = ("unforeseen error", f"{type(error).__name__}: {error}")
+                reason, detail = (error.reason, error.detail) if isinstance(error, RecordError) else unforeseen
+                report.rejections.append({"record": info.path, "reason": reason, "detail": detail})
+            if sum(row["signal"].size for row in rows) >= _VALUES_PER_TABLE:
                 yield rows_to_table(rows)
-                rows, num_values = [], 0
+                rows = []
         if rows:
             yield rows_to_table(rows)
-
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(description=(self.__doc__ or "").strip(), features=FEATURES)
-
-    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(name="records", gen_kwargs={"records": self.records_to_prepare()})]
-
-    def _generate_tables(self, records: list[RecordInfo]) -> Iterator[tuple[int, pa.Table]]:
-        yield from enumerate(self.prepare_records(records, ShardReport()))
-
-    def prepare(
-        self, output_dir: str | Path, num_proc: int = 1, strict: bool = False, overwrite_output_dir: bool = False
-    ) -> DatabaseInfo:
-        """
-        Prepare the database in `output_dir/<database>`, unless it is there, whole and up to date.
-
-        Args:
-            output_dir: a folder for prepared databases.
-            num_proc: processes; they change nothing in the result.
-            strict: stop at the first shard with a rejected record, instead of leaving it out.
-            overwrite_output_dir: replace own records that were prepared from another folder.
-
-        Raises:
-            ValueError: if no record can be used, or, when strict, one cannot; the message counts the reasons. If own records of
-                another folder were prepared there.
-            BlockingIOError: if another process is preparing the same folder.
-            ChildProcessError: if one of ours dies.
-        """
-        return prepare_database(self, output_dir, num_proc, strict, overwrite_output_dir)
 
     def records_to_prepare(self) -> list[RecordInfo]:
         """Return [`list_records`], where a repeated record id is a problem."""
@@ -284,13 +237,33 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
             seen.add(record.record_id)
         return records
 
-    def source_folder(self) -> str | None:
-        """Return the folder of records of which there can be several cohorts under one name; `None` of a published database."""
-        return None
+    def prepare(
+        self, output_dir: str | Path, num_proc: int = 1, strict: bool = False, overwrite_output_dir: bool = False
+    ) -> DatabaseInfo:
+        """
+        Prepare the database in `output_dir/<database>`, unless it is there, whole and up to date.
 
-    def table_digest(self) -> str:
-        """Return what `database.json` depends on beside the records; nothing here."""
-        return ""
+        Args:
+            output_dir: a folder for prepared databases.
+            num_proc: processes; they change nothing in the result.
+            strict: stop at the first shard with a rejected record, instead of leaving it out.
+            overwrite_output_dir: replace own records that were prepared from another folder.
+
+        Raises:
+            ValueError: if no record can be used, or, when strict, one cannot, or own records of another folder are there.
+            BlockingIOError: if another process is preparing the same folder.
+            ChildProcessError: if one of ours dies.
+        """
+        return prepare_database(self, output_dir, num_proc, strict, overwrite_output_dir)
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(description=(self.__doc__ or "").strip(), features=FEATURES)
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        return [datasets.SplitGenerator(name="records", gen_kwargs={"records": self.records_to_prepare()})]
+
+    def _generate_tables(self, records: list[RecordInfo]) -> Iterator[tuple[int, pa.Table]]:
+        yield from enumerate(self.prepare_records(records, ShardReport()))
 
 
 @lru_cache(maxsize=4096)

@@ -9,10 +9,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from ...formats.ecg import RecordError
+from ...formats.ecg import RecordError, reading
 from ...model.signal_processing_ecg_jepa import STANDARD_LEADS, Ecg
 from ..download import Zenodo
-from ..quality import PublishedStatistics
 from ..raw_files import parse_age, read_csv, whole_number
 from .base import EcgDatabaseBuilder, RecordInfo
 
@@ -43,20 +42,12 @@ class Code15(EcgDatabaseBuilder):
     highpass_cutoff = 0.5
     label_names = DIAGNOSES
     left_out_on_purpose = frozenset({ZERO_PADDED})
-    published = PublishedStatistics(
-        records=128_033,
-        mean=(0.0,) * 12,
-        std=(0.488, 0.450, 0.437, 0.416, 0.405, 0.370, 0.548, 0.639, 0.719, 0.695, 0.676, 0.639),
-    )
 
     def wants_file(self, path: str) -> bool:
         return path == EXAMS_CSV or (path.startswith("exams_part") and path.endswith((".zip", ".hdf5")))
 
     def list_records(self) -> list[RecordInfo]:
-        """
-        Return the rows of `exams.csv` in the order of the HDF5 files, and exams without a row, which are rejected. Raises
-        `FileNotFoundError` and, for missing columns, `ValueError`.
-        """
+        """Return the rows of `exams.csv` in the order of the HDF5 files, and exams without a row, which are rejected."""
         columns = ("exam_id", "age", "is_male", "patient_id", "trace_file", *DIAGNOSES)
         table = read_csv(self.data_dir / EXAMS_CSV, columns)
         exams = {str(name): group.to_dict("records") for name, group in table.groupby("trace_file", dropna=False)}
@@ -69,25 +60,22 @@ class Code15(EcgDatabaseBuilder):
             ids = read_exam_ids(self.data_dir / trace_file).tolist()
             problem = ("missing signal", f"{trace_file} has no such exam")
         except RecordError as error:
-            ids = []
-            problem = (error.reason, error.detail)
+            ids, problem = [], (error.reason, error.detail)
         rows: dict[int, dict[Hashable, Any]] = {}
         records = []
         for row in exams:
             try:
                 rows[whole_number(row["exam_id"], "exam_id", 1)] = row
             except ValueError as error:
-                unusable = ("unusable row", f"{EXAMS_CSV}: {error}")
-                records.append(RecordInfo(str(row["exam_id"]), f"{trace_file}#{row['exam_id']}", problem=unusable))
+                records.append(_unusable(str(row["exam_id"]), f"{trace_file}#{row['exam_id']}", error))
         for index, exam_id in enumerate(ids):
-            path = f"{trace_file}#{index}"
             if exam_id in rows:
-                records.append(_record_info(path, exam_id, rows[exam_id]))
+                records.append(_record_info(f"{trace_file}#{index}", exam_id, rows[exam_id]))
             elif exam_id != 0:
                 unlisted = ("not in the table", f"{EXAMS_CSV} has no row for exam {exam_id} in {trace_file}")
-                records.append(RecordInfo(str(exam_id), path, problem=unlisted))
-        missing = [exam_id for exam_id in rows if exam_id not in set(ids)]
-        return records + [RecordInfo(str(exam_id), f"{trace_file}#{exam_id}", problem=problem) for exam_id in missing]
+                records.append(RecordInfo(str(exam_id), f"{trace_file}#{index}", problem=unlisted))
+        missing = rows.keys() - set(ids)
+        return records + [RecordInfo(str(name), f"{trace_file}#{name}", problem=problem) for name in rows if name in missing]
 
     def source_files(self, record: RecordInfo) -> Iterable[str]:
         return [str(self.data_dir / record.path.partition("#")[0])]
@@ -113,7 +101,11 @@ def _record_info(path: str, exam_id: int, row: dict[Hashable, Any]) -> RecordInf
             statements={name: 0.0 for name in DIAGNOSES if _parse_bool(row[name])},
         )
     except (ValueError, TypeError) as error:
-        return RecordInfo(str(exam_id), path, problem=("unusable row", f"{EXAMS_CSV}: {error}"))
+        return _unusable(str(exam_id), path, error)
+
+
+def _unusable(record_id: str, path: str, error: Exception) -> RecordInfo:
+    return RecordInfo(record_id, path, problem=("unusable row", f"{EXAMS_CSV}: {error}"))
 
 
 def _parse_bool(value: Any) -> bool:
@@ -125,28 +117,18 @@ def _parse_bool(value: Any) -> bool:
 
 def read_exam_ids(path: Path) -> np.ndarray:
     """Return the exam ids of an `exams_part*.hdf5`, one per tracing, 0 where a row holds none. Raises `RecordError`."""
-    with _open(path) as file:
-        try:
-            return np.asarray(file["exam_id"][:], dtype=np.int64)
-        except Exception as error:
-            raise RecordError(path.name, "unreadable signal", f"{type(error).__name__}: {error}") from error
+    with _open(path) as file, reading(path, "signal"):
+        return np.asarray(file["exam_id"][:], dtype=np.int64)
 
 
 def read_tracing(path: Path, row: int) -> Ecg:
     """
-    Read a tracing of an `exams_part*.hdf5` as it is stored, its numbers taken for mV.
-
-    The database's page is not clear about the unit, and users have measured a factor of about two; the reference takes the
-    numbers as they are, and so do we.
-
-    Raises:
-        RecordError: if the file cannot be read or is not of this kind.
+    Read a tracing of an `exams_part*.hdf5`, its numbers taken for mV as in the reference: the database's page is not clear about
+    the unit, and users have measured a factor of about two. Raises `RecordError`.
     """
     file = _keep_open(path, path.stat().st_mtime_ns) if path.is_file() else _open(path)
-    try:
+    with reading(path, "signal"):
         tracing = np.asarray(file["tracings"][row], dtype=np.float32)
-    except Exception as error:
-        raise RecordError(f"{path.name}#{row}", "unreadable signal", f"{type(error).__name__}: {error}") from error
     return Ecg(np.ascontiguousarray(tracing.T), SAMPLING_RATE, list(STANDARD_LEADS), "mV")
 
 
@@ -159,7 +141,7 @@ def _keep_open(path: Path, modified: int) -> h5py.File:
 def _open(path: Path) -> h5py.File:
     if not path.is_file():
         raise RecordError(path.name, "missing signal file", f"no file {path}")
-    try:
+    with reading(path, "signal"):
         file = h5py.File(path, "r")
         for name in ("exam_id", "tracings"):
             # Before the dataset is used: a link would open the file that it leads to.
@@ -175,8 +157,4 @@ def _open(path: Path) -> h5py.File:
         if len(ids.shape) != 1 or tracings.shape != (*ids.shape, NUM_SAMPLES, len(STANDARD_LEADS)):
             expected = f"(N,) and (N, {NUM_SAMPLES}, {len(STANDARD_LEADS)})"
             raise TypeError(f"exam_id {ids.shape} and tracings {tracings.shape}, expected {expected}")
-    except RecordError:
-        raise
-    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ... for damaged files
-        raise RecordError(path.name, "unreadable signal", f"{type(error).__name__}: {error}") from error
     return file

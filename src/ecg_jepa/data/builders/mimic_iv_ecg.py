@@ -5,7 +5,6 @@ import re
 import pandas as pd
 
 from ..download import PhysioNet
-from ..quality import PublishedStatistics
 from ..raw_files import read_csv, read_lines
 from .base import EcgDatabaseBuilder, RecordInfo, not_in_table
 
@@ -23,29 +22,18 @@ class MimicIvEcg(EcgDatabaseBuilder):
 
     database = "mimic-iv-ecg"
     source = PhysioNet("mimic-iv-ecg/1.0", "ODbL 1.0")
-    # The reference states them in the order of the files; here aVL and aVF have changed places.
-    published = PublishedStatistics(
-        records=800_035,
-        mean=(0.023, 0.015, -0.007, -0.019, 0.014, 0.004, -0.018, -0.004, 0.002, 0.017, 0.022, 0.022),
-        std=(0.155, 0.158, 0.166, 0.133, 0.141, 0.143, 0.207, 0.282, 0.284, 0.253, 0.222, 0.197),
-    )
 
     def wants_file(self, path: str) -> bool:
         return path in (RECORD_LIST, RECORDS) or path.startswith("files/")
 
     def list_records(self) -> list[RecordInfo]:
-        """
-        Return the rows of `record_list.csv`, and the lines of `RECORDS` that have no row, which are rejected. Raises
-        `FileNotFoundError` or, if there is no column `path`, `ValueError`.
-        """
+        """Return the rows of `record_list.csv`, and the lines of `RECORDS` that have no row, which are rejected."""
         paths = [
             f"(row {index})" if pd.isna(path) else str(path).removesuffix(".hea")
             for index, path in enumerate(read_csv(self.data_dir / RECORD_LIST, ["path"])["path"])
         ]
-        return [
-            *map(_record_info, paths),
-            *not_in_table(read_lines(self.data_dir / RECORDS), set(paths), RECORD_LIST),
-        ]
+        unlisted = not_in_table(read_lines(self.data_dir / RECORDS), set(paths), RECORD_LIST)
+        return [*map(_record_info, paths), *unlisted]
 
 
 def _record_info(path: str) -> RecordInfo:

@@ -10,13 +10,14 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ...formats.ecg import split_names
 from ...formats.read import files_of, read_ecg, recognize, wfdb_record
 from ...formats.wfdb_record import read_wfdb
 from ...model.signal_processing_ecg_jepa import (
@@ -36,17 +37,29 @@ from .base import EcgDatabaseBuilder, EcgDatabaseConfig, RecordInfo
 logger = logging.getLogger(__name__)
 
 RECORDS_CSV = "records.csv"
-
-# Columns with a meaning of their own.
-KNOWN_COLUMNS = ("path", "record_id", "patient_id", "age", "sex", "split", "sampling_rate", "unit", "lead_names")
 LAYOUT_COLUMNS = ("sampling_rate", "unit", "lead_names")
+
+# Columns with a meaning of their own, and what their cells are expected to hold.
+KNOWN_COLUMNS = ("path", "record_id", "patient_id", "age", "sex", "split", *LAYOUT_COLUMNS)
+_EXPECTED = {
+    "age": "a number of years, or nothing",
+    "sex": "one of female, male, or nothing",
+    "split": f"one of {', '.join(FOLDS_OF_SPLIT)}",
+    "sampling_rate": "a positive number of Hz",
+    "unit": "one of mV, uV, V, nV",
+}
+_MAY_BE_EMPTY = ("age", "sex", *LAYOUT_COLUMNS)
+
+_ZERO_OR_ONE = {"0": False, "1": True}
+_LABEL_WORDS = {"false": False, "true": True, "no": False, "yes": True}  # in columns that are listed as labels
+_WORDS: dict[str, dict[str, Any]] = {
+    "sex": {"female": "female", "male": "male", "f": "female", "m": "male"},
+    "split": {split: folds[0] for split, folds in FOLDS_OF_SPLIT.items()},
+}
 
 # A column that makes more of the rows unusable is an error; one row alone never is.
 LARGEST_UNUSABLE_SHARE = 0.1
 
-_ZERO_OR_ONE = {"0": False, "1": True}
-_LABEL_WORDS = {"false": False, "true": True, "no": False, "yes": True}  # in columns that are listed as labels
-_SEXES = {"female": "female", "male": "male", "f": "female", "m": "male"}
 _SHOWN_VALUES = 3
 
 
@@ -55,16 +68,12 @@ class CellError(ValueError):
 
     def __init__(self, column: str, value: Any, expected: str):
         self.column, self.value, self.expected = column, value, expected
-        super().__init__(f"{column} is {_shown(value)}, expected {expected}")
+        super().__init__(f"{column} is {_shown(value) or 'empty'}, expected {expected}")
 
 
 @dataclass
 class OwnRecordsConfig(EcgDatabaseConfig):
-    """
-    Args:
-        label_columns: the columns that are labels; all others without a meaning of their own are ignored. `None`: all of them are
-            labels, and must hold 0 or 1 in every row.
-    """
+    """Adds the columns that are labels; `None`: all without a meaning of their own, which must hold 0 or 1 in every row."""
 
     label_columns: list[str] | None = None
 
@@ -84,24 +93,11 @@ class OwnRecords(EcgDatabaseBuilder):
     BUILDER_CONFIG_CLASS = OwnRecordsConfig
     database = "own"
 
+    has_own_labels = True
     label_names: tuple[str, ...] = ()  # known once the records are listed, as are the ignored columns
 
-    def source_folder(self) -> str:
-        return str(self.data_dir.resolve())
-
-    def table_digest(self) -> str:
-        # Labels that no record has show in no record.
-        return f"LabelColumns(names={self.label_names!r}, ignored={self.ignored_columns!r})"
-
     def list_records(self) -> list[RecordInfo]:
-        """
-        Return the rows of `records.csv`.
-
-        Raises:
-            FileNotFoundError: if there is no such table.
-            ValueError: for a missing or misspelt heading, columns that are no labels, and a column that makes more than a tenth
-                of the rows unusable.
-        """
+        """Return the rows of `records.csv`. Raises `ValueError` for columns that are misspelt, no labels, or mostly unusable."""
         table = read_csv(self.data_dir / RECORDS_CSV, [], all_named=True)
         check_headings(table, KNOWN_COLUMNS, self.config.label_columns or (), RECORDS_CSV)
         self.label_names, self.ignored_columns = choose_labels(table, self.config.label_columns)
@@ -121,9 +117,8 @@ class OwnRecords(EcgDatabaseBuilder):
             first = files.setdefault(os.path.normpath(record.path), record.record_id)
             if first != record.record_id:
                 # In two splits, a classifier would be evaluated on what it was trained on.
-                fault = CellError("path", row["path"], f"a file of its own for every row, but {first} has it, too")
-                faults.append(fault)
-                record = replace(record, problem=record.problem or ("listed twice", f"{RECORDS_CSV}: {fault}"))
+                faults.append(CellError("path", row["path"], f"a file of its own for every row, but {first} has it, too"))
+                record = replace(record, problem=record.problem or ("listed twice", f"{RECORDS_CSV}: {faults[-1]}"))
             records.append(record)
         refuse_columns(faults, len(records))
         _warn_about_patients(records)
@@ -152,10 +147,7 @@ class OwnRecords(EcgDatabaseBuilder):
 def choose_labels(table: pd.DataFrame, listed: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     Return the label columns, which are those `listed` or, if `None`, all without a meaning of their own, and the ignored ones.
-
-    Raises:
-        ValueError: if a listed column is not there, is listed twice or has a meaning of its own; if a column that nobody listed
-            holds anything but 0 and 1. The message says what, and how to list labels.
+    Raises `ValueError` for a list that cannot be, and for a column that nobody listed and that holds anything but 0 and 1.
     """
     others = [column for column in table.columns if column not in KNOWN_COLUMNS]
     if listed is None:
@@ -165,10 +157,8 @@ def choose_labels(table: pd.DataFrame, listed: Sequence[str] | None) -> tuple[tu
         if column in KNOWN_COLUMNS:
             raise ValueError(f"--label_columns: {column!r} is no label, it has a meaning of its own in {RECORDS_CSV}.")
         if column not in others:
-            candidates = ", ".join(others) or "none"
-            raise ValueError(
-                f"--label_columns: {RECORDS_CSV} has no column {column!r}; those that may be labels are {candidates}."
-            )
+            choice = ", ".join(others) or "none"
+            raise ValueError(f"--label_columns: {RECORDS_CSV} has no column {column!r}; those that may be labels are {choice}.")
     if len(set(listed)) < len(listed):
         raise ValueError(f"--label_columns names a column twice: {' '.join(listed)}.")
     return tuple(listed), tuple(column for column in others if column not in listed)
@@ -180,17 +170,13 @@ def _check_zeros_and_ones(table: pd.DataFrame) -> None:
         return
     held = "; ".join(f"{column} holds {_counted(values)}" for column, values in odd.items() if values)
     # Empty cells cost their rows, not the label.
-    labels = [
-        column
-        for column, values in odd.items()
-        if all(_plain(value) in (*_LABEL_WORDS, "") for value in values) and table[column].notna().any()
-    ]
-    others = [column for column in odd if column not in labels]
-    example = f"--label_columns {' '.join(labels)}" if labels else "--label_columns without any name, if none are"
-    ignored = f" ({', '.join(others)})" if others else ""
+    may_be = {column: all(_plain(value) in (*_LABEL_WORDS, "") for value in values) for column, values in odd.items()}
+    labels = [column for column in odd if may_be[column] and table[column].notna().any()]
+    others = ", ".join(column for column in odd if column not in labels)
     raise ValueError(
         f"{RECORDS_CSV} has columns that are neither known nor labels of 0 and 1 in every row: {held}. Write 0 or 1 in every "
-        f"row, or list the labels with --label_columns, such as {example}; what is not listed{ignored} is then ignored."
+        f"row, or list the labels, such as --label_columns {' '.join(labels) or 'without any name, if none are'}; what is not "
+        f"listed{f' ({others})' if others else ''} is then ignored."
     )
 
 
@@ -199,85 +185,65 @@ def _record_info(index: int, row: dict[Hashable, Any], labels: tuple[str, ...]) 
     given = {str(name): value for name, value in row.items() if not pd.isna(value)}
     path = str(given.get("path", f"(row {index})")).removesuffix(".hea")
     record_id = str(given.get("record_id", path))
+    values: dict[str, Any] = {}
     faults: list[CellError] = []
-
-    def cell(parse: Callable[..., Any], *arguments: Any) -> Any:
+    for column in ("age", "sex", *(["split"] if "split" in row else []), *labels, *LAYOUT_COLUMNS):
         try:
-            return parse(*arguments)
+            if column in LAYOUT_COLUMNS and column not in given and path.endswith(".npy"):
+                raise CellError(column, math.nan, "what a .npy file does not say itself")
+            values[column] = parse_cell(column, row.get(column))
         except CellError as fault:
             faults.append(fault)
-
-    age, sex = cell(parse_own_age, row.get("age")), cell(parse_sex, row.get("sex"))
-    fold = cell(parse_split, row["split"]) if "split" in row else None
-    statements = {name: 0.0 for name in labels if cell(parse_label, name, row[name])}
-    rate, unit, names = (cell(parse_layout, name, given.get(name), path) for name in LAYOUT_COLUMNS)
     if faults:
         details = "; ".join(map(str, faults))
         return RecordInfo(record_id, path, problem=("unusable row", f"{RECORDS_CSV}: {details}")), faults
+    rate, unit, names = (values[column] for column in LAYOUT_COLUMNS)
     layout = None if (rate, unit, names) == (None, None, None) else (rate, unit, names)
     patient = str(given.get("patient_id", "")).strip() or None
-    return RecordInfo(record_id, path, patient, age, sex, fold, statements, layout=layout), faults
+    statements = {name: 0.0 for name in labels if values[name]}
+    return RecordInfo(record_id, path, patient, values["age"], values["sex"], values.get("split"), statements, layout=layout), []
 
 
-def parse_label(column: str, value: Any) -> bool:
-    """Return whether the record has the label. Raises `CellError`."""
-    return _choose(column, value, _ZERO_OR_ONE | _LABEL_WORDS, "one of 0, 1")
-
-
-def parse_split(value: Any) -> int:
-    """Return the fold that stands for a split. Raises `CellError`."""
-    folds = {split: numbers[0] for split, numbers in FOLDS_OF_SPLIT.items()}
-    return _choose("split", value, folds, f"one of {', '.join(folds)}")
-
-
-def parse_sex(value: Any) -> str | None:
-    """Return "female" or "male", `None` for an empty cell. Raises `CellError`."""
-    return None if pd.isna(value) else _choose("sex", value, _SEXES, "one of female, male, or nothing")
-
-
-def parse_own_age(value: Any) -> float | None:
-    """Return years, `None` for an empty cell. Raises `CellError`."""
-    try:
-        return parse_age(value if pd.isna(value) else re.sub(r"^(\d{1,3})[Yy]$", r"\1", str(value).strip()))  # DICOM's 075Y
-    except ValueError:
-        raise CellError("age", value, "a number of years, or nothing") from None
-
-
-def parse_layout(column: str, value: Any, path: str) -> float | str | tuple[str, ...] | None:
-    """Return the rate in Hz, the unit or the leads that a file is said to have, `None` for an empty cell. Raises `CellError`."""
-    if value is None:
-        if path.endswith(".npy"):
-            raise CellError(column, math.nan, "what a .npy file does not say itself")
+def parse_cell(column: str, value: Any) -> Any:
+    """
+    Return the meaning of a cell: years, sex, fold, rate in Hz, unit, leads, `None` for an empty cell that need not be filled;
+    True or False in a column without a meaning of its own, a label. Raises `CellError`.
+    """
+    if pd.isna(value) and column in _MAY_BE_EMPTY:
         return None
+    text = str(value).strip()
     try:
-        if column == "sampling_rate":
-            check_declared(sampling_rate=float(value))
-            return float(value)
-        if column == "unit":
-            check_declared(unit=str(value))
-            return str(value)
-        leads = tuple(re.split(r"[\s;,]+", str(value).strip(" ;,")))
-        select_leads(np.zeros((len(leads), 1)), leads, STANDARD_LEADS)
-        return leads
+        match column:
+            case "age":
+                return parse_age(re.sub(r"^(\d{1,3})[Yy]$", r"\1", text))  # DICOM's 075Y
+            case "sampling_rate":
+                check_declared(sampling_rate=float(text))
+                return float(text)
+            case "unit":
+                check_declared(unit=str(value))
+                return str(value)
+            case "lead_names":
+                leads = tuple(split_names(text))
+                select_leads(np.zeros((len(leads), 1)), leads, STANDARD_LEADS)
+                return leads
+            case _:
+                return _WORDS.get(column, _ZERO_OR_ONE | _LABEL_WORDS)[_plain(value)]
+    except KeyError:
+        raise CellError(column, value, _EXPECTED.get(column, "one of 0, 1")) from None
     except ValueError as error:
-        expected = {"sampling_rate": "a positive number of Hz", "unit": "one of mV, uV, V, nV"}
-        raise CellError(column, value, expected.get(column, f"the leads of the file, in its order ({error})")) from None
+        raise CellError(column, value, _EXPECTED.get(column, f"the leads of the file, in its order ({error})")) from None
 
 
 def refuse_columns(faults: Sequence[CellError], num_rows: int) -> None:
-    """
-    Raise `ValueError` if a column makes more than a tenth of the rows (and more than one) unusable. The message has the number of
-    rows, the commonest odd values and what was expected.
-    """
-    of_column: dict[str, list[CellError]] = {}
-    for fault in faults:
-        of_column.setdefault(fault.column, []).append(fault)
-    described = [
-        f"column {column!r} makes {len(found)} of {num_rows} rows unusable. It holds {_counted([f.value for f in found])}; "
-        f"expected {found[0].expected}."
-        for column, found in of_column.items()
-        if len(found) > max(1, LARGEST_UNUSABLE_SHARE * num_rows)
-    ]
+    """Raise `ValueError` if a column makes more than a tenth of the rows, and more than one, unusable."""
+    described = []
+    for column, count in Counter(fault.column for fault in faults).items():
+        if count > max(1, LARGEST_UNUSABLE_SHARE * num_rows):
+            found = [fault for fault in faults if fault.column == column]
+            described.append(
+                f"column {column!r} makes {count} of {num_rows} rows unusable. It holds {_counted(f.value for f in found)}; "
+                f"expected {found[0].expected}."
+            )
     if described:
         raise ValueError(
             f"{RECORDS_CSV}: {' '.join(described)} Mend the column; rows are rejected one by one only if they are few."
@@ -286,27 +252,16 @@ def refuse_columns(faults: Sequence[CellError], num_rows: int) -> None:
 
 def _warn_about_patients(records: Sequence[RecordInfo]) -> None:
     """Warn of patients in several splits, which finetuning refuses, and of rows whose patients are not known."""
-    unknown = sum(record.patient_id is None for record in records)
-    if 0 < unknown < len(records):
-        logger.warning(
-            f"{RECORDS_CSV}: {unknown} of {len(records)} rows have no patient_id: each counts as a patient of its own."
-        )
-    folds: dict[str, set[int | None]] = {}
-    for record in records:
-        if record.patient_id is not None:
-            folds.setdefault(record.patient_id, set()).add(record.fold)
-    if shared := [patient for patient, found in folds.items() if len(found) > 1]:
+    table = pd.DataFrame([(record.patient_id, record.fold) for record in records], columns=["patient", "fold"])
+    unknown = table.patient.isna().sum()
+    if 0 < unknown < len(table):
+        logger.warning(f"{RECORDS_CSV}: {unknown} of {len(table)} rows have no patient_id: each counts as a patient of its own.")
+    splits = table.groupby("patient", sort=False).fold.nunique(dropna=False)
+    if len(shared := splits.index[splits > 1]):
         logger.warning(
             f"{RECORDS_CSV}: {len(shared)} patient(s) have records in several splits (the first: {shared[0]}): classifiers will "
             "be refused until each has one split."
         )
-
-
-def _choose(column: str, value: Any, known: Mapping[str, Any], expected: str) -> Any:
-    text = _plain(value)
-    if text not in known:
-        raise CellError(column, value, expected)
-    return known[text]
 
 
 def _plain(value: Any) -> str:
@@ -315,13 +270,14 @@ def _plain(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    """Return a cell as messages show it; nothing for an empty one."""
     text = str(value)
-    return "empty" if pd.isna(value) else repr(text if len(text) <= 60 else f"{text[:60]}...")
+    return "" if pd.isna(value) else repr(text if len(text) <= 60 else f"{text[:60]}...")
 
 
 def _counted(values: Iterable[Any]) -> str:
     """Return the commonest values, each with its number of rows."""
-    counts = Counter("nothing" if pd.isna(value) else _shown(value) for value in values).most_common()
+    counts = Counter(_shown(value) or "nothing" for value in values).most_common()
     words = [f"{value} in {count} row{'s' if count > 1 else ''}" for value, count in counts[:_SHOWN_VALUES]]
     if rest := len(counts) - len(words):
         words.append(f"{rest} other value{'s' if rest > 1 else ''}")

@@ -10,11 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ..download import PhysioNet
-from ..quality import PublishedStatistics
 from ..raw_files import parse_age, read_csv, record_files, whole_number
 from ..records import STATEMENTS_FILE
-from ..task_names import SINGLE_LABEL, parts_of
-from ..tasks import Task, join_tasks, multi_hot
+from ..tasks import SINGLE_LABEL, Task, join_tasks, multi_hot, parts_of
 from .base import EcgDatabaseBuilder, RecordInfo, not_in_table
 
 DATABASE_CSV = "ptbxl_database.csv"
@@ -47,11 +45,6 @@ class PtbXl(EcgDatabaseBuilder):
     # Wagner et al. 2020, "Methods".
     population = "patients of one country (Germany), 1989 to 1996, recorded with devices of one maker (Schiller)"
     statements_file = STATEMENTS_FILE
-    published: PublishedStatistics | None = PublishedStatistics(
-        records=17_418,
-        mean=(-0.002, -0.002, 0.0, 0.002, -0.001, -0.001, 0.0, -0.001, -0.002, -0.001, -0.001, -0.001),
-        std=(0.191, 0.166, 0.173, 0.142, 0.149, 0.147, 0.235, 0.338, 0.335, 0.299, 0.294, 0.242),
-    )
 
     @property
     def _folder_and_column(self) -> tuple[str, str]:
@@ -62,10 +55,7 @@ class PtbXl(EcgDatabaseBuilder):
         return path in (DATABASE_CSV, STATEMENTS_FILE) or path.startswith(f"{self._folder_and_column[0]}/")
 
     def list_records(self) -> list[RecordInfo]:
-        """
-        Return the rows of `ptbxl_database.csv`, and the records that lie in their folders but have no row, which are rejected.
-        Raises `FileNotFoundError` and, for missing columns, `ValueError`.
-        """
+        """Return the rows of `ptbxl_database.csv`, and records in the folders that have no row, which are rejected."""
         folder, path_column = self._folder_and_column
         columns = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", path_column)
         table = read_csv(self.data_dir / DATABASE_CSV, columns)
@@ -105,16 +95,9 @@ def parse_scp_codes(text: str, where: str) -> dict[str, float]:
 
 def make_task(name: str, statements: Sequence[Sequence[str]], table: pd.DataFrame) -> Task:
     """
-    Label records for a task. Every statement counts, whatever its likelihood.
-
-    Args:
-        name: one of `TASKS`, or several joined by "+": the classes of all, for records that have labels in each.
-        statements: of each record.
-        table: `scp_statements.csv`, indexed by statement, with columns `diagnostic`, `form`, `rhythm`, `diagnostic_class`,
-            `diagnostic_subclass`.
-
-    Raises:
-        ValueError: for an unknown task or a statement that the table does not know.
+    Label records for one of `TASKS`, or several joined by "+": the classes of all, for records that have labels in each. Every
+    statement counts, whatever its likelihood. `table` is `scp_statements.csv`, indexed by statement. Raises `ValueError` for an
+    unknown task or a statement that the table does not know.
     """
     parts = parts_of(name)
     unknown = {statement for of_record in statements for statement in of_record} - set(table.index)
@@ -145,12 +128,7 @@ def _class_of_statement(name: str, table: pd.DataFrame) -> dict[str, str]:
 
 
 def class_names(name: str, table: pd.DataFrame | None = None) -> list[str]:
-    """
-    Return all classes of a task, sorted, whether some record has them or not.
-
-    Raises:
-        ValueError: if the table of statements is needed and not given.
-    """
+    """Return all classes of a task, sorted. Raises `ValueError` if the table of statements is needed and not given."""
     if name in ("superdiagnostic", "ST-MEM"):
         return sorted(_SUPERCLASSES)
     if table is None:

@@ -7,8 +7,7 @@ from typing import Any
 from ..objective import Objective
 from ..recipe import PretrainingRecipe
 from .byol import Byol, ByolRecipe
-from .data2vec import Data2Vec, Data2VecRecipe
-from .jepa import Jepa, JepaRecipe
+from .jepa import Data2Vec, Data2VecRecipe, Jepa, JepaRecipe
 from .mae import Mae, MaeRecipe
 from .simclr import SimClr, SimClrRecipe
 from .untrained import Untrained, UntrainedRecipe
@@ -28,11 +27,11 @@ OBJECTIVES: dict[str, tuple[type[PretrainingRecipe], type[Objective[Any]]]] = {
 def recipe_class(settings: Mapping[str, Any]) -> type[PretrainingRecipe]:
     """Return the recipe of the objective that settings name, `jepa` by default. Raise `ValueError` for an unknown one."""
     name = str(settings.get("objective", "jepa"))
-    if name not in OBJECTIVES:
-        nearest = difflib.get_close_matches(name, OBJECTIVES, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose among {', '.join(OBJECTIVES)}."
-        raise ValueError(f"there is no objective {name!r}: {hint}")
-    return OBJECTIVES[name][0]
+    if name in OBJECTIVES:
+        return OBJECTIVES[name][0]
+    nearest = difflib.get_close_matches(name, OBJECTIVES, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose among {', '.join(OBJECTIVES)}."
+    raise ValueError(f"there is no objective {name!r}: {hint}")
 
 
 def make_objective(config: Any, recipe: PretrainingRecipe) -> Objective[Any]:

@@ -8,8 +8,7 @@ from torch.nn.functional import cosine_similarity
 from ..._utils.settings import option, settings
 from ...model.configuration_ecg_jepa import EcgJepaConfig
 from ..objective import StepOutput
-from ..projector import projector
-from ..views import TwoViews, ViewRecipe
+from ..views import TwoViews, ViewRecipe, projector
 
 
 @settings

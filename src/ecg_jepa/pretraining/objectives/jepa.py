@@ -1,11 +1,10 @@
 """
-The JEPA (Weimann & Conrad 2024): predict from visible patches how the moving average of the encoder represents hidden ones.
-
-Settings that the paper does not have are off by default; docs/recipe.md says what each is worth.
+The JEPA (Weimann & Conrad 2024): predict from visible patches how the moving average of the encoder represents hidden ones; and
+data2vec (Baevski et al. 2022) with the same masks and predictor, whose target is the average of several layers.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn.functional import l1_loss, layer_norm, mse_loss
@@ -17,9 +16,6 @@ from ..masking import BlockMaskRecipe, draw_block_masks
 from ..objective import BatchKey, Objective, StepOutput, mean_over_processes
 from .vicreg import vicreg_penalties
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @settings
 class JepaRecipe(BlockMaskRecipe):
@@ -27,7 +23,7 @@ class JepaRecipe(BlockMaskRecipe):
 
     masks_per_record: int = option(1, "masks of each record that share one pass of the target encoder")
 
-    # Targets and loss; the paper has none of these
+    # Targets and loss; the paper has none of these, and docs/recipe.md says what each is worth
     normalize_targets: bool = option(False, "LayerNorm without parameters on targets")
     target_layers: int = option(1, "targets are the average of the last layers, each normalised, and normalised once more")
     center_targets: bool = option(False, "take the mean over records at the same position out of targets")
@@ -43,8 +39,8 @@ class JepaRecipe(BlockMaskRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "masks_per_record", "target_layers")
-        check_at_least(self, 0, "context_loss_weight", "variance_weight", "variance_floor", "covariance_weight")
-        check_at_least(self, 0, "invariance_weight")
+        weights = ("context_loss_weight", "variance_weight", "covariance_weight", "invariance_weight")
+        check_at_least(self, 0, "variance_floor", *weights)
         coupled = self.center_targets or self.variance_weight or self.covariance_weight
         if self.gradient_accumulation_steps > 1 and coupled:
             raise ValueError(
@@ -71,15 +67,14 @@ class Jepa(Objective[JepaRecipe]):
         """Draw masks (batch_size, visible) and (batch_size, hidden); with several per record (batch_size, masks, ...)."""
         count = self.recipe.masks_per_record
         masks = draw_block_masks(key, self.recipe, self.config.num_patches, batch_size * count)
-        context_mask, target_mask = (mask if count == 1 else mask.view(batch_size, count, -1) for mask in masks)
-        return {"context_mask": context_mask, "target_mask": target_mask}
+        return masks if count == 1 else {name: mask.view(batch_size, count, -1) for name, mask in masks.items()}
 
     def forward(self, input_values: torch.Tensor, **drawn: torch.Tensor) -> StepOutput:
         """Compute the mean absolute error of predicted latents, and the recipe's additions to it."""
-        recipe = self.recipe
+        recipe, count = self.recipe, self.recipe.masks_per_record
         latents, targets = self.encode_targets(input_values)
         # One pass of the target encoder, which costs most, for all masks of a record.
-        input_values, targets = (x.repeat_interleave(recipe.masks_per_record, dim=0) for x in (input_values, targets))
+        input_values, targets = (x.repeat_interleave(count, dim=0) for x in (input_values, targets))
         context_mask, target_mask = (drawn[name].flatten(0, -2) for name in ("context_mask", "target_mask"))
         output = self.model(input_values, context_mask, target_mask, targets, predict_context=recipe.context_loss_weight > 0)
         loss, context, metrics = output.loss, output.context.float(), {}
@@ -92,8 +87,7 @@ class Jepa(Objective[JepaRecipe]):
             loss = loss + recipe.variance_weight * metrics["variance_loss"]
             loss = loss + recipe.covariance_weight * metrics["covariance_loss"]
         if recipe.invariance_weight:
-            whole = latents.mean(dim=1).repeat_interleave(recipe.masks_per_record, dim=0)
-            metrics["invariance_loss"] = mse_loss(context.mean(dim=1), whole)
+            metrics["invariance_loss"] = mse_loss(context.mean(dim=1), latents.mean(dim=1).repeat_interleave(count, dim=0))
             loss = loss + recipe.invariance_weight * metrics["invariance_loss"]
         known = latents if recipe.exported_weights == "ema" else None
         return StepOutput(loss, known, {name: value.detach() for name, value in metrics.items()})
@@ -101,13 +95,11 @@ class Jepa(Objective[JepaRecipe]):
     @torch.no_grad()
     def encode_targets(self, input_values: torch.Tensor, alone: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Return tokens of the target encoder, and the targets made of them: (batch, patches, hidden_size) float32 each.
-
-        Targets are centred over the records of all processes, unless one process calls this `alone`.
+        Return tokens of the target encoder, and the targets made of them: (batch, patches, hidden_size) float32 each. Targets are
+        centred over the records of all processes, unless one process calls this `alone`.
         """
-        recipe = self.recipe
+        recipe, width = self.recipe, (self.config.hidden_size,)
         layers = [output.float() for output in self.model.encode_targets(input_values, recipe.target_layers)]
-        width = (self.config.hidden_size,)
         targets = layers[-1]
         if recipe.target_layers > 1:
             targets = torch.stack([layer_norm(output, width) for output in layers]).mean(dim=0)
@@ -118,23 +110,35 @@ class Jepa(Objective[JepaRecipe]):
             targets = layer_norm(targets, width)
         return layers[-1], targets
 
-    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> "dict[str, Figure]":
+    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         """Plot the masks of a few records, with the prediction error of each hidden patch."""
         from ..progress_plots import plot_masked_prediction
 
+        config = self.config
         masks = {name: mask if mask.dim() == 2 else mask[:, 0] for name, mask in drawn.items()}
         output = self.model(input_values, **masks, targets=self.encode_targets(input_values, alone=True)[1])
-        names = self.config.lead_names
-        lead = names.index("II") if "II" in names else 0
-        figure = plot_masked_prediction(
-            signal[0, lead].cpu().numpy(),
-            self.config.sampling_rate,
-            names[lead],
-            patch_errors(output, masks["target_mask"], self.config.num_patches).cpu().numpy(),
-            f"Masks and prediction error after {self.recipe.max_steps} steps",
-            "standard deviations" if self.config.amplitude_free else "mV",
-        )
-        return {"masks": figure}
+        errors = patch_errors(output, masks["target_mask"], config.num_patches).cpu().numpy()
+        lead = config.lead_names.index("II") if "II" in config.lead_names else 0
+        title = f"Masks and prediction error after {self.recipe.max_steps} steps"
+        unit = "standard deviations" if config.amplitude_free else "mV"
+        shown = signal[0, lead].cpu().numpy()
+        return {"masks": plot_masked_prediction(shown, config.sampling_rate, config.lead_names[lead], errors, title, unit)}
+
+
+@settings
+class Data2VecRecipe(JepaRecipe):
+    """Settings of the JEPA with another default."""
+
+    target_layers: int = option(8, "targets are the average of the last layers, each normalised, and normalised once more")
+
+
+class Data2Vec(Jepa):
+    """The JEPA with targets of several layers."""
+
+    summary = (
+        "pre-trained by predicting from visible patches the average of several layers of its own moving average (data2vec, "
+        "Baevski et al. 2022)"
+    )
 
 
 @torch.no_grad()

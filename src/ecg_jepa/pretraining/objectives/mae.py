@@ -1,7 +1,7 @@
 """Masked autoencoder (He et al. 2022) with the JEPA's encoder, masks and predictor: reconstruct the signal of hidden patches."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,9 +12,6 @@ from ...model.configuration_ecg_jepa import EcgJepaConfig
 from ...model.modeling_ecg_jepa import EcgJepaForPreTraining, gather_patches
 from ..masking import BlockMaskRecipe, draw_block_masks
 from ..objective import BatchKey, Objective, StepOutput
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _EPSILON = 1e-6  # of variances of patches, as in the original
 
@@ -48,12 +45,10 @@ class Mae(Objective[MaeRecipe]):
         """Draw masks (batch_size, visible) and (batch_size, hidden), rows sorted."""
         num_patches = self.config.num_patches
         if self.recipe.mask == "block":
-            masks = draw_block_masks(key, self.recipe, num_patches, batch_size)
-        else:
-            order = torch.rand(batch_size, num_patches, generator=key.generator()).argsort(dim=1)
-            hidden = min(num_patches - 1, max(1, round(self.recipe.mask_ratio * num_patches)))
-            masks = order[:, hidden:].sort(dim=1).values, order[:, :hidden].sort(dim=1).values
-        return dict(zip(("context_mask", "target_mask"), masks, strict=True))
+            return draw_block_masks(key, self.recipe, num_patches, batch_size)
+        order = torch.rand(batch_size, num_patches, generator=key.generator()).argsort(dim=1)
+        hidden = min(num_patches - 1, max(1, round(self.recipe.mask_ratio * num_patches)))
+        return {"context_mask": order[:, hidden:].sort(dim=1).values, "target_mask": order[:, :hidden].sort(dim=1).values}
 
     def forward(self, input_values: torch.Tensor, **drawn: torch.Tensor) -> StepOutput:
         """Compute the mean squared error of the normalised signal of hidden patches."""
@@ -74,18 +69,16 @@ class Mae(Objective[MaeRecipe]):
         context = model.without_registers(model.context_encoder(input_values, patch_indices=context_mask).last_hidden_state)
         return self.to_samples(model.predictor(context, context_mask, target_mask))
 
-    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> "dict[str, Figure]":
+    def plots(self, signal: torch.Tensor, input_values: torch.Tensor, drawn: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         """Plot the first record with the reconstruction of its hidden patches."""
         from ..progress_plots import plot_reconstruction
 
-        record, masks = input_values[:1], {name: rows[:1] for name, rows in drawn.items()}
-        hidden = masks["target_mask"][0]
-        patches = self.patches(record)[0]
+        record, masks, config = input_values[:1], {name: rows[:1] for name, rows in drawn.items()}, self.config
+        hidden, patches = masks["target_mask"][0], self.patches(record)[0]
         made = torch.full_like(patches, torch.nan)
         made[hidden] = self.reconstruct(record, **masks)[0].float()
         if self.recipe.normalize_patches:  # back to the units of the signal, which the network does not predict
             variance, mean = torch.var_mean(patches[hidden], dim=-1, keepdim=True)
             made[hidden] = made[hidden] * (variance + _EPSILON).sqrt() + mean
-        whole = made.unflatten(1, (len(self.config.lead_names), self.config.patch_size)).transpose(0, 1).flatten(1)
-        rate, names = self.config.sampling_rate, self.config.lead_names
-        return {"reconstruction": plot_reconstruction(record[0].cpu().numpy(), whole.cpu().numpy(), rate, names)}
+        whole = made.unflatten(1, (-1, config.patch_size)).transpose(0, 1).flatten(1).cpu().numpy()
+        return {"reconstruction": plot_reconstruction(record[0].cpu().numpy(), whole, config.sampling_rate, config.lead_names)}

@@ -6,8 +6,7 @@ from torch.nn.functional import cross_entropy, normalize
 from ..._utils.settings import option, settings
 from ...model.configuration_ecg_jepa import EcgJepaConfig
 from ..objective import StepOutput, gather_over_processes, in_full_precision
-from ..projector import projector
-from ..views import TwoViews, ViewRecipe
+from ..views import TwoViews, ViewRecipe, projector
 
 
 @settings
@@ -45,11 +44,8 @@ class SimClr(TwoViews[SimClrRecipe]):
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Compute the normalised temperature-scaled cross-entropy of two views (records, width) each, over all 2 * records rows: the
-    positive of a row is its other view, the negatives are all other rows.
-
-    Returns:
-        The loss, and cosine similarities over temperature, (2 * records, 2 * records), -infinity of each row with itself.
+    Return the normalised temperature-scaled cross-entropy of two views (records, width) each, where the positive of a row is its
+    other view, and cosine similarities over temperature, (2 * records, 2 * records), -infinity of each row with itself.
     """
     with in_full_precision(first):
         rows = normalize(torch.cat([first, second]).float(), dim=1)

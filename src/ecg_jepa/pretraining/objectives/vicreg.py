@@ -6,8 +6,7 @@ from torch.nn.functional import mse_loss, relu
 from ..._utils.settings import check_at_least, option, settings
 from ...model.configuration_ecg_jepa import EcgJepaConfig
 from ..objective import StepOutput, in_full_precision, mean_over_processes
-from ..projector import projector
-from ..views import TwoViews, ViewRecipe
+from ..views import TwoViews, ViewRecipe, projector
 
 
 @settings
@@ -47,13 +46,10 @@ class VicReg(TwoViews[VicRegRecipe]):
 
 def vicreg_penalties(rows: torch.Tensor, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Return VICReg's variance and covariance penalties of the rows of all processes, of which this one has (rows, width).
-
-    - Variance: how far the standard deviation of each channel falls below `floor`, averaged over channels.
-    - Covariance: the sum of squared covariances of different channels, divided by the number of channels.
-
-    C-JEPA (Mo & Tong 2024) adds them to a JEPA's loss. Computed in float32 whatever the precision of the run. Variances are means
-    over the rows, with 1e-6 before the root; VICReg's authors divide by one row less, and add 1e-4.
+    Return VICReg's penalties of the rows of all processes, of which this one has (rows, width), in float32: the mean over
+    channels of how far the standard deviation falls below `floor`, and the sum of squared covariances of different channels over
+    their number. C-JEPA (Mo & Tong 2024) adds them to a JEPA's loss. Variances are means over the rows, with 1e-6 before the
+    root; VICReg's authors divide by one row less, and add 1e-4.
     """
     with in_full_precision(rows):
         rows = rows.float()

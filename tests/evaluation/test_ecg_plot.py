@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaForSequenceClassification
-from ecg_jepa.evaluation.attention import attention_over_time
+from ecg_jepa.evaluation.ecg_plot import attention_over_time
 from ecg_jepa.model.signal_processing_ecg_jepa import crop_starts, cut_crops
 
 

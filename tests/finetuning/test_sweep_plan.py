@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ecg_jepa.finetuning.sweep_settings import SweepSettings, plan
+from ecg_jepa.finetuning.sweep_plan import SweepSettings, plan
 
 CONFIG_DIR = str(Path(__file__).parents[2] / "training" / "configs")
 

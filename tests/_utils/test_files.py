@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ecg_jepa._utils.json_lines import JsonLines, read_lines
+from ecg_jepa._utils.files import JsonLines, read_lines
 
 
 def everything(_line):
