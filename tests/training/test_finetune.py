@@ -264,7 +264,9 @@ def test_what_was_run_is_recorded(finetune, prepared_dir, encoder_dir, tmp_path)
     assert not Path(info["start"]["directory"]).is_absolute()
     assert info["encoder"] == metrics["encoder"]
     database = find_database(prepared_dir)
-    assert info["databases"] == [{"name": "synthetic", "records": metrics["records"]["train"], "digest": database.info.content_digest}]
+    assert info["databases"] == [
+        {"name": "synthetic", "records": metrics["records"]["train"], "digest": database.info.content_digest}
+    ]
     settings = FinetuneSettings("x", task="rhythm", data_dir=str(prepared_dir), label_fraction=0.5, seed=3)
     assert info["labels"] == load_task(settings).labels_digest()
     assert info["labels"] != load_task(dataclasses.replace(settings, seed=4)).labels_digest()
