@@ -91,6 +91,7 @@ def test_a_slow_precision_is_warned_of(monkeypatch, caplog, half, precision, war
     assert ("bfloat16 takes 9.0 times as long as float32 on this CPU" in caplog.text) == warned
 
 
+@pytest.mark.slow
 def test_this_machine_is_measured(monkeypatch):
     asked = []
     measure = hardware._seconds_of_a_layer

@@ -17,7 +17,7 @@ from ecg_jepa.formats.ecg import RecordError
 from ecg_jepa.formats.wfdb_record import read_wfdb
 from ecg_jepa.model.signal_processing_ecg_jepa import unit_factor
 
-NUM_WFDB, NUM_HDF5, NUM_TABLES = 800, 150, 50
+NUM_WFDB, NUM_HDF5, NUM_TABLES = 200, 150, 50
 
 
 def flip_bytes(path, rng):
@@ -83,7 +83,9 @@ def write_originals(directory):
     return [path for kind in ("dat", "mat", "uv") for path in sorted((directory / kind).glob("record.*"))]
 
 
-@pytest.mark.parametrize("number", [NUM_WFDB, pytest.param(10_000, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "number", [NUM_WFDB, pytest.param(800, marks=pytest.mark.slow), pytest.param(10_000, marks=pytest.mark.stress)]
+)
 def test_damaged_wfdb_records(tmp_path, number):
     originals = write_originals(tmp_path / "originals")
     outcomes = {"read": 0, "rejected": 0}

@@ -233,6 +233,7 @@ def shards_of(output_dir):
     return sorted((output_dir / "georgia").glob("records-*.arrow"))
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_noticed(original, tmp_path):
     """In the samples when the database is verified, elsewhere when it is opened, unless they change nothing that is read."""
     prepare(original, tmp_path)

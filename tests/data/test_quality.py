@@ -85,6 +85,7 @@ def test_the_published_corpus_is_all_there():
     assert sum(published.records for published in PUBLISHED.values()) == pytest.approx(1_011_000, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_ptb_xl_is_near_its_published_figures(real_data, tmp_path):
     PtbXl(data_dir=str(real_data / "ptb-xl-500")).prepare(tmp_path)

@@ -70,6 +70,7 @@ def test_other_settings_are_another_run(sweep, tmp_path, run_script, capsys):
     assert ", max_steps 3 " in table
 
 
+@pytest.mark.slow
 def test_a_temperature_makes_another_run(sweep, tmp_path):
     sweep()
     small = ("max_steps=2", "eval_steps=1", "batch_size=8")
@@ -78,6 +79,7 @@ def test_a_temperature_makes_another_run(sweep, tmp_path):
     assert "seed-0 is another run (calibrate: False, now True)" in printed
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_run(sweep, encoder_dir):
     sweep()
     model = EcgJepaModel.from_pretrained(encoder_dir)
@@ -89,6 +91,7 @@ def test_other_weights_are_another_run(sweep, encoder_dir):
     assert f"{encoder_dir} has other weights" in printed
 
 
+@pytest.mark.slow
 def test_another_database_or_labels_are_another_run(sweep, prepare):
     sweep()
     prepare(every=3)
@@ -107,6 +110,7 @@ def test_records_that_changed_in_silence_are_noticed(sweep, tmp_path):
     assert "records or labels of the task differ" in printed
 
 
+@pytest.mark.slow
 def test_a_run_that_recorded_nothing_is_not_used_again(sweep, tmp_path):
     sweep()
     next((tmp_path / "out").rglob("training_info.json")).unlink()

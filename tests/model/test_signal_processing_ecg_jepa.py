@@ -360,7 +360,7 @@ def test_clipped(signal):
         check_clipped(clipped, STANDARD_LEADS, "a limit")
 
 
-@pytest.mark.parametrize("database", ["ptb-xl-1732-mv", "ptb-xl-500", "cinc2021", "ptb"])
+@pytest.mark.parametrize("database", [pytest.param("ptb-xl-1732-mv", marks=pytest.mark.slow), "ptb-xl-500", "cinc2021", "ptb"])
 def test_real_records_are_plausible(database):
     directory = SHARED_DATA / database
     if not directory.is_dir():

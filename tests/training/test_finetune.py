@@ -22,7 +22,7 @@ from ecg_jepa.data.tasks import TASKS
 from ecg_jepa.evaluation.metrics import MacroAuroc, measure
 from ecg_jepa.finetuning.classifier import Scorer
 from ecg_jepa.finetuning.protocols import FinetuneSettings
-from ecg_jepa.finetuning.run import FinetuningRun, load_task
+from ecg_jepa.finetuning.finetuning_loop import FinetuningRun, load_task
 
 CONFIGS = "training/configs"
 
@@ -92,6 +92,7 @@ def test_joined_tasks(finetune, tmp_path):
     assert "atrial fibrillation" in card.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "on_the_way"), [("linear", False), ("finetune", True)])
 def test_what_is_reported_is_scored_in_full_precision(finetune, tmp_path, monkeypatch, protocol, on_the_way):
     scored, logits = [], Scorer.logits
@@ -110,7 +111,9 @@ def test_what_is_reported_is_scored_in_full_precision(finetune, tmp_path, monkey
     assert metrics["validation_macro_auroc"] == measure(MacroAuroc, labels, reported)["macro_auroc"]
 
 
-@pytest.mark.parametrize("protocol", ["linear", "attentive", "finetune"])
+@pytest.mark.parametrize(
+    "protocol", [pytest.param("linear", marks=pytest.mark.slow), "attentive", pytest.param("finetune", marks=pytest.mark.slow)]
+)
 def test_the_directory_is_a_complete_classifier(finetune, plots, protocol, prepared_dir, encoder_dir, tmp_path):
     finetune(protocol, tmp_path, "--task", "superdiagnostic")
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {
@@ -294,6 +297,7 @@ def test_a_probes_encoder_is_the_one_it_was_trained_on(finetune, encoder_dir, tm
     assert info["start"]["digest"] == weights_digest(tmp_path / "probe")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_written_over_by_chance(finetune, plots, tmp_path):
     finetune("attentive", tmp_path / "run", "--task", "superdiagnostic")
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -355,7 +359,9 @@ def test_a_pretraining_run_and_what_is_no_runs_are_left_alone(finetune, tmp_path
     finetune("linear", tmp_path / "failed", "--task", "rhythm")
 
 
-@pytest.mark.parametrize("name", ["a$\\bad$", "x" * 300, "a|b\n| c |", "心房"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) for name in ("a$\\bad$", "x" * 300, "心房")] + ["a|b\n| c |"]
+)
 def test_no_name_of_a_label_costs_a_run(finetune, plots, prepared_dir, tmp_path, name, monkeypatch):
     load = TaskData.load
 
@@ -395,6 +401,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(finetune, tm
         finetune("linear", tmp_path / "file" / "run", "--task", "rhythm")
 
 
+@pytest.mark.slow
 def test_models_of_the_hub(finetune, encoder_dir, hub, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", hub.token)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))

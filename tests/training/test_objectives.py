@@ -77,6 +77,7 @@ def test_trains_resumes_exports(pretrain, tmp_path, name):
         assert torch.equal(tensor, both[key]), key
 
 
+@pytest.mark.slow
 def test_last_weights_are_exported_if_asked_for(pretrain, tmp_path):
     pretrain("simclr", tmp_path, "--exported_weights", "trained")
     both = load_file(tmp_path / "pretraining" / "model.safetensors")

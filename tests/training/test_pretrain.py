@@ -77,7 +77,9 @@ def leave_as_if_killed(whole, directory, steps):
 
 
 @pytest.mark.parametrize(
-    "flags", [(), ("--gradient_accumulation_steps", 2, "--mixed_precision", "bf16")], ids=["fp32", "bf16-accumulated"]
+    "flags",
+    [(), pytest.param(("--gradient_accumulation_steps", 2, "--mixed_precision", "bf16"), marks=pytest.mark.slow)],
+    ids=["fp32", "bf16-accumulated"],
 )
 def test_resume_is_exact(pretrain, tmp_path, flags):
     pretrain(tmp_path / "whole", *flags)
@@ -232,6 +234,7 @@ def test_what_is_not_a_runs_own_is_left_alone(pretrain, finished_run, tmp_path):
     assert (tmp_path / "model" / "training_info.json").is_file()
 
 
+@pytest.mark.slow
 def test_what_a_run_does_not_go_on_from_is_set_aside(pretrain, finished_run, tmp_path):
     leave_as_if_killed(finished_run, tmp_path / "run", 6)
     named = tmp_path / "run" / "checkpoint-2"
@@ -282,7 +285,13 @@ def finished_run(tmp_path_factory, prepared_dir):
     return directory
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name not in ("learning_rate", "batch_size", "seed") else ())
+        for name in CHANGES
+    ],
+)
 def test_another_training_is_not_gone_on_with(pretrain, finished_run, tmp_path, name):
     leave_as_if_killed(finished_run, tmp_path / "run", 4)
     config = (tmp_path / "run" / "training_config.yaml").read_text()
@@ -457,6 +466,7 @@ def test_a_classifiers_folder_is_refused(pretrain, finished_run, tmp_path):
         pretrain(tmp_path / "run", "--resume_from_checkpoint", "latest")
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_elsewhere_takes_its_log_along(pretrain, finished_run, tmp_path):
     named = finished_run / "checkpoint-4"
     pretrain(tmp_path / "run", "--resume_from_checkpoint", named)

@@ -106,6 +106,7 @@ def test_a_database_that_was_prepared_anew_is_another_one_in_the_table(run_scrip
         run_script("evaluate", tmp_path / "out", tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_runs_older_than_their_encoder_are_named_from_anywhere(run_script, prepared_dir, encoder_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = ("--protocols", "linear", "--output_dir", "out", "--tasks", "rhythm", "--models", "tiny", "--data_dir", prepared_dir)
