@@ -111,7 +111,7 @@ def test_what_cannot_be_an_ecg_is_looked_at_and_refused(tmp_path):
         ([], "No file was given"),
         (["a.dat"], "a header .* Upload them together"),
         (["a.dat", "a.mat"], "a header .* Upload them together"),
-        (["a.csv", "b.csv"], "2 files were given .*: upload one ECG at a time"),
+        (["a.csv", "b.csv"], "2 files .*: upload one ECG at a time"),
         (["a.hea", "b.hea", "a.dat"], "upload one ECG at a time"),
         (["x/a.hea", "y/a.hea"], "the same name"),
     ],

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from ecg_jepa._utils.plot_style import save, shortened
 from ecg_jepa.evaluation.calibration import reliability
 from ecg_jepa.evaluation.ecg_plot import CLINICAL_LAYOUT, plot_ecg
-from ecg_jepa.evaluation.plots import plot_calibration, plot_label_fractions, plot_precision_recall, plot_roc
+from ecg_jepa.evaluation.plots import plot_calibration, plot_curves, plot_label_fractions
 from ecg_jepa.evaluation.results import as_metrics, measure_test
 from ecg_jepa.evaluation.thresholds import choose_thresholds
 
@@ -43,7 +43,7 @@ def labels_of(figure):
 
 def test_precision_begins_where_a_threshold_is(task):
     labels, scores = task
-    for line in plot_precision_recall(labels, scores, NAMES, metrics_of(labels, scores, NAMES)).axes[0].get_lines():
+    for line in plot_curves("average_precision", labels, scores, NAMES, metrics_of(labels, scores, NAMES)).axes[0].get_lines():
         recall, precision = (np.atleast_1d(data) for data in line.get_data())
         assert not ((recall == 0) & (precision == 1)).any()  # all right, and nothing found
 
@@ -159,8 +159,8 @@ def test_microvolts_as_millivolts_are_refused_before_meters_of_paper_are_drawn()
 
 def test_curves_of_the_most_frequent_classes_in_colour(task):
     labels, scores = task
-    for plot in (plot_roc, plot_precision_recall):
-        figure = plot(labels, scores, NAMES, metrics_of(labels, scores, NAMES))
+    for key in ("auroc", "average_precision"):
+        figure = plot_curves(key, labels, scores, NAMES, metrics_of(labels, scores, NAMES))
         named = texts(figure)
         named = [text for text in named if text != "chance"]
         assert [text.split(":")[0] for text in named[:-1]] == [f"class {number}" for number in (0, 1, 2, 3, 5, 6, 7)]
@@ -176,7 +176,8 @@ def test_curves_of_the_most_frequent_classes_in_colour(task):
 def test_no_name_is_left_out_of_a_legend(task):
     labels, scores = task
     names = ["_hidden", *NAMES[1:]]
-    assert texts(plot_roc(labels, scores, names, metrics_of(labels, scores, names)))[1].strip().startswith("_hidden:")
+    figure = plot_curves("auroc", labels, scores, names, metrics_of(labels, scores, names))
+    assert texts(figure)[1].strip().startswith("_hidden:")
     assert (
         plot_calibration(labels, scores.clip(0, 1), names, metrics_of(labels, scores, names))
         .axes[0]
@@ -193,8 +194,8 @@ def test_pictures_say_of_what_they_are_and_how_sure(task):
     metrics = {"macro": dict.fromkeys(names, entry), "per_class": {name: dict.fromkeys(names, entry) for name in NAMES}}
     metrics["per_class"]["class 1"] = {key: {"value": 0.5, "interval": None} for key in names}
     where = "rhythm on ptb-xl, test"
-    for plot in (plot_roc, plot_precision_recall):
-        figure = plot(labels, scores, NAMES, metrics, where)
+    for key in ("auroc", "average_precision"):
+        figure = plot_curves(key, labels, scores, NAMES, metrics, where)
         assert f": {where}, 300 records\nmacro" in figure.get_suptitle()
         assert "(0.410 to 0.590)" in figure.get_suptitle()
         named = {text.split(":")[0]: text for text in texts(figure)}
@@ -212,8 +213,9 @@ def test_pictures_say_of_what_they_are_and_how_sure(task):
 def test_legends_lie_off_the_data_and_titles_off_legends(task):
     labels, scores = task
     names = ["atrioventricular block of the first degree " * 3, *NAMES[1:]]
-    for plot in (plot_roc, plot_precision_recall):
-        figure = plot(
+    for key in ("auroc", "average_precision"):
+        figure = plot_curves(
+            key,
             labels,
             scores,
             names,

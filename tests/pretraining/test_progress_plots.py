@@ -35,7 +35,7 @@ def test_held_out_records_have_curves_of_their_own():
 def test_masks_and_errors():
     errors = np.random.default_rng(0).random((4, 50))
     errors[0, 10:20] = np.nan
-    figure = plot_masked_prediction(ecg(1250, 1)[1] / 1000, 500, "II", errors, "masks")
+    figure = plot_masked_prediction(ecg(1250, 1)[1] / 1000, 500, errors, "masks", "lead II (mV)")
     signal, error, image, _ = figure.axes
     assert signal.get_lines()[0].get_xdata()[-1] == 1249 / 500
     bars = error.patches[0].get_data()

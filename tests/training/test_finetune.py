@@ -21,8 +21,8 @@ from ecg_jepa.data.task_data import TaskData
 from ecg_jepa.data.tasks import TASKS
 from ecg_jepa.evaluation.metrics import MacroAuroc, measure
 from ecg_jepa.finetuning.classifier import Scorer
-from ecg_jepa.finetuning.protocols import FinetuneSettings
 from ecg_jepa.finetuning.finetuning_loop import FinetuningRun, load_task
+from ecg_jepa.finetuning.protocols import FinetuneSettings
 
 CONFIGS = "training/configs"
 

@@ -10,20 +10,16 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_PACKAGE = Path(__file__).parents[1]
-
-# Beside the sources in a clone, inside the package when it is installed.
-_PLACES = {"configs": "training/configs", "model_cards": "model_cards"}
-
 RANDOM_PREFIX = "random:"  # of names of encoders with random weights: random:xs, random:DIRECTORY
 
 TRAINING_INFO_FILE = "training_info.json"  # beside the weights of every trained model; see publishing/directory.py
 
 
 def shipped(kind: str) -> Path:
-    """Return the folder of the `"configs"` or `"model_cards"` that ship with the package."""
-    installed = _PACKAGE / kind
-    return installed if installed.is_dir() else _PACKAGE.parents[1] / _PLACES[kind]
+    """Return the folder of the `"configs"` or `"model_cards"` that ship with the package: inside it, or beside it in a clone."""
+    package = Path(__file__).parents[1]
+    in_clone = package.parents[1] / {"configs": "training/configs", "model_cards": "model_cards"}[kind]
+    return package / kind if (package / kind).is_dir() else in_clone
 
 
 @contextmanager

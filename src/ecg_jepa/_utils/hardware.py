@@ -15,14 +15,6 @@ logger = logging.getLogger(__name__)
 # A precision must be faster by this factor: less is not worth its rounding, and may be an accident of the measurement.
 _WORTHWHILE = 1.1
 
-# Sums of a few hundred products in float32 are exact to 1e-6 of the largest; of numbers rounded to bfloat16, to 1e-3.
-_ROUNDING = 1e-5
-
-# Tokens up to which the weights of plain attention fit into memory with ease.
-_PLAIN_ATTENTION_TOKENS = 1024
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
-
 
 def set_up_cpu(accelerator: Accelerator) -> None:
     """Set threads, allocator and matrix products of a process that computes on the CPU, and warn of a slow precision."""
@@ -34,10 +26,7 @@ def set_up_cpu(accelerator: Accelerator) -> None:
 
 
 def set_threads() -> None:
-    """
-    Use OMP_NUM_THREADS, or else the cores that this process may use, shared with the other processes on the machine. Raises
-    `ValueError` if it is no number of threads.
-    """
+    """Use OMP_NUM_THREADS, or else the cores that this process may use, shared with the other processes on the machine."""
     cores, processes = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     fair = max(1, cores // processes)
     value = os.environ.get("OMP_NUM_THREADS", str(fair))
@@ -59,15 +48,14 @@ def set_threads() -> None:
 
 def keep_memory() -> None:
     """
-    Let the allocator keep the memory of tensors on the CPU that are freed.
-
-    By default glibc returns blocks of more than 32 MB to the system at once, and fetches them anew for the next tensor, page by
-    page and cleared: a third of a step's time with batches of 128 records. The peak of memory does not change.
+    Let the allocator keep the memory of tensors on the CPU that are freed. By default glibc returns blocks of more than 32 MB to
+    the system at once, and fetches them anew for the next tensor, page by page and cleared: a third of a step's time with batches
+    of 128 records. The peak of memory does not change.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, -1)
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD
 
 
 def use_faster_matmul() -> bool:
@@ -103,8 +91,9 @@ def matmul_is_exact() -> bool:
 
 
 def _is_exact(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor) -> bool:
+    # Sums of a few hundred products in float32 are exact to 1e-6 of the largest; of numbers rounded to bfloat16, to 1e-3.
     expected = left.double() @ right.double()
-    return bool((product - expected).abs().max() <= _ROUNDING * expected.abs().max())
+    return bool((product - expected).abs().max() <= 1e-5 * expected.abs().max())
 
 
 def use_faster_attention(model: Any, num_tokens: int, mixed_precision: str | None = None) -> None:
@@ -116,7 +105,8 @@ def use_faster_attention(model: Any, num_tokens: int, mixed_precision: str | Non
     """
     onednn_multiplies = torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # type: ignore[attr-defined]
     is_slow = model.device.type == "cpu" and (mixed_precision == "bf16" or onednn_multiplies)
-    if is_slow and num_tokens <= _PLAIN_ATTENTION_TOKENS and model.config._attn_implementation == "sdpa":
+    fits = num_tokens <= 1024  # the weights of plain attention fit into memory with ease
+    if is_slow and fits and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")
 
 

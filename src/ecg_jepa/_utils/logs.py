@@ -1,8 +1,6 @@
 """
-Log lines and progress bars of commands, under the logger `ecg_jepa` and from the first process.
-
-transformers' `TRANSFORMERS_VERBOSITY` (debug, info, warning, error) sets the level; the default is info. What a command was asked
-for (a table, a listing) is no log and goes to the output stream.
+Log lines and progress bars of commands, from the first process; what a command was asked for (a table, a listing) is no log and
+goes to the output stream. The logger is `ecg_jepa`, its level that of `TRANSFORMERS_VERBOSITY` (debug, info, warning, error).
 """
 
 import logging

@@ -7,9 +7,6 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 
 from .files import TRAINING_INFO_FILE, digest_files
 
-# Without the folders of a repository, which hold what is not needed to use the model.
-_FETCHED = ["config.json", "model.safetensors*", "model-*.safetensors", "preprocessor_config.json", TRAINING_INFO_FILE]
-
 
 def weights_digest(directory: str | Path) -> str:
     """Return the SHA-256 of the configuration and weights in a directory. Raises `FileNotFoundError` if it has no weights."""
@@ -20,10 +17,7 @@ def weights_digest(directory: str | Path) -> str:
 
 
 def model_directory(name_or_path: str | Path) -> Path:
-    """
-    Return the directory of a model: itself, or the local copy of a repository of the Hugging Face Hub, which is fetched first.
-    Raises `FileNotFoundError` if there is no such directory with a `config.json`, nor such a repository, or it cannot be reached.
-    """
+    """Return a model's directory: itself, or the fetched copy of a Hub repository. Raises `FileNotFoundError` for neither."""
     directory, repo_id = Path(name_or_path), str(name_or_path)
     message = f"{name_or_path} is no directory with a config.json"
     if (directory / "config.json").is_file():
@@ -34,7 +28,9 @@ def model_directory(name_or_path: str | Path) -> Path:
         # A path that cannot be ORG/NAME, or whose folder exists, is a mistake that the Hub need not be asked about.
         if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")) or directory.parent.is_dir():
             raise HFValidationError
-        directory = Path(snapshot_download(repo_id, allow_patterns=_FETCHED))
+        # Without the folders of a repository, which hold what is not needed to use the model.
+        fetched = ["config.json", "model.safetensors*", "model-*.safetensors", "preprocessor_config.json", TRAINING_INFO_FILE]
+        directory = Path(snapshot_download(repo_id, allow_patterns=fetched))
     except HFValidationError:
         raise FileNotFoundError(f"{message}, nor the name of a repository of the Hugging Face Hub (ORG/NAME).") from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:

@@ -1,8 +1,4 @@
-"""
-Style of all plots.
-
-Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; lines differ in style, too.
-"""
+"""Style of all plots: colours of Okabe and Ito (2008), which colour-blind readers can tell apart; lines differ in style, too."""
 
 from io import BytesIO
 from pathlib import Path

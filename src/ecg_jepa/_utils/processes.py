@@ -24,11 +24,6 @@ _FIRST_TORCH = Version("2.13")
 # SIGTERM: sent by kill, systemd, Kubernetes, SLURM; SIGUSR1: SLURM's usual warning before the time is over; SIGINT: Ctrl-C.
 _STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
-# Launchers, and benchmarks/compare.py, leave at least one of these in the environment of what they start.
-_TRACES = ("ACCELERATE_MIXED_PRECISION", "LOCAL_RANK", "ECG_JEPA_STARTED")
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-
 
 def are_several_on_cpus() -> bool:
     """Return whether to tell Accelerate to use CPUs: it connects processes on CPUs only if asked for them."""
@@ -40,8 +35,9 @@ def start_accelerator(may_shard: bool = False, **options: Any) -> Accelerator:
     Return the accelerator of a training command and connect its processes, which end with their launcher. Raises `ValueError` if
     the launcher was asked for FSDP, and the command (unless it `may_shard`) or this machine cannot do it.
     """
-    launched = any(name in os.environ for name in _TRACES)
-    if launched and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+    # Launchers, and benchmarks/compare.py, leave at least one of these in the environment of what they start.
+    launched = any(name in os.environ for name in ("ACCELERATE_MIXED_PRECISION", "LOCAL_RANK", "ECG_JEPA_STARTED"))
+    if launched and ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM) != 0:  # PR_SET_PDEATHSIG
         logger.warning("This process will not notice if its launcher dies: stop it by hand then.")
     requested = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     version = os.environ.get("FSDP_VERSION", "1")

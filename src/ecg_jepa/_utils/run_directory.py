@@ -13,9 +13,6 @@ from .processes import on_main_process
 
 LOCK_FILE = ".lock"
 
-# Files by which a folder is known to be a run's.
-_MARKS = (TRAINING_INFO_FILE, "training_config.yaml")
-
 # Patterns of a saved model's files. Removed in this order: first what marks it as finished, last what marks it as a run of ours.
 MODEL_FILES = (
     *(TRAINING_INFO_FILE, "README.md", "config.json", "preprocessor_config.json"),
@@ -38,10 +35,9 @@ def own_directory(directory: str | Path, accelerator: Accelerator | None = None,
         try:
             lock.acquire()
         except Timeout:
-            raise BlockingIOError(
-                f"Another run is writing to {directory}: wait for it, stop it, or choose another --output_dir. (It holds "
-                f"{LOCK_FILE} there; on disks without locks, that of a run that died on another machine must be removed by hand.)"
-            ) from None
+            exception = f"On disks without locks, {LOCK_FILE} of a run that died on another machine must be removed by hand."
+            advice = "wait for it, stop it, or choose another --output_dir"
+            raise BlockingIOError(f"Another run is writing to {directory}: {advice}. ({exception})") from None
 
     acquire() if accelerator is None else on_main_process(accelerator, acquire)
     try:
@@ -57,7 +53,7 @@ def left_in(directory: str | Path, patterns: Sequence[str]) -> list[Path]:
 
 def check_own(directory: str | Path, patterns: Sequence[str]) -> None:
     """Raise `FileExistsError` if a folder holds files that fit the patterns of a run's, but no mark of a run: whose are they?"""
-    if not left_in(directory, _MARKS) and (foreign := left_in(directory, patterns)):
+    if not left_in(directory, (TRAINING_INFO_FILE, "training_config.yaml")) and (foreign := left_in(directory, patterns)):
         names = ", ".join(path.name for path in foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise FileExistsError(f"{directory} holds files that are no run's ({names}): choose another --output_dir, or move them.")
 

@@ -1,6 +1,5 @@
 """
 Settings from YAML files, flags and Python: flat dataclasses whose fields are the keys of the file and the flags; flags win.
-
 pydantic checks every value against the type of its field. Values of YAML files are read as text, as flags are: `1e-3` is a number
 and `no` a choice wherever it comes from.
 """
@@ -23,18 +22,12 @@ from .files import replace_file, shipped
 
 T = TypeVar("T")
 
-_NULL = "tag:yaml.org,2002:null"
-
 
 def option(default: Any = dataclasses.MISSING, text: str = "", *, positional: bool = False, run_only: bool = False) -> Any:
     """
-    Declare a field of settings.
-
-    Args:
-        default: none if a value is required; a list is copied for every instance.
-        text: a line of help.
-        positional: also given without a flag, as in `evaluate RUN_DIR`.
-        run_only: decides only this run (where it writes, how often it logs), not the result; see [`deciding_values`].
+    Declare a field of settings, with a line of help; without a default, a value is required. One that is `positional` may also be
+    given without a flag, as in `evaluate RUN_DIR`; one that is `run_only` decides only this run (where it writes, how often it
+    logs), not the result; see [`deciding_values`].
     """
     metadata = {"help": text, "positional": positional, "run_only": run_only}
     if isinstance(default, list):
@@ -174,7 +167,7 @@ class _TextLoader(yaml.SafeLoader):
     """Reads all values but `null` as text, and refuses keys that are given twice."""
 
     yaml_implicit_resolvers = {
-        first: [resolver for resolver in resolvers if resolver[0] == _NULL]
+        first: [resolver for resolver in resolvers if resolver[0] == "tag:yaml.org,2002:null"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -261,9 +254,8 @@ def _help(cls: type, prog: str, description: str | None) -> str:
 
 def _kinds(cls: type) -> dict[str, list[Any]]:
     """Return the types that each field may have: those of a union, or its only one; lists of any type are `list`."""
-    hints, unions = typing.get_type_hints(cls), (typing.Union, types.UnionType)
-    kinds = {
-        name: typing.get_args(hints[name]) if typing.get_origin(hints[name]) in unions else (hints[name],)
-        for name in field_names(cls)
-    }
-    return {name: [list if typing.get_origin(kind) is list else kind for kind in found] for name, found in kinds.items()}
+    kinds = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        found = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        kinds[name] = [list if typing.get_origin(kind) is list else kind for kind in found]
+    return kinds

@@ -19,12 +19,8 @@ from ..model.signal_processing_ecg_jepa import missing_declarations
 from .page_analysis import CSS, NO_DEVICE, Upload, analyse, find_examples, image, note, read_upload, refusal, table
 from .prediction import Classifier
 
-LARGEST_UPLOAD = "20mb"  # a 12-lead record of half an hour has 10
-
-_UNITS = ["", "mV", "uV", "V", "nV"]
 _FOLDER = "GRADIO_TEMP_DIR"
 _CLEANING = (600, 3000)  # s: how often old files in the temporary folder are removed, and at which age
-
 _AMPLITUDE_FREE = (
     "<p>This classifier does not see amplitudes: each lead is divided by its own standard deviation. Do not rely on it where "
     "they carry the diagnosis, such as hypertrophy.</p>"
@@ -42,7 +38,7 @@ def build_page(classifier: Classifier, title: str, examples: Mapping[str, Sequen
                 example = gr.Dropdown(label="or an example", choices=["", *examples], value="", visible=bool(examples))
                 with gr.Accordion("Rate, unit and leads: as the file says, or filled in", open=True):
                     rate = gr.Number(label="sampling rate in Hz", value=None, interactive=False)
-                    unit = gr.Dropdown(label="unit", choices=_UNITS, value="", interactive=False)
+                    unit = gr.Dropdown(label="unit", choices=["", "mV", "uV", "V", "nV"], value="", interactive=False)
                     order = "leads, in the order of rows or columns"
                     leads = gr.Textbox(label=order, placeholder="I II III aVR ...", interactive=False)
                 button = gr.Button("Analyse", variant="primary")
@@ -121,6 +117,8 @@ def served(
     classifier = Classifier(checkpoint)
     # Fonts of the visitor's machine: the page sends no requests to other hosts.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    look: dict[str, Any] = {"theme": theme, "css": CSS, "footer_links": []}
+    largest = "20mb"  # a 12-lead record of half an hour has 10
     before = os.environ.get(_FOLDER)
     # For what visitors upload and download; Gradio serves no files from elsewhere, so that examples are copied.
     with TemporaryDirectory(prefix="ecg-jepa-demo-") as folder:
@@ -129,18 +127,10 @@ def served(
             records = {} if examples is None else find_examples(examples)
             copied = Path(folder, "examples")
             copied.mkdir()
-            page = build_page(
-                classifier, title, {n: [str(shutil.copy(f, copied)) for f in files] for n, files in records.items()}
-            )
+            served_files = {name: [str(shutil.copy(file, copied)) for file in files] for name, files in records.items()}
+            page = build_page(classifier, title, served_files)
             page.queue(max_size=16).launch(
-                server_port=port,
-                share=False,
-                max_file_size=LARGEST_UPLOAD,
-                footer_links=[],
-                theme=theme,
-                css=CSS,
-                prevent_thread_lock=True,
-                quiet=True,
+                server_port=port, share=False, max_file_size=largest, prevent_thread_lock=True, quiet=True, **look
             )
             try:
                 yield page

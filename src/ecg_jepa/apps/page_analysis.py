@@ -87,9 +87,7 @@ def gather_files(uploads: Sequence[str | Path]) -> Iterator[Path]:
     if main.suffix != ".hea" and any(p.suffix == ".dat" or (more and p.suffix in WFDB_SUFFIXES) for p in paths):
         raise ValueError(f"{names}: a WFDB record is a header (.hea) and its signal files (.dat or .mat). Upload them together.")
     if more or not (is_wfdb or len(paths) == 1):
-        raise ValueError(
-            f"{len(paths)} files were given ({names}): upload one ECG at a time; only WFDB records have several files."
-        )
+        raise ValueError(f"{len(paths)} files ({names}): upload one ECG at a time; only WFDB records have several files.")
     with TemporaryDirectory(prefix="ecg-") as folder:
         for path in paths:
             shutil.copyfile(path, Path(folder, path.name))

@@ -50,9 +50,9 @@ class Classifier:
         directory = model_directory(name_or_path)
         architectures = EcgJepaConfig.from_pretrained(directory).architectures or ["unknown"]
         if EcgJepaForSequenceClassification.__name__ not in architectures:
+            kind = ", ".join(architectures)
             raise ValueError(
-                f"{name_or_path} is no classifier ({', '.join(architectures)}): name the directory of one, as ecg-jepa finetune "
-                "writes it."
+                f"{name_or_path} is no classifier ({kind}): name the directory of one, as ecg-jepa finetune writes it."
             )
         self.model = EcgJepaForSequenceClassification.from_pretrained(directory).eval()
         self.extractor = EcgJepaFeatureExtractor.from_pretrained(directory)
@@ -96,10 +96,8 @@ class PredictionFile:
         others = [self._mark] if is_marked and read_json(self._mark) != self.identity else []
         others += [self.path] if self.path.is_file() else []
         if others and not overwrite:
-            raise FileExistsError(
-                f"{others[0]} is of other records, settings or weights: replace it with --overwrite_output_file, or choose "
-                "another --output_file."
-            )
+            advice = "replace it with --overwrite_output_file, or choose another --output_file."
+            raise FileExistsError(f"{others[0]} is of other records, settings or weights: {advice}")
 
     def begin(self) -> None:
         """Remove the parts of another table. Call it while no other run writes to them."""

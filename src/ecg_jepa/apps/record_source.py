@@ -139,11 +139,6 @@ def files_in_folder(folder: str | Path, exclude: Sequence[Path] = ()) -> list[Ec
     return files
 
 
-def listed_files(paths: Sequence[str]) -> list[EcgFile]:
-    """Return files named by their paths as given. Raises `ValueError` if one is given twice."""
-    return _each_once([EcgFile(path, Path(path)) for path in paths], "files")
-
-
 def files_in_table(path: str | Path) -> list[EcgFile]:
     """
     Return the files of a table with a column `path`, relative to the table, and where they are needed `sampling_rate`, `unit`,
@@ -166,10 +161,11 @@ def files_in_table(path: str | Path) -> list[EcgFile]:
         name = given.get("record_id", given["path"].removesuffix(".hea"))  # as prepared databases name it
         declared = {name: given[name] for name in _DECLARATIONS if name in given}
         files.append(EcgFile(name, Path(path).parent / given["path"], declared))
-    return _each_once(files, str(path))
+    return each_once(files, str(path))
 
 
-def _each_once(files: list[EcgFile], where: str) -> list[EcgFile]:
+def each_once(files: list[EcgFile], where: str) -> list[EcgFile]:
+    """Return the files. Raises `ValueError` if two have one name; `where` says where they are named."""
     repeated = [name for name, count in Counter(file.name for file in files).items() if count > 1]
     if repeated:
         raise ValueError(f"{where}: {', '.join(repeated[:3])} given twice: name each record once, in a table by its record_id.")

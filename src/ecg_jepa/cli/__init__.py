@@ -1,8 +1,4 @@
-"""
-The commands of `ecg-jepa`: a module for each, with a function `run` that takes its settings. `training/*.py` run the same.
-
-Settings are parsed before datasets, pandas, scikit-learn or matplotlib are imported.
-"""
+"""The commands of `ecg-jepa`, a module each. Settings are parsed before pandas, scikit-learn or matplotlib are imported."""
 
 import importlib
 import logging
@@ -23,9 +19,6 @@ from .._utils.settings import fail, parse_settings
 logger = logging.getLogger(__name__)
 
 PROGRAM = "ecg-jepa"
-
-# Raised for files, values and full disks, where one line says more than a traceback.
-_EXPECTED = (OSError, ValueError, FloatingPointError, SafetensorError)
 
 
 class Command(NamedTuple):
@@ -133,7 +126,7 @@ def run_command(name: str, words: Sequence[str], prog: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
-    except _EXPECTED as error:
+    except (OSError, ValueError, FloatingPointError, SafetensorError) as error:  # of files, values and full disks
         if logger.isEnabledFor(logging.DEBUG):
             raise
         fail(prog, error)

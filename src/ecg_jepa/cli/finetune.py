@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from .._utils.hardware import describe_hardware, set_up_cpu
 from .._utils.processes import on_main_process, start_accelerator
 from .._utils.run_directory import clear, own_directory
+from ..finetuning.finetuning_loop import WRITTEN, check_directory, open_run, run_protocol
 from ..finetuning.protocols import FinetuneSettings
-from ..finetuning.run import WRITTEN, check_directory, open_run, run_protocol
 from ..publishing.classifier_export import export_classifier
 
 
@@ -57,9 +57,8 @@ def report(settings: FinetuneSettings, metrics: dict[str, Any]) -> None:
     if metrics["calibration"]["temperature"] is not None:
         print(f"  temperature {metrics['calibration']['temperature']:.4f}")
     if "test_accuracy" in metrics:
-        print(
-            f"  accuracy {metrics['test_accuracy']:.4f}, macro F1 of the likeliest class {metrics['test_exclusive_macro_f1']:.4f}"
-        )
+        f1 = metrics["test_exclusive_macro_f1"]
+        print(f"  accuracy {metrics['test_accuracy']:.4f}, macro F1 of the likeliest class {f1:.4f}")
     if left_out := metrics["classes_left_out"]:
         print(f"  left out of the mean, for want of positives or negatives in the test fold: {', '.join(left_out)}")
     if undecided := [name for name in scored if name not in metrics["decision_thresholds"]]:

@@ -41,7 +41,7 @@ def run(settings: PredictSettings) -> None:
     from .._utils.model_directory import model_directory, weights_digest
     from .._utils.run_directory import own_directory
     from ..apps.prediction import Classifier, PredictionFile, digest_of_request, predict
-    from ..apps.record_source import file_source, files_in_folder, files_in_table, listed_files
+    from ..apps.record_source import EcgFile, each_once, file_source, files_in_folder, files_in_table
     from ..formats.ecg import split_names
 
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
@@ -54,7 +54,7 @@ def run(settings: PredictSettings) -> None:
     elif settings.table is not None:
         files = files_in_table(settings.table)
     else:
-        files = listed_files(settings.files)
+        files = each_once([EcgFile(name, Path(name)) for name in settings.files], "files")
     lead_names = split_names(" ".join(settings.lead_names)) or None
     declared = {"sampling_rate": settings.sampling_rate, "unit": settings.unit, "lead_names": lead_names}
     about = {

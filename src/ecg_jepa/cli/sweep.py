@@ -11,8 +11,10 @@ from .._utils.hardware import set_up_cpu
 from .._utils.logs import progress_bar
 from .._utils.processes import start_accelerator
 from .._utils.run_directory import own_directory
+from ..data.records import find_database
+from ..finetuning.classifier import find_start
 from ..finetuning.protocols import FAILURE_FILE
-from ..finetuning.sweep_plan import PlannedRun, SweepFolder, SweepSettings, check_sources, plan, write_failure
+from ..finetuning.sweep_plan import PlannedRun, SweepFolder, SweepSettings, plan, write_failure
 from .finetune import train_and_export
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,9 @@ def run(sweep: SweepSettings) -> None:
     runs = plan(sweep)
     accelerator = start_accelerator(mixed_precision=runs[0].mixed_precision)
     set_up_cpu(accelerator)
-    check_sources(sweep)
+    find_database(sweep.data_dir, sweep.database)  # what is not there is found before anything is run
+    for name in sweep.models:
+        find_start(name)
     with own_directory(sweep.output_dir, accelerator):
         finished = sum(placed.finished for placed in map(SweepFolder().place, runs))
         logger.info(f"{len(runs)} runs, of which {finished} are finished, in {sweep.output_dir}")

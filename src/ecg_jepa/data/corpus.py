@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .._utils.processes import share_of_batch
-from ..model.signal_processing_ecg_jepa import CLIP, normalize
+from ..model.signal_processing_ecg_jepa import normalize
 from .records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
 from .splits import in_training_folds, in_validation_fold
 
@@ -36,7 +36,7 @@ class CorpusBatch:
 
 class BatchNormalizer(torch.nn.Module):
     """
-    int16 in uV -> normalised float32, clipped at `clip` standard deviations, on the batch's device: two bytes per sample travel.
+    int16 in uV -> normalised float32, clipped at `CLIP` standard deviations, on the batch's device: two bytes per sample travel.
 
     `mean` and `std` are per database and lead in mV, (databases, leads).
     """
@@ -44,15 +44,14 @@ class BatchNormalizer(torch.nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, mean: np.ndarray, std: np.ndarray, clip: float = CLIP):
+    def __init__(self, mean: np.ndarray, std: np.ndarray):
         super().__init__()
-        self.clip = clip
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.as_tensor(values * MICROVOLTS_PER_MILLIVOLT, dtype=torch.float32))
 
     def forward(self, batch: CorpusBatch) -> torch.Tensor:
         """Return (batch, leads, samples), float32."""
-        return normalize(batch.signal.float(), self.mean[batch.database], self.std[batch.database], self.clip)
+        return normalize(batch.signal.float(), self.mean[batch.database], self.std[batch.database])
 
 
 def mix_statistics(weights: np.ndarray, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,9 +89,7 @@ class Corpus:
             raise ValueError(f"{len(self.databases)} databases and {len(self.weights)} weights: give one weight per database.")
         self.weights = np.asarray(self.weights, dtype=np.float64)
         if min(self.weights) <= 0 or abs(sum(self.weights) - 1.0) > 1e-6:
-            raise ValueError(
-                f"Weights of databases must be positive and sum to 1, but {self.weights.tolist()} sum to {sum(self.weights)}."
-            )
+            raise ValueError(f"Weights must be positive and sum to 1, but {self.weights.tolist()} sum to {sum(self.weights)}.")
         first = self.databases[0].info
         for info in (database.info for database in self.databases):
             if not info.for_pretraining:

@@ -19,8 +19,7 @@ import tenacity
 
 from .._utils.logs import progress_bar
 
-# Few at a time: the hosts are shared by everybody.
-_TRANSFERS_AT_A_TIME = 4
+_TRANSFERS_AT_A_TIME = 4  # few: the hosts are shared by everybody
 _FILES_AT_A_TIME = 10_000  # of a million, so that their bookkeeping needs little memory
 _ATTEMPTS = 8
 
@@ -81,14 +80,6 @@ class Zenodo:
         return [RemoteFile(file["key"], file["links"]["self"], file["checksum"]) for file in description["files"]]
 
 
-class _Progress(fsspec.Callback):
-    """Shows the bytes of each piece that arrives on one bar."""
-
-    def __init__(self, bar: Any):
-        super().__init__()
-        self.relative_update = bar.update
-
-
 def download(files: list[RemoteFile], directory: str | Path) -> None:
     """
     Fetch files into `directory`, unless they are there with the right checksum; archives (`.zip`) are unpacked. Raises
@@ -99,7 +90,9 @@ def download(files: list[RemoteFile], directory: str | Path) -> None:
         progress_bar(total=len(files), unit=" files", desc="Files") as files_bar,
         progress_bar(unit="B", unit_scale=True, desc="Transferred") as bytes_bar,
     ):
-        fetch = partial(_fetch, Path(directory), _Progress(bytes_bar))
+        progress = fsspec.Callback()
+        progress.relative_update = bytes_bar.update  # of each piece that arrives, whatever its file
+        fetch = partial(_fetch, Path(directory), progress)
         for begin in range(0, len(files), _FILES_AT_A_TIME):
             for _ in threads.map(fetch, files[begin : begin + _FILES_AT_A_TIME]):
                 files_bar.update()
@@ -130,16 +123,14 @@ def _persistently(url: str, action: Callable[[], Any]) -> Any:
         return again(action)
     except (aiohttp.ClientError, ConnectionError, TimeoutError, ChecksumError, FileNotFoundError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ConnectionError(
-            f"{url} could not be fetched ({reason}). What has arrived is kept: run the same command again."
-        ) from error
+        raise ConnectionError(f"{url} could not be fetched ({reason}). What came is kept: run the same command again.") from error
 
 
 def _read(url: str) -> bytes:
     return _persistently(url, lambda: _file_system().cat_file(url))
 
 
-def _fetch(directory: Path, progress: _Progress, file: RemoteFile) -> None:
+def _fetch(directory: Path, progress: fsspec.Callback, file: RemoteFile) -> None:
     target = directory / file.path
     _check_inside(target, directory, file.url)
     note = target.with_name(f"{target.name}.unpacked")  # written beside an archive once it is unpacked and removed
@@ -168,7 +159,7 @@ def _check_inside(target: Path, directory: Path, source: str) -> None:
         raise ValueError(f"{source} would be written outside of {directory}: {target} is {target.resolve()}.")
 
 
-def _transfer(file: RemoteFile, part: Path, progress: _Progress) -> None:
+def _transfer(file: RemoteFile, part: Path, progress: fsspec.Callback) -> None:
     """Fetch what `part` does not have yet, and check it. Raises `ChecksumError` and what fsspec does."""
     if _has_checksum(part, file.checksum):
         return

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import connection, get_context, parent_process
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +42,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Part of the digest of a prepared database: raise it when preparation changes what it writes.
-PREPARATION_VERSION = 4
+PREPARATION_VERSION = 4  # part of the digest of a prepared database: raise it when preparation changes what it writes
 
-# Workers of a run that was just killed take a moment to notice, and hold its lock until then.
-LOCK_TIMEOUT = 10  # seconds
+LOCK_TIMEOUT = 10  # seconds; workers of a run that was just killed take a moment to notice, and hold its lock until then
 
 
 @contextmanager
@@ -56,11 +53,9 @@ def process_map(num_proc: int) -> Iterator[Callable[..., Iterator[Any]]]:
     if num_proc == 1:
         yield map
         return
-    context: BaseContext = get_context("fork")
-    if threading.active_count() > 1:
-        # A fork would wait for ever for a lock that another thread, of a page or a tracker, held.
-        context = get_context("forkserver")
-        context.set_forkserver_preload(["ecg_jepa.data.builders.base"])
+    # A fork would wait for ever for a lock that another thread, of a page or a tracker, held.
+    context = get_context("forkserver" if threading.active_count() > 1 else "fork")
+    context.set_forkserver_preload(["ecg_jepa.data.builders.base"])
     pool = ProcessPoolExecutor(num_proc, mp_context=context, initializer=_end_with_parent)
     try:
         yield pool.map
@@ -168,11 +163,10 @@ def _write_shard(builder: "EcgDatabaseBuilder", directory: Path, number: int, re
 def _check_strict(builder: "EcgDatabaseBuilder", strict: bool, rejections: Iterable[dict[str, str]], directory: Path) -> None:
     unwanted = [line for line in rejections if line["reason"] not in builder.left_out_on_purpose]
     if strict and unwanted:
-        first = unwanted[0]
+        first = "{record}: {reason} ({detail})".format_map(unwanted[0])
         raise ValueError(
-            f"{len(unwanted)} records cannot be used, the first of them {first['record']}: {first['reason']} "
-            f"({first['detail']}). Mend them, or prepare without strict, which leaves them out and lists them in "
-            f"{directory / REJECTED_FILE}."
+            f"{len(unwanted)} records cannot be used, the first of them {first}. Mend them, or prepare without strict, which "
+            f"leaves them out and lists them in {directory / REJECTED_FILE}."
         )
 
 
@@ -188,8 +182,7 @@ def _finish(builder: "EcgDatabaseBuilder", directory: Path, reports: list[ShardR
     dataset = datasets.concatenate_datasets([open_shard(directory, shard, len(STANDARD_LEADS)) for shard in shards])
     if not len(dataset):
         raise ValueError(
-            f"None of the {len(rejections)} records in {builder.data_dir} can be used: {rejected}. {directory / REJECTED_FILE} "
-            "has the details of each."
+            f"None of the {len(rejections)} records in {builder.data_dir} is usable: {rejected}; see {directory / REJECTED_FILE}"
         )
     statements_digest = None
     if builder.statements_file:

@@ -18,7 +18,7 @@ _OUTLYING_RATIO = 25.0
 _OUTLYING_SHARE = 0.1
 
 
-class PublishedStatistics(NamedTuple):
+class Published(NamedTuple):
     """What the reference states of a database: records that it trains on, mean and std in mV per lead of `STANDARD_LEADS`."""
 
     records: int
@@ -30,41 +30,36 @@ _ZEROS = (0.0,) * 12
 
 # MIMIC-IV-ECG's are stated in the order of its files; here aVL and aVF have changed places.
 PUBLISHED = {
-    "mimic-iv-ecg": PublishedStatistics(
+    "mimic-iv-ecg": Published(
         records=800_035,
         mean=(0.023, 0.015, -0.007, -0.019, 0.014, 0.004, -0.018, -0.004, 0.002, 0.017, 0.022, 0.022),
         std=(0.155, 0.158, 0.166, 0.133, 0.141, 0.143, 0.207, 0.282, 0.284, 0.253, 0.222, 0.197),
     ),
-    "ptb-xl": PublishedStatistics(
+    "ptb-xl": Published(
         records=17_418,
         mean=(-0.002, -0.002, 0.0, 0.002, -0.001, -0.001, 0.0, -0.001, -0.002, -0.001, -0.001, -0.001),
         std=(0.191, 0.166, 0.173, 0.142, 0.149, 0.147, 0.235, 0.338, 0.335, 0.299, 0.294, 0.242),
     ),
-    "chapman-shaoxing": PublishedStatistics(
+    "chapman-shaoxing": Published(
         records=10_247,
         mean=(0.002, 0.005, 0.003, -0.002, -0.002, 0.003, 0.0, 0.003, 0.004, 0.004, 0.003, -0.001),
         std=(0.140, 0.171, 0.145, 0.138, 0.114, 0.143, 0.218, 0.355, 0.366, 0.365, 0.332, 0.299),
     ),
-    "ningbo": PublishedStatistics(
+    "ningbo": Published(
         records=34_905,
         mean=(0.002, 0.004, 0.002, -0.001, -0.001, 0.002, 0.0, 0.003, 0.003, 0.004, 0.003, 0.0),
         std=(0.145, 0.179, 0.159, 0.142, 0.123, 0.153, 0.228, 0.368, 0.377, 0.394, 0.405, 0.444),
     ),
-    "georgia": PublishedStatistics(
+    "georgia": Published(
         records=10_292,
         mean=(-0.003, -0.002, 0.001, 0.003, -0.002, -0.001, -0.004, -0.004, -0.003, -0.003, -0.003, -0.003),
         std=(0.157, 0.178, 0.164, 0.147, 0.134, 0.153, 0.213, 0.285, 0.272, 0.245, 0.224, 0.209),
     ),
-    **{
-        name: PublishedStatistics(records, _ZEROS, std)
-        for name, records, std in (
-            ("code-15", 128_033, (0.488, 0.450, 0.437, 0.416, 0.405, 0.370, 0.548, 0.639, 0.719, 0.695, 0.676, 0.639)),
-            ("cpsc", 6_867, (0.214, 0.236, 0.221, 0.209, 0.196, 0.214, 0.336, 0.417, 0.449, 0.483, 0.523, 0.561)),
-            ("cpsc-extra", 3_441, (0.182, 0.183, 0.184, 0.163, 0.164, 0.165, 0.288, 0.370, 0.371, 0.380, 0.375, 0.392)),
-            ("ptb", 516, (0.642, 0.975, 0.953, 0.674, 0.651, 0.909, 0.643, 0.658, 0.668, 0.688, 0.648, 0.622)),
-            ("st-petersburg", 74, (0.132, 0.370, 0.353, 0.215, 0.191, 0.356, 0.234, 0.320, 0.328, 0.290, 0.317, 0.337)),
-        )
-    },
+    "code-15": Published(128_033, _ZEROS, (0.488, 0.450, 0.437, 0.416, 0.405, 0.370, 0.548, 0.639, 0.719, 0.695, 0.676, 0.639)),
+    "cpsc": Published(6_867, _ZEROS, (0.214, 0.236, 0.221, 0.209, 0.196, 0.214, 0.336, 0.417, 0.449, 0.483, 0.523, 0.561)),
+    "cpsc-extra": Published(3_441, _ZEROS, (0.182, 0.183, 0.184, 0.163, 0.164, 0.165, 0.288, 0.370, 0.371, 0.380, 0.375, 0.392)),
+    "ptb": Published(516, _ZEROS, (0.642, 0.975, 0.953, 0.674, 0.651, 0.909, 0.643, 0.658, 0.668, 0.688, 0.648, 0.622)),
+    "st-petersburg": Published(74, _ZEROS, (0.132, 0.370, 0.353, 0.215, 0.191, 0.356, 0.234, 0.320, 0.328, 0.290, 0.317, 0.337)),
 }
 
 
@@ -121,12 +116,9 @@ def count_labels(dataset: datasets.Dataset, label_names: Sequence[str]) -> list[
 
 
 def measure_quality(
-    info: "DatabaseInfo", dataset: datasets.Dataset, samples_read: int, published: PublishedStatistics | None
+    info: "DatabaseInfo", dataset: datasets.Dataset, samples_read: int, published: Published | None
 ) -> dict[str, Any]:
-    """
-    Return the content of `quality.json`. `samples_read` is over all leads, at the rate of the files; `published` is set beside
-    what is measured.
-    """
+    """Return the content of `quality.json`; `samples_read` is over all leads, at the rate of the files."""
     flat = _lead_values(dataset, "lead_std") == 0
     training = np.flatnonzero(in_training_folds(dataset.data.column("fold").to_pandas().to_numpy()))
     durations = dataset.data.column("num_samples").to_numpy() / info.sampling_rate

@@ -1,7 +1,6 @@
 """
-Tables and file names of raw databases.
-
-Builders leave plain file access to this module and to `formats`: `datasets` replaces `open` and the like in their own modules.
+Tables and file names of raw databases. Builders leave plain file access to this module and to `formats`: `datasets` replaces
+`open` and the like in their own modules.
 """
 
 import hashlib
@@ -63,10 +62,7 @@ def read_csv(path: str | Path, required_columns: Iterable[str], all_named: bool 
 
 
 def check_headings(table: pd.DataFrame, known: Sequence[str], listed: Iterable[str], name: str) -> None:
-    """
-    Raise `ValueError` for headings that are known ones in another spelling, but for those `listed` as labels, and if there is no
-    `path`. `name` of the table is for messages.
-    """
+    """Raise `ValueError` without a `path`, and for `known` headings in another spelling that are not `listed` as labels."""
 
     spelt = {column.replace("_", ""): column for column in known}
     faults = []

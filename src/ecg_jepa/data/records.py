@@ -20,7 +20,7 @@ from datasets.table import InMemoryTable, concat_tables
 from .._utils.files import digest_files, digest_of, read_json, replace_file, write_json
 from ..model.signal_processing_ecg_jepa import UNKNOWN_UNIT
 from .quality import lead_statistics
-from .shards import check_shard, damaged, open_shard, shards_of_old_database
+from .shards import check_shard, damaged, open_shard
 from .tasks import multi_hot
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,7 @@ REJECTED_FILE = "rejected.jsonl"
 QUALITY_FILE = "quality.json"
 STATEMENTS_FILE = "scp_statements.csv"
 
-# A record is int16 in microvolts: the resolution of PTB-XL, and finer than MIMIC's.
-MICROVOLTS_PER_MILLIVOLT = 1000.0
+MICROVOLTS_PER_MILLIVOLT = 1000.0  # a record is int16 in microvolts: the resolution of PTB-XL, and finer than MIMIC's
 
 
 @dataclass
@@ -72,12 +71,9 @@ class DatabaseInfo:
     def check_fits(self, sampling_rate: float, lead_names: list[str], amplitude_free: bool) -> None:
         """Raise `ValueError` if an encoder for `sampling_rate` (Hz), `lead_names` and kind of signal cannot take the records."""
         if amplitude_free != self.amplitude_free:
-            takes, was, flag = (
-                ("amplitude-free records", "in mV", "with") if amplitude_free else ("mV", "amplitude-free", "without")
-            )
-            raise ValueError(
-                f"The encoder takes {takes}, but {self.name} was prepared {was}: prepare it {flag} --amplitude_free."
-            )
+            kind, was = ("amplitude-free records", "in mV") if amplitude_free else ("mV", "amplitude-free")
+            flag = "with" if amplitude_free else "without"
+            raise ValueError(f"The encoder takes {kind}, but {self.name} was prepared {was}: prepare it {flag} --amplitude_free.")
         if sampling_rate != self.sampling_rate or lead_names != self.lead_names:
             raise ValueError(
                 f"The encoder takes {sampling_rate} Hz and leads {', '.join(lead_names)}, but {self.name} was prepared at "
@@ -113,11 +109,8 @@ def write_rejections(path: str | Path, rejections: Iterable[dict[str, str]]) -> 
 
 class PreparedDatabase:
     """
-    A prepared database, opened without reading the signals.
-
-    Raises:
-        FileNotFoundError: if `directory` holds no prepared database; the message says how to make one.
-        ValueError: if a file of it is damaged; the message names it.
+    A prepared database, opened without reading the signals. Raises `FileNotFoundError` if `directory` holds none, which says how
+    to make one, and `ValueError` that names a damaged file of it.
     """
 
     def __init__(self, directory: str | Path):
@@ -129,7 +122,9 @@ class PreparedDatabase:
                 "ecg-jepa prepare --database NAME --data_dir RAW --output_dir PREPARED"
             )
         self.info, self.name = info, info.name
-        self._shards = info.shards or shards_of_old_database(self.directory)
+        # Old databases have what describes a shard in a file of its own.
+        old = sorted({path.stem for path in self.directory.glob("records-*.*")})
+        self._shards = info.shards or [{**read_json(self.directory / f"{name}.json"), "file": f"{name}.arrow"} for name in old]
         shards = [open_shard(self.directory, shard, len(info.lead_names)) for shard in self._shards]
         if (found := sum(map(len, shards))) != info.records:
             raise ValueError(f"{self.directory} is incomplete: {found} records of {info.records} are there. Prepare it again.")
@@ -186,11 +181,9 @@ class PreparedDatabase:
         `info.highpass_cutoff` says. Raises `ValueError` for a label that no record has.
         """
         names, statements = self.label_names if label_names is None else list(label_names), self.statements()
-        known = {*(self.info.label_names or ()), *(name for of_record in statements for name in of_record)}
+        known = sorted({*(self.info.label_names or ()), *(name for of_record in statements for name in of_record)})
         if unknown := [name for name in names if name not in known]:
-            raise ValueError(
-                f"No record of {self.name} has {', '.join(unknown)}; there are {', '.join(sorted(known)) or 'none'}."
-            )
+            raise ValueError(f"No record of {self.name} has {', '.join(unknown)}; there are {', '.join(known) or 'none'}.")
         size = len(self)
         added = {
             "sampling_rate": pa.array(np.full(size, self.info.sampling_rate, dtype=np.int32)),

@@ -13,13 +13,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from .._utils.files import digest_files, read_json, replacing
-
-# Shards are a power of two of records. At least 16 can be shared among processes; not too many, for each is a file that every
-# opening of the corpus maps into memory.
-_LARGEST_SHARD = 2048
-_SMALLEST_SHARD = 8
-_SHARDS_PER_DATABASE = 16
+from .._utils.files import digest_files, replacing
 
 FEATURES = datasets.Features(
     {
@@ -46,9 +40,10 @@ _FLAT_SCHEMA = SCHEMA.set(SCHEMA.get_field_index("signal"), pa.field("signal", p
 
 
 def records_per_shard(num_records: int) -> int:
-    """Return how many records go into a shard."""
-    size = 1 << max(0, (num_records // _SHARDS_PER_DATABASE).bit_length() - 1)
-    return min(max(size, _SMALLEST_SHARD), _LARGEST_SHARD)
+    """Return how many records go into a shard, a power of two from 8 to 2048."""
+    # At least 16 shards can be shared among processes; not too many, for every opening of the corpus maps each into memory.
+    size = 1 << max(0, (num_records // 16).bit_length() - 1)
+    return min(max(size, 8), 2048)
 
 
 def shard_path(directory: Path, number: int) -> Path:
@@ -79,12 +74,6 @@ def write_shard(path: Path, tables: Iterable[pa.Table]) -> dict[str, Any]:
     with pa.memory_map(str(path)) as file:
         columns = _digest_columns(pa.ipc.open_stream(file).read_all())
     return {"file": path.name, "bytes": path.stat().st_size, "content": digest_files([path]), "columns": columns}
-
-
-def shards_of_old_database(directory: Path) -> list[dict[str, Any]]:
-    """Return names, sizes and digests of the shards of a database that was prepared with a `.json` beside each."""
-    names = sorted({path.stem for path in directory.glob("records-*.*")})
-    return [{**read_json(directory / f"{name}.json"), "file": f"{name}.arrow"} for name in names]
 
 
 def damaged(path: Path, detail: str) -> ValueError:

@@ -1,11 +1,9 @@
 """
-Synthetic 12-lead ECG in PTB-XL's layout, so that everything runs on a machine without data.
+Synthetic 12-lead ECG in PTB-XL's layout, to run everything without data; not realistic enough to publish results on.
 
 A cardiac dipole moves through the beat as a sum of Gaussians per wave on three orthogonal axes (McSharry et al. 2003;
 Sameni et al. 2007) and is projected on I, II and V1-V6 with Dower's transform (Dower et al. 1980). The other limb leads
 follow from I and II, noise included, so that Einthoven's and Goldberger's relations hold exactly, in the files too.
-
-The records are good for tests, demonstrations and teaching. They are not realistic enough to publish results on.
 """
 
 import logging
@@ -198,10 +196,7 @@ def _noise(respiration: float, times: np.ndarray, rng: np.random.Generator) -> n
 
 
 def simulate(finding: str, rhythm: str, ectopy: str, rng: np.random.Generator) -> np.ndarray:
-    """
-    Return one record with a key each of `FINDINGS`, `RHYTHMS` and `ECTOPY`: I, II, V1..V6 in mV, (8, 5000) at 500 Hz;
-    [`twelve_leads`] adds the others.
-    """
+    """Return a record with a key each of `FINDINGS`, `RHYTHMS` and `ECTOPY`: I, II, V1..V6 in mV, (8, 5000) at 500 Hz."""
     times = (np.arange(NUM_SAMPLES) / SAMPLING_RATE).astype(np.float32)
     respiration = rng.uniform(0.18, 0.33)  # Hz
     beat = _individual_beat(finding, rng)

@@ -17,8 +17,6 @@ from .tasks import Task, make_statement_task
 
 logger = logging.getLogger(__name__)
 
-_NAMED = 10  # statements in a message
-
 
 def batch_crops(records: Iterable[np.ndarray], max_crops: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """
@@ -65,9 +63,7 @@ class LabelBudget:
 
 @dataclass
 class TaskData:
-    """
-    Records of a task in splits: `train` (folds 1 to 8), `validation` (9) and `test` (10), or split by patient without folds.
-    """
+    """Records of a task in splits `train` (folds 1 to 8), `validation` (9) and `test` (10); by patient if there are no folds."""
 
     database: PreparedDatabase
     task: Task  # of all records
@@ -105,9 +101,9 @@ class TaskData:
         else:
             raise ValueError(f"{prepared.name} has no SCP statements, which task {task_name} needs: choose task 'all'.")
         if task.too_rare:
-            more = f" and {len(task.too_rare) - _NAMED} more" if len(task.too_rare) > _NAMED else ""
+            more = f" and {len(task.too_rare) - 10} more" if len(task.too_rare) > 10 else ""
             logger.warning(
-                f"{prepared.name}: fewer than {min_class_records} records have {', '.join(task.too_rare[:_NAMED])}{more}, which "
+                f"{prepared.name}: fewer than {min_class_records} records have {', '.join(task.too_rare[:10])}{more}, which "
                 "are no classes then (--min_class_records)."
             )
         patients = patient_numbers(prepared.column("patient_id"))

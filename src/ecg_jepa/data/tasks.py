@@ -11,8 +11,7 @@ import numpy as np
 TaskName = Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm", "ST-MEM"]
 TASKS: tuple[str, ...] = get_args(TaskName)
 
-# Tasks whose classes exclude each other.
-SINGLE_LABEL = ("ST-MEM",)
+SINGLE_LABEL = ("ST-MEM",)  # tasks whose classes exclude each other
 
 
 def parts_of(name: str) -> list[str]:
@@ -22,9 +21,7 @@ def parts_of(name: str) -> list[str]:
     """
     parts = name.split("+")
     if unknown := [part for part in parts if part not in TASKS]:
-        raise ValueError(
-            f"Unknown task {unknown[0]!r}: choose one of {', '.join(TASKS)}, or several joined by '+' (superdiagnostic+rhythm)."
-        )
+        raise ValueError(f"Unknown task {unknown[0]!r}: choose one of {', '.join(TASKS)}, or several, such as form+rhythm.")
     if len(set(parts)) < len(parts):
         raise ValueError(f"Task {name!r} names a part twice.")
     exclusive = [part for part in parts if part in SINGLE_LABEL]
@@ -56,10 +53,7 @@ def multi_hot(statements: Sequence[Iterable[str]], names: Sequence[str]) -> np.n
 
 
 def join_tasks(tasks: Sequence[Task]) -> Task:
-    """
-    Join tasks into one multi-label task. A class that two tasks share is taken once. A record without a label in one of them is
-    left out: nobody may have looked for its classes.
-    """
+    """Join tasks into a multi-label one. Records without a label in one of them are left out: nobody may have looked for it."""
     columns = {name: task.labels[:, index] for task in reversed(tasks) for index, name in enumerate(task.class_names)}
     names = list(dict.fromkeys(name for task in tasks for name in task.class_names))
     included = np.logical_and.reduce([task.included for task in tasks])

@@ -1,9 +1,4 @@
-"""
-Calibration of probabilities: Brier score, expected calibration error, and the temperature that improves them.
-
-All is per class, a class against all others, also for exclusive classes. Bins of the calibration error hold equally many records
-(equal mass): bins of equal width leave nearly all records of a rare class in one bin.
-"""
+"""Calibration of the probabilities of each class against all others: Brier score, calibration error, and a temperature."""
 
 import logging
 from typing import NamedTuple
@@ -32,9 +27,7 @@ class Temperature(NamedTuple):
 
 def probabilities(logits: np.ndarray, single_label: bool, temperature: float | None = None) -> np.ndarray:
     """Return softmax for exclusive classes, else sigmoid, of logits (records, classes), averaged over crops, / temperature."""
-    tensor = torch.from_numpy(logits)
-    if temperature is not None:
-        tensor = tensor / temperature
+    tensor = torch.from_numpy(logits) / (1.0 if temperature is None else temperature)
     return (tensor.softmax(dim=1) if single_label else tensor.sigmoid()).numpy()
 
 
@@ -68,7 +61,8 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray, single_label: bool) 
 def equal_mass_bins(probabilities: np.ndarray) -> np.ndarray:
     """
     Return the bin of each record, from 0 on, (records,): at most `MOST_BINS` of about equally many records of rising probability,
-    at least `FEWEST_PER_BIN` in each, or a single bin. Records of equal probability, (records,), share a bin.
+    at least `FEWEST_PER_BIN` in each, or a single bin; of equal width, one would hold nearly all records of a rare class.
+    Records of equal probability, (records,), share a bin.
     """
     count = len(probabilities)
     size = -(-count // max(1, min(MOST_BINS, count // FEWEST_PER_BIN)))
@@ -93,8 +87,8 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     positives, predicted = (np.bincount(bins, weights=values) for values in (labels, probabilities))
     tests = [binomtest(int(hits), int(count)) for hits, count in zip(positives, records, strict=True)]
     low, high = np.array([test.proportion_ci(0.95, "wilson") for test in tests]).T
-    values = {"records": records, "predicted": predicted / records, "observed": positives / records, "low": low, "high": high}
-    return pd.DataFrame(values)
+    shares = {"predicted": predicted / records, "observed": positives / records, "low": low, "high": high}
+    return pd.DataFrame({"records": records, **shares})
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:

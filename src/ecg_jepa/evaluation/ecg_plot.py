@@ -14,10 +14,8 @@ from matplotlib.ticker import MultipleLocator
 from .._utils.plot_style import COLORS, new_figure
 from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification
 
-# The usual paper has 25 mm/s, 10 mm/mV, and lines every 1 and 5 mm.
-MM_PER_SECOND, MM_PER_MILLIVOLT = 25.0, 10.0
-# QRS complexes of amplitude-free records reach 5 to 10 standard deviations: as high as usual ones in mV.
-MM_PER_DEVIATION = 2.5
+MM_PER_SECOND, MM_PER_MILLIVOLT = 25.0, 10.0  # of the usual paper, which has lines every 1 and 5 mm
+MM_PER_DEVIATION = 2.5  # QRS complexes of amplitude-free records, of 5 to 10 standard deviations, are as high as usual ones
 _MM_PER_INCH, _SQUARE = 25.4, 5.0
 CLINICAL_LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 _ROWS = (*CLINICAL_LAYOUT, ("II",))  # with the rhythm strip
@@ -63,8 +61,7 @@ def plot_ecg(
         lead_names: of the rows, in any order and case.
         attention: weights over time (patches,) for the same stretch, plotted under it.
 
-    Raises:
-        ValueError: if a lead of the layout is missing, or amplitudes are so large that it would take meters of paper.
+    Raises `ValueError` if a lead of the layout is missing, or amplitudes are so large that it would take meters of paper.
     """
     if missing := missing_leads(lead_names):
         raise ValueError(f"The clinical layout needs leads {', '.join(missing)}, too.")
@@ -75,10 +72,7 @@ def plot_ecg(
     baselines, height = _space(rows)
     if height > _LARGEST_PAPER:
         largest = np.nanmax(np.abs(signal[np.isfinite(signal)]))
-        raise ValueError(
-            f"Amplitudes reach {largest:g} {unit}: at {mm_per_unit:g} mm/{short} that is {height / 1000:.1f} m of paper. Is the "
-            f"signal in {unit}?"
-        )
+        raise ValueError(f"Amplitudes reach {largest:g} {unit}: {height / 1000:.1f} m of paper. Is the signal in {unit}?")
     figure, axis, below = _layout_figure(duration, height, title, attention is not None)
     for baseline, strips in zip(baselines, rows, strict=True):
         for strip in strips:

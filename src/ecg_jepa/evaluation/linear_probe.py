@@ -54,10 +54,8 @@ class Probe:
         crops = [data.strided_crops(rows, length, length, crops_at_once(encoder.device)) for rows in self.parts]
         train, held_out = (np.concatenate(list(embed_records(encoder, batches))) for batches in crops)
         if not (np.isfinite(train).all() and np.isfinite(held_out).all()):
-            raise FloatingPointError(
-                "Embeddings of the encoder are not finite: resume from an earlier checkpoint with a lower learning rate "
-                "(--allow_changes)."
-            )
+            advice = "resume from an earlier checkpoint with a lower learning rate (--allow_changes)."
+            raise FloatingPointError(f"Embeddings of the encoder are not finite: {advice}")
         labels = [data.task.labels[rows] for rows in self.parts]
         return linear_probe(train, labels[0], held_out, labels[1], data.task.class_names)
 
@@ -72,9 +70,7 @@ def linear_probe(
     """
     learnable = labels.any(axis=0) & ~labels.all(axis=0)
     if not learnable.any():
-        raise ValueError(
-            f"A linear probe cannot learn any class: each of {', '.join(class_names)} has all or none of the records."
-        )
+        raise ValueError(f"Probes cannot learn any class: each of {', '.join(class_names)} has all or none of the records.")
     scores = probe_scores(features, labels, held_out_features)[:, learnable]
     names = np.array(class_names)
     result = measure(MacroAuroc, held_out_labels[:, learnable], scores, class_names=names[learnable].tolist())

@@ -5,8 +5,7 @@ Labels are zeros and ones, scores any increasing function of the probability, bo
 row of `counts` (resamples, records), how often each record is in it; with those as weights, all resamples of a class are computed
 at once. Without counts each record counts once, and the result is (classes,) instead of (resamples, classes).
 
-The `evaluate.Metric` classes at the end work without the Hub, alone and in `evaluate.combine`: scores are `predictions`, labels
-`references`.
+The `evaluate.Metric` classes at the end work without the Hub: scores are `predictions`, labels `references`.
 """
 
 import os
@@ -120,43 +119,21 @@ class _RecordMetric(evaluate.Metric):
         return evaluate.MetricInfo(description=self.__doc__, citation="", features=features)
 
 
-def _report(name: str, values: np.ndarray, labels: Any, class_names: Sequence[str] | None) -> dict[str, Any]:
-    """Return mean, values, classes without one and positives. Raises `ValueError` if no class has a value."""
-    if np.isnan(values).all():
-        missing = "positives" if name == "f1" else "both positives and negatives"
-        raise ValueError(f"No class has {missing} among the {len(labels)} records.")
-    names = list(class_names) if class_names is not None else [str(column) for column in range(len(values))]
-    by_name = dict(zip(names, values.tolist(), strict=True))
-    return {
-        f"macro_{name}": float(macro(values)),
-        f"{name}_per_class": {label: value for label, value in by_name.items() if not np.isnan(value)},
-        f"{name}_left_out": [label for label, value in by_name.items() if np.isnan(value)],
-        f"{name}_support": dict(zip(names, np.sum(labels, axis=0).astype(int).tolist(), strict=True)),
-    }
-
-
 class MacroAuroc(_RecordMetric):
-    """Macro AUROC over classes with both positives and negatives, and that of each class (`class_names` to name them)."""
+    """Macro AUROC over classes with both positives and negatives, of which there must be one, and that of each class."""
 
     def _compute(self, predictions: Any, references: Any, class_names: Sequence[str] | None = None) -> dict[str, Any]:
-        return _report("auroc", auroc(references, predictions), references, class_names)
-
-
-class MacroAveragePrecision(_RecordMetric):
-    """Macro average precision over classes with both positives and negatives, and that of each class."""
-
-    def _compute(self, predictions: Any, references: Any, class_names: Sequence[str] | None = None) -> dict[str, Any]:
-        return _report("average_precision", ranking(references, predictions)[1], references, class_names)
-
-
-class MacroF1(_RecordMetric):
-    """Macro F1 over classes with positives at `thresholds` (one per class; default 0.5), and that of each class."""
-
-    def _compute(
-        self, predictions: Any, references: Any, class_names: Sequence[str] | None = None, thresholds: Any = None
-    ) -> dict[str, Any]:
-        chosen = np.full(np.shape(references)[1], 0.5) if thresholds is None else np.asarray(thresholds)
-        return _report("f1", ratio(*decide(references, predictions, chosen)["f1"]), references, class_names)
+        values = auroc(references, predictions)
+        if np.isnan(values).all():
+            raise ValueError(f"No class has both positives and negatives among the {len(references)} records.")
+        names = list(class_names) if class_names is not None else [str(column) for column in range(len(values))]
+        by_name = dict(zip(names, values.tolist(), strict=True))
+        return {
+            "macro_auroc": float(macro(values)),
+            "auroc_per_class": {label: value for label, value in by_name.items() if not np.isnan(value)},
+            "auroc_left_out": [label for label, value in by_name.items() if np.isnan(value)],
+            "auroc_support": dict(zip(names, np.sum(references, axis=0).astype(int).tolist(), strict=True)),
+        }
 
 
 class ExclusiveAccuracy(_RecordMetric):

@@ -19,7 +19,6 @@ _MAX_PANELS = 6
 _TITLE_WIDTH = 80  # letters
 _APART = 1.03  # factor between lines on an axis of shares
 
-
 # Key of a metric -> kind of plot, name of the metric, and of both axes.
 _CURVES = {
     "auroc": ("ROC", "AUROC", "1 - specificity (share of negatives)", "sensitivity (share of positives)"),
@@ -30,26 +29,15 @@ _CURVES = {
 }
 
 
-def plot_roc(
-    labels: np.ndarray, scores: np.ndarray, class_names: list[str], metrics: Mapping[str, Any], where: str = ""
+def plot_curves(
+    key: str, labels: np.ndarray, scores: np.ndarray, class_names: list[str], metrics: Mapping[str, Any], where: str = ""
 ) -> Figure:
     """
-    Plot the ROC curve of every class that can be scored; the most frequent ones in colour, with their AUROC. Labels and scores
-    are (records, classes), `metrics` the `test_metrics` of the run; `where` is for the title: task, database and split.
+    Plot the ROC curve (`key` "auroc") or precision over recall ("average_precision") of every class that can be scored; the most
+    frequent ones in colour, with their value. Labels and scores are (records, classes), `metrics` the `test_metrics` of the run;
+    `where` is for the title: task, database and split.
     """
-    return _plot_curves("auroc", labels, scores, class_names, metrics, where)
 
-
-def plot_precision_recall(
-    labels: np.ndarray, scores: np.ndarray, class_names: list[str], metrics: Mapping[str, Any], where: str = ""
-) -> Figure:
-    """Plot precision over recall, as [`plot_roc`] does with the ROC curve."""
-    return _plot_curves("average_precision", labels, scores, class_names, metrics, where)
-
-
-def _plot_curves(
-    key: str, labels: np.ndarray, scores: np.ndarray, class_names: list[str], metrics: Mapping[str, Any], where: str
-) -> Figure:
     def curve(column: int) -> tuple[np.ndarray, np.ndarray]:
         if key == "auroc":
             return roc_curve(labels[:, column], scores[:, column])[:2]
@@ -92,7 +80,7 @@ def plot_calibration(
 ) -> Figure:
     """
     Plot the observed share of positives over predicted probability in bins (see [`calibration.equal_mass_bins`]), a panel for
-    each of the most frequent classes. Arguments as for [`plot_roc`]. Panels end where their probabilities do.
+    each of the most frequent classes. Arguments as for [`plot_curves`]. Panels end where their probabilities do.
     """
     scorable = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
     chosen = _most_frequent(labels, scorable, _MAX_PANELS)
@@ -111,8 +99,8 @@ def plot_calibration(
         axis.set(xlim=(-0.01 * end, end), ylim=(-0.01 * end, end), aspect="equal")
         axis.grid(color="0.93")
         error = as_text(metrics["per_class"][class_names[column]]["expected_calibration_error"])
-        positives = f"{labels[:, column].sum():.0f} positives"
-        axis.set_title(f"{shortened(class_names[column], 30)}: {positives}\ncalibration error {error}", fontsize=9)
+        heading = f"{shortened(class_names[column], 30)}: {labels[:, column].sum():.0f} positives\ncalibration error {error}"
+        axis.set_title(heading, fontsize=9)
     overall = f"the {len(chosen)} most frequent of {labels.shape[1]} classes" if len(chosen) < labels.shape[1] else ""
     figure.suptitle(_title("Calibration", labels, where, overall), fontsize=11)
     figure.supylabel("observed share of positives", fontsize=9)
@@ -135,15 +123,18 @@ def plot_label_fractions(table: pd.DataFrame) -> Figure:
         beside = _APART ** (number - (len(lines) - 1) / 2)  # or bars would hide each other
         rows = rows.sort_values("label_fraction")
         errors = rows["auroc_std"].fillna(0.0)
-        words = [shortened(str(model), 70), str(protocol), shortened(str(settings), 70)]
-        label = in_legend(", ".join(filter(None, words)))
+        label = in_legend(", ".join(filter(None, [shortened(str(model), 70), str(protocol), shortened(str(settings), 70)])))
         axis.errorbar(beside * rows["label_fraction"], rows["auroc"], yerr=errors, marker="o", capsize=3, label=label)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axis.set_xticks(sorted(table["label_fraction"].unique()))
     axis.minorticks_off()
-    bars = "bars: one standard deviation over seeds, none where there is one run"
-    bars = "single runs, one seed each: no bars" if table["auroc_std"].isna().all() else bars
+    single = table["auroc_std"].isna().all()
+    bars = (
+        "single runs, one seed each: no bars"
+        if single
+        else "bars: one standard deviation over seeds, none where there is one run"
+    )
     axis.set(xlabel="training labels (% of all)", ylabel="macro AUROC on test records, mean over seeds")
     axis.set_title(f"{', '.join(table['task'].unique())}\n{bars}", fontsize=10)
     axis.grid(color="0.9")

@@ -60,10 +60,9 @@ def published_result(metrics: dict[str, Any]) -> dict[str, Any] | None:
         rows = published_rows(encoder["size"] or "", "random")
     else:
         run = paper_run(encoder["configuration"])
-        published = [PUBLISHED.get(database["name"]) for database in encoder["databases"]]
         complete = all(
-            whole is not None and database["records"] >= _SHARE_NEEDED * whole.records
-            for database, whole in zip(encoder["databases"], published, strict=True)
+            database["name"] in PUBLISHED and database["records"] >= _SHARE_NEEDED * PUBLISHED[database["name"]].records
+            for database in encoder["databases"]
         )
         rows = published_rows(*run) if run is not None and encoder["size"] == run[0] and complete else []
     wanted = (protocol.removesuffix("_after_probe"), task)

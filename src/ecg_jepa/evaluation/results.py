@@ -131,9 +131,8 @@ def score_groups(
     def score(chosen: np.ndarray) -> dict[str, Any]:
         truth = labels[chosen]
         enough = rarer(truth) >= FEWEST
-        found: dict[str, Any] = {"macro_auroc": None, "interval": None}
-        if enough.any():
-            found = macro_auroc(truth[:, enough], scores[chosen][:, enough], num_resamples)
+        none: dict[str, Any] = {"macro_auroc": None, "interval": None}
+        found = macro_auroc(truth[:, enough], scores[chosen][:, enough], num_resamples) if enough.any() else none
         return {
             "records": len(truth),
             "positives": dict(zip(class_names, truth.sum(axis=0).astype(int).tolist(), strict=True)),
@@ -142,10 +141,10 @@ def score_groups(
             "left_out": None if enough.any() else f"too few records: no class has {FEWEST} with it and {FEWEST} without",
         }
 
-    def place(name: str) -> tuple[int, str]:
-        return (_ORDER.index(name) if name in _ORDER else 0, name)
-
-    return {kind: {name: score(names == name) for name in sorted(set(names), key=place)} for kind, names in groups.items()}
+    ordered = {
+        kind: sorted(set(names), key=lambda n: (_ORDER.index(n) if n in _ORDER else 0, n)) for kind, names in groups.items()
+    }
+    return {kind: {name: score(groups[kind] == name) for name in names} for kind, names in ordered.items()}
 
 
 def summarize(
@@ -169,15 +168,13 @@ def summarize(
     thresholds = choose_thresholds(validation.labels, probabilities(validation.logits, task.single_label, divisor))
     scores = probabilities(test.logits, task.single_label, divisor)
     measured = measure_test(test.labels, test.logits, scores, thresholds, num_resamples)
+    bins = f"equal mass, at most {MOST_BINS}, of at least {FEWEST_PER_BIN} records"
     metrics: dict[str, Any] = {
         "test_metrics": as_metrics(measured, test.labels, names, thresholds.reliable),
         "test_support": dict(zip(names, test.labels.sum(axis=0).astype(int).tolist(), strict=True)),
         "classes_left_out": [name for name, value in zip(names, measured["auroc"].values, strict=True) if np.isnan(value)],
         **thresholds.by_name(names),
-        "calibration": {
-            "bins": f"equal mass, at most {MOST_BINS}, of at least {FEWEST_PER_BIN} records",
-            "temperature": divisor,
-        },
+        "calibration": {"bins": bins, "temperature": divisor},
     }
     if temperature:
         plain = probabilities(test.logits, task.single_label)

@@ -78,7 +78,8 @@ def compare(first: Sequence[Path], second: Sequence[Path]) -> pd.DataFrame:
 
     Columns: what the two agree in; `first` and `second`, their macro AUROC; `difference` (first minus second), with `low` and
     `high` of its 95% interval; `p_value`.
-    Raises `ValueError` if runs of one side are the same but for their folder or encoder, or no two runs agree.
+    Raises `ValueError` if runs of one side are the same but for their folder or encoder, no two runs agree, or their test
+    records differ.
     """
     keys = [*(name for name in _GROUP if name not in ("model", "encoder")), "seed"]
     table = _read(list(dict.fromkeys([*first, *second]))).set_index("folder", drop=False)
@@ -88,20 +89,16 @@ def compare(first: Sequence[Path], second: Sequence[Path]) -> pd.DataFrame:
     pairs = sides[0].merge(sides[1], on=keys, suffixes=("_first", "_second"))  # missing values match each other
     if pairs.empty:
         raise ValueError("No two runs agree in database, task, protocol, settings, labels and seed: nothing can be compared.")
-    folders = zip(pairs["folder_first"], pairs["folder_second"], strict=True)
-    tests = [paired_test(*paired_predictions(*pair)) for pair in folders]
+    tests = []
+    for first_run, second_run in zip(pairs["folder_first"], pairs["folder_second"], strict=True):
+        one, other = (np.load(Path(folder, PREDICTIONS_FILE)) for folder in (first_run, second_run))
+        for name in ("record_id", "class_names", "labels"):
+            if not np.array_equal(one[name], other[name]):
+                raise ValueError(f"{first_run} and {second_run} differ in the {name} of their test records: no pair.")
+        tests.append(paired_test(one["labels"], one["logits"], other["logits"]))
     result = pairs[[*keys, "auroc_first", "auroc_second"]].set_axis([*keys, "first", "second"], axis=1)
     result[["difference", "low", "high"]] = [list(test.difference) for test in tests]
     return result.assign(p_value=[test.p_value for test in tests])
-
-
-def paired_predictions(first: str, second: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return labels and both scores, (records, classes), of two runs. Raises `ValueError` if their test records differ."""
-    one, other = (np.load(Path(folder, PREDICTIONS_FILE)) for folder in (first, second))
-    for name in ("record_id", "class_names", "labels"):
-        if not np.array_equal(one[name], other[name]):
-            raise ValueError(f"{first} and {second} differ in the {name} of their test records: they cannot be paired.")
-    return one["labels"], one["logits"], other["logits"]
 
 
 def _check_unique(table: pd.DataFrame, columns: list[str], complaint: str) -> None:

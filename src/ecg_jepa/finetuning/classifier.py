@@ -127,9 +127,8 @@ def build_classifier(settings: FinetuneSettings, start: StartingPoint, data: Tas
 @dataclass
 class Scorer:
     """
-    Scores the records of a split over crops (length and stride in samples) that cover each record.
-
-    The output of a `frozen` encoder is computed once and kept in memory: only the head changes between validations.
+    Scores the records of a split over crops (length and stride in samples) that cover each record. The output of a `frozen`
+    encoder is computed once and kept in memory: only the head changes between validations.
     """
 
     model: EcgJepaForSequenceClassification

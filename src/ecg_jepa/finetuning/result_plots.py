@@ -11,11 +11,11 @@ from ..data.records import MICROVOLTS_PER_MILLIVOLT
 from ..data.task_data import TaskData
 from ..evaluation.calibration import probabilities
 from ..evaluation.ecg_plot import CLINICAL_DURATION, attention_over_time, missing_leads, plot_ecg
-from ..evaluation.plots import plot_calibration, plot_precision_recall, plot_roc
+from ..evaluation.plots import plot_calibration, plot_curves
 from ..evaluation.results import Predictions
 from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification
 from ..model.signal_processing_ecg_jepa import crop_starts, cut_crops
-from .run import FinetuningResult, FinetuningRun
+from .finetuning_loop import FinetuningResult, FinetuningRun
 
 
 def plot_results(run: FinetuningRun, result: FinetuningResult) -> dict[str, Figure]:
@@ -25,8 +25,8 @@ def plot_results(run: FinetuningRun, result: FinetuningResult) -> dict[str, Figu
     where = f"{shortened(task.name, 50)} on {shortened(run.data.database.name, 30)}, test"
     metrics = result.metrics["test_metrics"]
     plots = {
-        "roc": plot_roc(test.labels, test.logits, task.class_names, metrics, where),
-        "precision_recall": plot_precision_recall(test.labels, test.logits, task.class_names, metrics, where),
+        "roc": plot_curves("auroc", test.labels, test.logits, task.class_names, metrics, where),
+        "precision_recall": plot_curves("average_precision", test.labels, test.logits, task.class_names, metrics, where),
         "calibration": plot_calibration(test.labels, scores, task.class_names, metrics, where),
     }
     if run.model.pooling is None:

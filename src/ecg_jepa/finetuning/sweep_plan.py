@@ -68,7 +68,11 @@ class SweepSettings:
 
 def plan(sweep: SweepSettings) -> list[FinetuneSettings]:
     """Return the runs, probes before the fine-tuning of them. Raise `ValueError` for folder names or settings that do not fit."""
-    names = {model: _folder_name(model) for model in sweep.models}
+    names = {}
+    for model in sweep.models:
+        path = Path(model.removeprefix(RANDOM_PREFIX))
+        name = path.resolve().name if path.is_dir() else path.name  # . and .. have no name of their own
+        names[model] = f"random-{name}" if model.startswith(RANDOM_PREFIX) else name
     if len(set(names.values())) < len(names):
         raise ValueError(f"Models must differ in the last part of their paths: {', '.join(sweep.models)}.")
     config_dir = shipped("configs") if sweep.config_dir is None else Path(sweep.config_dir)
@@ -83,22 +87,6 @@ def plan(sweep: SweepSettings) -> list[FinetuneSettings]:
             run |= {"data_dir": sweep.data_dir, "database": sweep.database, "output_dir": str(folder / protocol / place)}
             runs.append(make_settings(FinetuneSettings, {**values, **run, **sweep.overrides(protocol)}))
     return runs
-
-
-def _folder_name(model: str) -> str:
-    path = Path(model.removeprefix(RANDOM_PREFIX))
-    name = path.resolve().name if path.is_dir() else path.name  # . and .. have no name of their own
-    return f"random-{name}" if model.startswith(RANDOM_PREFIX) else name
-
-
-def check_sources(sweep: SweepSettings) -> None:
-    """Raise `FileNotFoundError` or `ValueError` if a model or the database is not there, before anything is run."""
-    from ..data.records import find_database
-    from .classifier import find_start
-
-    find_database(sweep.data_dir, sweep.database)
-    for name in sweep.models:
-        find_start(name)
 
 
 class PlannedRun(NamedTuple):
@@ -139,7 +127,7 @@ class SweepFolder:
     def _differences(self, run: FinetuneSettings) -> list[str]:
         """Return in what the finished run in the folder differs from the one that is planned."""
         from .classifier import find_start
-        from .run import load_task
+        from .finetuning_loop import load_task
 
         if not (path := Path(run.output_dir, TRAINING_INFO_FILE)).is_file():
             return ["it does not say what it was trained from"]

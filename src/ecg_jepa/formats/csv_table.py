@@ -1,8 +1,4 @@
-"""
-CSV files whose header names leads, with or without a unit ("V1 [uV]"), and perhaps a column of times.
-
-Cells are parsed by NumPy: pandas would fill rows that are too short with NaN.
-"""
+"""CSV files whose header names leads, with or without a unit ("V1 [uV]"), and perhaps a column of times."""
 
 import csv
 import re
@@ -13,11 +9,9 @@ import numpy as np
 from .ecg import ReadEcg, RecordError, as_read, check_record_size, count_standard, whole_rate
 from .xml_document import SECONDS
 
-_DELIMITERS = (",", ";", "\t")
 _COLUMN = re.compile(r"(?P<name>[^()\[\]]*)(?:[(\[](?P<unit>[^()\[\]]*)[)\]])?")
 _TIME = re.compile(r"(?:time|t)(?:[_ ](?P<unit>s|sec|seconds|ms|us))?", re.IGNORECASE)
 _SECONDS = SECONDS | {"sec": 1.0, "seconds": 1.0}
-_UNIFORM = 1e-3  # relative: steps between times that differ by more are no rate
 
 
 def looks_like_csv(first_line: str) -> bool:
@@ -31,11 +25,15 @@ def read_csv_ecg(path: Path) -> ReadEcg:
     [`looks_like_csv`].
 
     Empty cells are missing samples. The unit of a column may stand in brackets behind its name. A column "time", "t",
-    "time (ms)", "t_us" and the like holds times, in s unless it says so, which must be uniform to 0.1 %. Raises `RecordError` if
-    columns have no name or times are not uniform, `ValueError` for other faults of the table.
+    "time (ms)", "t_us" and the like holds times, in s unless it says so, which must be uniform to 0.1 %.
     """
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")  # numbers are the same in all of these, and so is the micro sign
     # Empty lines at the end hold nothing; between samples, they are samples that are missing.
-    header, *lines = _read_text(path).rstrip("\n\r ").splitlines()
+    header, *lines = text.rstrip("\n\r ").splitlines()
     columns, delimiter = _columns(header)
     names = [name for name, _ in columns]
     if unnamed := [number + 1 for number, name in enumerate(names) if not name]:
@@ -52,17 +50,9 @@ def read_csv_ecg(path: Path) -> ReadEcg:
     return as_read(path, signal, rate, [names[number] for number in leads], [columns[number][1] for number in leads])
 
 
-def _read_text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")  # numbers are the same in all of these, and so is the micro sign
-
-
 def _columns(line: str) -> tuple[list[tuple[str, str | None]], str]:
     """Return names (empty where they cannot be read) and units of the columns, and the most frequent delimiter."""
-    delimiter = max(_DELIMITERS, key=line.count)
+    delimiter = max((",", ";", "\t"), key=line.count)
     try:
         cells = next(csv.reader([line], delimiter=delimiter), [""])
     except csv.Error:
@@ -78,7 +68,7 @@ def _numbers(lines: list[str], delimiter: str, num_columns: int) -> np.ndarray:
     empty = re.compile(rf"(?:^|(?<={delimiter}))[ ]*(?={delimiter}|$)")
     missing = delimiter.join(["nan"] * num_columns)
     lines = [empty.sub("nan", line) if delimiter in line else line.strip() or missing for line in lines]
-    try:
+    try:  # not by pandas, which would fill rows that are too short with NaN
         values = np.loadtxt(lines, delimiter=delimiter, comments=None, quotechar='"', ndmin=2)
     except ValueError as error:
         hint = " Decimal commas are not read: write points." if delimiter != "," and "," in lines[0] else ""
@@ -96,7 +86,7 @@ def _rate(path: Path, times: np.ndarray, name: str, unit: str | None) -> float:
         raise RecordError(path, "unknown unit of time", f"column {name!r} in {unit!r}, expected one of {', '.join(_SECONDS)}")
     steps = np.diff(times)
     step = steps.mean() if len(steps) else np.nan
-    if not (np.isfinite(times).all() and step > 0 and (np.abs(steps - step) <= _UNIFORM * step).all()):
+    if not (np.isfinite(times).all() and step > 0 and (np.abs(steps - step) <= 1e-3 * step).all()):
         found = f"its steps range from {steps.min():g} to {steps.max():g}" if len(steps) else "there is one row alone"
         advice = "resample the record, or leave the column out and declare sampling_rate"
         raise RecordError(path, "irregular times", f"column {name!r}: {found}, expected the same to 0.1 %: {advice}")

@@ -15,9 +15,6 @@ logger = logging.get_logger(__name__)
 _CODED_LEADS = dict(enumerate(("I", "II", "V1", "V2", "V3", "V4", "V5", "V6", "V7"), start=1))
 _CODED_LEADS |= {61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 66: "V8", 67: "V9"}
 
-# In the label of a group of one beat averaged over many.
-_ONE_BEAT = ("median", "average", "representative", "template", "beat")
-
 
 def read_dicom(path: Path) -> ReadEcg:
     """
@@ -56,7 +53,7 @@ def _rhythm_group(path: Path, groups: list[Any]) -> int:
     labels = [str(group.get("MultiplexGroupLabel") or "").strip() for group in groups]
     rhythms = {}
     for index, group in enumerate(groups):
-        one_beat = any(word in labels[index].lower() for word in _ONE_BEAT)
+        one_beat = any(word in labels[index].lower() for word in ("median", "average", "representative", "template", "beat"))
         derived = str(group.get("WaveformOriginality", "ORIGINAL")).upper() == "DERIVED"
         if "rhythm" in labels[index].lower() or not (one_beat or derived):
             names = [_channel_name(channel) for channel in group.get("ChannelDefinitionSequence", [])]
@@ -86,7 +83,6 @@ def _channel_name(channel: Any) -> str:
 
 def _channel_unit(channel: Any) -> str | None:
     """Return the unit of a channel; `None` if its sensitivity is not given, so that its values are raw numbers."""
-    units = next(iter(channel.get("ChannelSensitivityUnitsSequence", [])), None)
-    if channel.get("ChannelSensitivity") is None or units is None:
-        return None
-    return str(units.get("CodeValue") or "")
+    unit: Any = next(iter(channel.get("ChannelSensitivityUnitsSequence", [])), None)
+    is_raw = channel.get("ChannelSensitivity") is None or unit is None
+    return None if is_raw else str(unit.get("CodeValue") or "")

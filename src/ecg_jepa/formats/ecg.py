@@ -14,11 +14,9 @@ __all__ = ["Ecg", "RecordError"]
 
 MISSING_FILE = "missing signal file"
 
-# Bytes of the longest file that is opened: real ones of 12 leads over a day are shorter, in the widest of the formats.
-LARGEST_FILE = 8 * MAX_VALUES
+LARGEST_FILE = 8 * MAX_VALUES  # bytes; real files of 12 leads over a day are shorter, in the widest of the formats
 
-# The record, in mV if its file says units, and these units of the rows.
-ReadEcg = tuple[Ecg, list[str] | None]
+ReadEcg = tuple[Ecg, list[str] | None]  # the record, in mV if its file says units, and these units of the rows
 
 Said = Sequence[str | None]  # names or units of the rows, `None` where the file does not say them
 

@@ -12,10 +12,7 @@ logger = logging.get_logger(__name__)
 
 
 def read_edf(path: Path) -> ReadEcg:
-    """
-    Read the ECG channels: those labelled as leads, or if none is, those labelled ECG or EKG, or all; a warning names the others.
-    Raises `RecordError` if these channels differ in rate, or the file has another length than its header says.
-    """
+    """Read the channels labelled as leads, or if none is, those labelled ECG or EKG, or all; a warning names the others."""
     import pyedflib
 
     check_length(path, "the file", path.stat().st_size, _stated_size(path))
@@ -48,5 +45,4 @@ def _stated_size(path: Path) -> int:
         # Of each signal, 216 bytes of other fields stand before its number of samples.
         counts = file.read(256 * num_signals)[216 * num_signals : 224 * num_signals]
     samples = sum(int(counts[8 * signal : 8 * signal + 8]) for signal in range(num_signals))
-    bytes_per_sample = 3 if beginning[0] == 0xFF else 2  # BDF, EDF
-    return 256 * (1 + num_signals) + num_records * samples * bytes_per_sample
+    return 256 * (1 + num_signals) + num_records * samples * (3 if beginning[0] == 0xFF else 2)  # BDF, EDF

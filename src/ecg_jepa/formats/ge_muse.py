@@ -1,7 +1,4 @@
-"""
-GE MUSE XML. ecgdatakit reads it too, but takes the first rhythm of several, rounds rates to whole Hz, and reads samples of any
-size as two bytes.
-"""
+"""GE MUSE XML. ecgdatakit takes the first rhythm of several, rounds rates to whole Hz, and reads samples of any size as int16."""
 
 import zlib
 from pathlib import Path
@@ -33,8 +30,7 @@ def _read_waveform(path: Path, waveform: Element) -> ReadEcg:
     if not all(names):
         raise RecordError(path, "unnamed leads", "LeadData without LeadID")
     samples = [_samples(path, lead, name) for lead, name in zip(leads, names, strict=True)]
-    rate = base * 10.0 ** max(-9.0, min(9.0, exponent))
-    return rhythm_of(path, rate, names, [row for row, _ in samples], [unit for _, unit in samples])
+    return rhythm_of(path, base * 10.0 ** max(-9.0, min(9.0, exponent)), names, samples)
 
 
 def _samples(path: Path, lead: Element, name: str) -> tuple[np.ndarray, str | None]:

@@ -17,15 +17,14 @@ _LEAD = "_ECG_LEAD_"  # in the codes of leads, such as MDC_ECG_LEAD_II
 
 def read_aecg(path: Path, root: Element) -> ReadEcg:
     """Read the longest series of the code RHYTHM, never one derived from it (representative beats)."""
-    series = {one: attribute_of(one, "code", "code").upper() for one in root.findall("component/series")}
-    rhythms = [one for one, code in series.items() if code == "RHYTHM"]
-    read = [_read_sequences(path, one) for rhythm in rhythms for one in rhythm.findall("component/sequenceSet")]
-    return largest_rhythm(path, read, list(series.values()), "a series of the code RHYTHM")
+    codes = {series: attribute_of(series, "code", "code").upper() for series in root.findall("component/series")}
+    sets = [one for series, code in codes.items() if code == "RHYTHM" for one in series.findall("component/sequenceSet")]
+    return largest_rhythm(path, [_read_sequences(path, one) for one in sets], list(codes.values()), "a series of the code RHYTHM")
 
 
 def _read_sequences(path: Path, sequences: Element) -> ReadEcg:
     rate = None
-    names, rows, units, others = [], [], [], []
+    names, samples, others = [], [], []
     for sequence in sequences.findall("component/sequence"):
         code, value = attribute_of(sequence, "code", "code"), sequence.find("value")
         if value is None:
@@ -38,16 +37,14 @@ def _read_sequences(path: Path, sequences: Element) -> ReadEcg:
             rate = whole_rate(1 / (increment * SECONDS[unit]))
         elif _LEAD in code.upper():
             names.append(lead_name(code[code.upper().index(_LEAD) + len(_LEAD) :]))
-            row, said = _samples(path, value, code)
-            rows.append(row)
-            units.append(said)
+            samples.append(_samples(path, value, code))
         else:
             others.append(code)
     if others:
         logger.warning(f"{path}: sequences {', '.join(others)} are no leads of the ECG and are left out.")
-    if rows and rate is None:
+    if samples and rate is None:
         raise ValueError("a rhythm does not say the increment of its time")
-    return rhythm_of(path, rate or 0.0, names, rows, units)
+    return rhythm_of(path, rate or 0.0, names, samples)
 
 
 def _samples(path: Path, value: Element, code: str) -> tuple[np.ndarray, str | None]:
@@ -56,11 +53,9 @@ def _samples(path: Path, value: Element, code: str) -> tuple[np.ndarray, str | N
     if value.find("scale") is None:
         return digits, None
     scale = number_of(attribute_of(value, "scale", "value"), f"scale of {code}")
-    offset = 0.0
-    if value.find("origin") is not None:
-        offset = number_of(attribute_of(value, "origin", "value"), f"origin of {code}")
+    has_origin = value.find("origin") is not None
+    offset = number_of(attribute_of(value, "origin", "value"), f"origin of {code}") if has_origin else 0.0
     unit, unit_of_origin = attribute_of(value, "scale", "unit"), attribute_of(value, "origin", "unit")
     if offset and unit_of_origin not in ("", unit):
-        detail = f"{code} has its origin in {unit_of_origin!r} and its scale in {unit!r}"
-        raise RecordError(path, "unknown unit", detail)
+        raise RecordError(path, "unknown unit", f"{code} has its origin in {unit_of_origin!r} and its scale in {unit!r}")
     return offset + digits * scale, unit or None

@@ -1,6 +1,4 @@
-"""
-Philips (Sierra) XML. ecgdatakit decodes the XLI compression; its reader of whole documents has no bound on what they grow to.
-"""
+"""Philips (Sierra) XML. ecgdatakit decodes the XLI compression; its reader of whole documents does not bound their growth."""
 
 from itertools import islice
 from pathlib import Path

@@ -26,15 +26,14 @@ FORMATS = "WFDB, NumPy .npy, DICOM, HL7 aECG, GE MUSE XML, Philips XML, SCP-ECG,
 
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
 
-_XML_READERS = {"AnnotatedECG": read_aecg, "RestingECG": read_muse, "restingecgdata": read_philips}  # by root
-_XML_NAMES = "AnnotatedECG (HL7 aECG), RestingECG (GE MUSE), restingecgdata (Philips)"
-
 
 def _read_xml(path: Path) -> ReadEcg:
+    readers = {"AnnotatedECG": read_aecg, "RestingECG": read_muse, "restingecgdata": read_philips}
     root = parse_xml(path)
-    if root.tag not in _XML_READERS:
-        raise RecordError(path, "unknown XML", f"the document is a {root.tag!r}, expected one of {_XML_NAMES}")
-    return _XML_READERS[root.tag](path, root)
+    if root.tag not in readers:
+        names = "AnnotatedECG (HL7 aECG), RestingECG (GE MUSE), restingecgdata (Philips)"
+        raise RecordError(path, "unknown XML", f"the document is a {root.tag!r}, expected one of {names}")
+    return readers[root.tag](path, root)
 
 
 # The reader of a format, and the bytes of the largest file that is opened.
@@ -48,9 +47,8 @@ _READERS: dict[str, tuple[Callable[[Path], ReadEcg], int | None]] = {
     "XML": (_read_xml, 32 << 20),  # files of ten seconds have less than one million
 }
 
-# The format that a suffix promises.
 _SUFFIXES = {".npy": "NumPy", ".dcm": "DICOM", ".edf": "EDF", ".bdf": "BDF", ".scp": "SCP-ECG", ".xml": "XML"}
-_SUFFIXES |= {".csv": "CSV", ".tsv": "CSV"}
+_SUFFIXES |= {".csv": "CSV", ".tsv": "CSV"}  # the formats that suffixes promise
 
 # Other files that are taken for ECGs, by their first bytes.
 _OTHERS = {
@@ -63,8 +61,6 @@ _OTHERS = {
     b"\xff\xd8\xff": "a picture",
     b"ISHNE1.0": "an ISHNE Holter recording: convert it to EDF or WFDB",
 }
-
-_BEGINNING = 1 << 16  # bytes by which a format is recognised
 
 
 def read_ecg(
@@ -133,24 +129,20 @@ def has_wfdb_header(path: Path) -> bool:
 
 
 def recognize(path: Path) -> str:
-    """
-    Return the name of the format of a file, by its content; of a WFDB record "WFDB". Raises `RecordError` if the file is missing,
-    no plain file, or of no known format; the message says what it looks like.
-    """
+    """Return the name of the format of a file, by its content; of a WFDB record "WFDB". Raises `RecordError` if there is none."""
     if has_wfdb_header(path) and (path.suffix in WFDB_SUFFIXES or not os.path.isfile(path)):
         return "WFDB"
     try:
         plain_file_size(path, path, at_most=None)
-    except RecordError as error:
-        if error.reason == MISSING_FILE and path.suffix in WFDB_SUFFIXES:
-            return "WFDB"  # whose reader says what is missing
-        if error.reason == MISSING_FILE:
-            detail = f"{error.detail}, and no WFDB record of that name: no file {path.name}.hea"
-            raise RecordError(path, MISSING_FILE, detail) from None
-        raise
-    try:
         with path.open("rb") as file:
-            beginning = file.read(_BEGINNING)
+            beginning = file.read(1 << 16)
+    except RecordError as error:
+        if error.reason != MISSING_FILE:
+            raise
+        if path.suffix in WFDB_SUFFIXES:
+            return "WFDB"  # whose reader says what is missing
+        detail = f"{error.detail}, and no WFDB record of that name: no file {path.name}.hea"
+        raise RecordError(path, MISSING_FILE, detail) from None
     except OSError as error:
         raise RecordError(path, "unreadable file", str(error)) from error
     found = _by_content(beginning)
@@ -228,9 +220,8 @@ def is_ecg_file(path: Path) -> bool:
 def files_of(path: str | Path) -> list[str]:
     """Return the files that [`read_ecg`] reads for this path."""
     path = Path(path)
-    if not (path.suffix in WFDB_SUFFIXES and has_wfdb_header(path)) and (
-        os.path.isfile(path) or (path.suffix.lower() in _SUFFIXES and not has_wfdb_header(path))
-    ):
+    is_record = has_wfdb_header(path) and (path.suffix in WFDB_SUFFIXES or not os.path.isfile(path))
+    if not is_record and (os.path.isfile(path) or path.suffix.lower() in _SUFFIXES):
         return [str(path)]
     record = wfdb_record(path)
     header = record.with_name(f"{record.name}.hea")

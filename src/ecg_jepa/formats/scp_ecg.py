@@ -10,10 +10,7 @@ from .ecg import ReadEcg, RecordError, as_read, whole_rate
 
 
 def read_scp(path: Path) -> ReadEcg:
-    """
-    Read the rhythm (section 6). Raises `RecordError` if the file contradicts its checksums, or leads are not recorded at the same
-    time; the library raises for one that is damaged, or compressed in a way that loses samples.
-    """
+    """Read the rhythm (section 6). The library raises for a file that is damaged, or compressed in a way that loses samples."""
     from ecgdatakit.parsing.parsers.scp_ecg import SCPECGParser
 
     _check_counts(path.read_bytes())
@@ -39,5 +36,4 @@ def _check_counts(content: bytes) -> None:
             for lead in range(content[body]):
                 first, last = struct.unpack_from("<II", content, body + 2 + 9 * lead)
                 if last - first >= 8 * len(content):
-                    said = f"lead {lead + 1} is said to have {last - first + 1:,} samples"
-                    raise ValueError(f"{said}, the file has {len(content):,} bytes")
+                    raise ValueError(f"lead {lead + 1} is said to have {last - first + 1:,} samples, in {len(content):,} bytes")

@@ -1,16 +1,13 @@
 """
-WFDB records.
-
-Records of one segment in format 16, one sample per frame, which ECG databases consist of, are read directly: wfdb takes 5 to
-16 ms to parse a header, the strict parser here 0.05 ms. Whatever the parser does not know is left to wfdb; the tests hold the two
-against each other.
+WFDB records. Those of one segment in format 16, one sample per frame, which ECG databases consist of, are read directly: wfdb
+parses a header in 5 to 16 ms, the strict parser here in 0.05 ms. Others are left to wfdb; tests hold the two against each other.
 """
 
 import re
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,14 +31,8 @@ _SIGNAL_LINE = re.compile(
 # File and format, and then nothing, or a gain of 0 or of no digits.
 _SIGNAL_WITHOUT_GAIN = re.compile(r"\S+[ \t]+\d\S*(?:[ \t]+(?=\S)[-+]?0*\.?0*(?:[eE]\S*)?(?:[(/]\S*)?(?:[ \t].*)?)?")
 
-_FIELDS_BEFORE_NAME = 8  # of a complete signal line
-
 # Bytes per sample of the formats in which every sample takes a whole number of bytes.
 _SAMPLE_BYTES = {"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4}
-
-_MISSING_SAMPLE = np.iinfo(np.int16).min  # WFDB's code for "not recorded" in format 16
-
-_HEADER_AT_MOST = 1 << 20  # bytes; real ones have some thousand
 
 
 class WfdbRecord(NamedTuple):
@@ -107,7 +98,7 @@ def signal_files(header: Path) -> list[str]:
 
 
 def _read_header(header: Path, record: Path) -> bytes:
-    plain_file_size(record, header, "missing header", _HEADER_AT_MOST)
+    plain_file_size(record, header, "missing header", at_most=1 << 20)  # real ones have some thousand bytes
     return header.read_bytes()
 
 
@@ -123,8 +114,8 @@ def _rows_without_gain(path: Path, lines: list[str], any_gain: bool) -> list[int
     signal_lines = lines[1:] if lines and "/" not in lines[0].split()[0] else []  # lines of segments have no gain
     rows = [row for row, line in enumerate(signal_lines) if _SIGNAL_WITHOUT_GAIN.fullmatch(line)]
     for row in rows if not any_gain else ():
-        fields = signal_lines[row].split(maxsplit=_FIELDS_BEFORE_NAME)
-        if len(fields) <= _FIELDS_BEFORE_NAME or fields[-1].strip().lower() in STANDARD_LEADS_LOWER:
+        fields = signal_lines[row].split(maxsplit=8)  # of a complete line, the ninth is the name
+        if len(fields) < 9 or fields[-1].strip().lower() in STANDARD_LEADS_LOWER:
             advice = 'amplitude-free use does without one (unit="unknown", prepare --amplitude_free)'
             detail = f"{signal_lines[row]!r} has no gain: write the units per mV there, as in 1000/mV; {advice}"
             raise RecordError(path, "amplitude not known", detail)
@@ -156,7 +147,7 @@ def _read_format_16(path: Path, record: re.Match[str], signals: list[re.Match[st
     physical = digital - np.array([float(signal["baseline"] or signal["adc_zero"]) for signal in signals])[:, None]
     physical /= np.array([float(signal["gain"]) for signal in signals])[:, None]
     physical, units = to_millivolts(path, physical, [signal["unit"] or "mV" for signal in signals])
-    physical[digital == _MISSING_SAMPLE] = np.nan
+    physical[digital == np.iinfo(np.int16).min] = np.nan  # WFDB's code for "not recorded" in format 16
     ecg = Ecg(physical.astype(np.float32), float(record["rate"]), [signal["name"] for signal in signals], "mV")
     return WfdbRecord(ecg, units, comments, int((checksums % 65536 != 0).sum()))
 
@@ -171,7 +162,16 @@ def _read_through_wfdb(path: Path, comments: list[str]) -> WfdbRecord:
     if header.file_name is None or len(header.file_name) != header.n_sig:
         lines = len(header.file_name or [])
         raise RecordError(path, "unreadable header", f"{lines} signal lines, where the first line says {header.n_sig}")
-    _check_signal_files(path, header)
+    # wfdb reads the beginning of a longer file in silence.
+    for name in dict.fromkeys(header.file_name):
+        signals = [index for index, other in enumerate(header.file_name) if other == name]
+        expected = None
+        if header.sig_len is not None and all(header.fmt[index] in _SAMPLE_BYTES for index in signals):
+            frame = sum(_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
+            expected = (header.byte_offset[signals[0]] or 0) + frame * header.sig_len
+        # Samples take at most four bytes where their number is stated, and else, in packed formats, one or more.
+        _signal_file(path, name, expected, (1 if expected is None else 4) * MAX_VALUES)
+    check_record_size(path, header.n_sig, header.sig_len or 0)
     with reading(path, "signal"):
         record = wfdb.rdrecord(str(path), physical=False)
         num_bad_checksums = sum(
@@ -184,16 +184,3 @@ def _read_through_wfdb(path: Path, comments: list[str]) -> WfdbRecord:
     signal, units = to_millivolts(path, physical.T, header.units)
     ecg = Ecg(np.ascontiguousarray(signal, dtype=np.float32), float(header.fs), list(header.sig_name), "mV")
     return WfdbRecord(ecg, units, comments, num_bad_checksums)
-
-
-def _check_signal_files(path: Path, header: Any) -> None:
-    """Check that signal files are there and as long as stated; wfdb reads the beginning of a longer one in silence."""
-    for name in dict.fromkeys(header.file_name):
-        signals = [index for index, other in enumerate(header.file_name) if other == name]
-        expected = None
-        if header.sig_len is not None and all(header.fmt[index] in _SAMPLE_BYTES for index in signals):
-            frame = sum(_SAMPLE_BYTES[header.fmt[index]] * (header.samps_per_frame[index] or 1) for index in signals)
-            expected = (header.byte_offset[signals[0]] or 0) + frame * header.sig_len
-        # Samples take at most four bytes where their number is stated, and else, in packed formats, one or more.
-        _signal_file(path, name, expected, (1 if expected is None else 4) * MAX_VALUES)
-    check_record_size(path, header.n_sig, header.sig_len or 0)

@@ -12,7 +12,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 from transformers.utils import logging
 
-from .ecg import ReadEcg, RecordError, Said, as_read, count_standard
+from .ecg import ReadEcg, RecordError, as_read, count_standard
 
 logger = logging.get_logger(__name__)
 
@@ -32,8 +32,7 @@ class _BoundedBuilder(TreeBuilder):
     def start(self, tag: Any, attrs: dict[Any, Any]) -> Element:
         self.depth, self.nodes = self.depth + 1, self.nodes + 1 + len(attrs)
         if self.depth > _DEEPEST or self.nodes > _MOST_NODES:
-            detail = f"elements nest deeper than {_DEEPEST}, or there are more than {_MOST_NODES:,}"
-            raise RecordError(self.path, "too large", detail)
+            raise RecordError(self.path, "too large", f"more than {_MOST_NODES:,} elements, or nested deeper than {_DEEPEST}")
         return super().start(_local(tag), {_local(name): value for name, value in attrs.items()})
 
     def end(self, tag: Any) -> Element:
@@ -102,14 +101,15 @@ def decoded(text: str, what: str) -> bytes:
         raise ValueError(f"{what} is no base64: {error}") from error
 
 
-def rhythm_of(path: Path, rate: float, names: Sequence[str], rows: Sequence[np.ndarray], units: Said) -> ReadEcg:
-    """Return the leads of a rhythm, which must be equally long. Raises `RecordError`."""
+def rhythm_of(path: Path, rate: float, names: Sequence[str], samples: Sequence[tuple[np.ndarray, str | None]]) -> ReadEcg:
+    """Return the leads of a rhythm from their samples, which must be equally long, and units. Raises `RecordError`."""
+    rows = [row for row, _ in samples]
     if not rows or not rows[0].size:
         raise RecordError(path, "no rhythm", "a rhythm without leads or samples")
     if len({len(row) for row in rows}) != 1:
         lengths = ", ".join(f"{name} {len(row)}" for name, row in zip(names, rows, strict=True))
         raise RecordError(path, "several lengths", f"leads of one rhythm have different numbers of samples: {lengths}")
-    return as_read(path, np.stack(rows), rate, names, units)
+    return as_read(path, np.stack(rows), rate, names, [unit for _, unit in samples])
 
 
 def largest_rhythm(path: Path, rhythms: list[ReadEcg], kinds: Sequence[str], expected: str) -> ReadEcg:

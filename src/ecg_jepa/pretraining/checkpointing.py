@@ -32,21 +32,16 @@ SHARDED = "sharded"
 
 _PROGRESS_FILE = "progress.json"
 
-# Patterns of the files of a finished run, and of those written on the way.
+# Patterns of the files of a finished run.
 _EXPORTED = (TRAINING_INFO_FILE, *(f"pretraining/{name}" for name in MODEL_FILES), "plots/*.png", *MODEL_FILES)
-_WRITTEN = (*_EXPORTED, METRICS_LOG, "checkpoint-*", "unfinished-checkpoint-*", "abandoned-checkpoint-*")
-
-# What Python, safetensors and torch (for files of one and of several processes) raise when a disk is full.
-_CANNOT_WRITE = (OSError, SafetensorError, RuntimeError, CheckpointException)
 
 
 @dataclass
 class Checkpoints:
     """
-    Saves and restores what was given to `accelerator.prepare`, random states and the number of steps done.
-
-    Accelerate writes the state. Its own naming and limit do not write digests, nor give a folder its name when it is complete:
-    `progress.json` holds `training`, changes of it on the way, the SHA-256 of every file and of itself.
+    Saves and restores what was given to `accelerator.prepare`, random states and the number of steps done. Accelerate writes the
+    state, but no digests, and names folders before they are complete: `progress.json` holds `training`, changes of it on the way,
+    the SHA-256 of every file and of itself.
     """
 
     accelerator: Accelerator
@@ -58,10 +53,7 @@ class Checkpoints:
     resumed_from: Path | None = None
 
     def save(self, steps_done: int) -> bool:
-        """
-        Write `checkpoint-<steps_done>`; return whether that worked: a full disk costs the checkpoint, not the run. Raise
-        `FloatingPointError` if a weight is not finite.
-        """
+        """Write `checkpoint-<steps_done>`; return whether that worked. Raise `FloatingPointError` if a weight is not finite."""
         weights = [named for model in self.accelerator._models for named in model.named_parameters()]
         if broken := [name for name, weight in weights if not isfinite(weight).all()]:
             kept, names = ", ".join(path.name for path in self.existing()) or "none", f"{broken[0]} and {len(broken) - 1} more"
@@ -114,10 +106,7 @@ class Checkpoints:
                 logger.warning(f"{path} is further than where this run goes on from: it is now {aside.name}.")
 
     def restore(self, name: str | None, max_steps: int) -> int:
-        """
-        Restore a checkpoint (its path, or "latest" for the newest complete one); return the number of steps done, 0 without one.
-        Raise `ValueError` if it is damaged, of another training (unless changes are allowed), or further than `max_steps`.
-        """
+        """Restore a checkpoint (a path, or "latest"); return its steps. Raise `ValueError` if it is damaged or does not fit."""
         path = on_main_process(self.accelerator, partial(self._find, name))
         if path is None:
             return 0
@@ -197,7 +186,8 @@ def _fault_of_writing(action: Callable[..., Any], *arguments: Any) -> str:
     """Run an action that writes to the disk; return why it failed, or an empty string."""
     try:
         action(*arguments)
-    except _CANNOT_WRITE as error:
+    # What Python, safetensors and torch (for files of one and of several processes) raise when a disk is full.
+    except (OSError, SafetensorError, RuntimeError, CheckpointException) as error:
         return str(error) or type(error).__name__
     return ""
 
@@ -243,7 +233,7 @@ def check_directory(recipe: PretrainingRecipe) -> None:
         remedy = "it has no checkpoint to go on from: "
     else:
         is_free = resumed is not None and Path(resumed).resolve().parent == directory.resolve()
-        left = left_in(directory, _WRITTEN)
+        left = left_in(directory, (*_EXPORTED, METRICS_LOG, "checkpoint-*", "unfinished-checkpoint-*", "abandoned-checkpoint-*"))
         remedy = "go on with --resume_from_checkpoint latest, "
     if left and not is_free:
         names = ", ".join(str(path.relative_to(directory)) for path in left[:3]) + (", ..." if len(left) > 3 else "")

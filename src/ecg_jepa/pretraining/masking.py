@@ -42,42 +42,32 @@ def draw_num_context(num_patches: int, min_keep_ratio: float, max_keep_ratio: fl
 
 
 def sample_block_masks(
-    batch_size: int,
-    num_patches: int,
-    num_context: int,
-    min_block_size: int,
-    generator: torch.Generator,
-    uniform_positions: bool = False,
+    batch_size: int, num_patches: int, num_context: int, min_block_size: int, generator: torch.Generator, uniform: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Hide blocks of patches until `num_context` patches are left, for a whole batch at once.
 
-    Per record: pick one of the intervals still visible with probability proportional to its length; draw a block length
-    uniformly from `min_block_size` to what is still to hide; place it uniformly in the interval, or swallow the interval
-    if it is no longer than the block. A rest shorter than `min_block_size` is attached to an end of the interval that
-    borders a hidden block.
+    Per record: pick one of the intervals still visible with probability proportional to its length; draw a block length uniformly
+    from `min_block_size` to what is still to hide; place it uniformly in the interval, or swallow the interval if it is no longer
+    than the block. A rest shorter than `min_block_size` is attached to an end of the interval that borders a hidden block.
 
-    This is the reference's distribution, including its flaw: patches near the ends of the record are visible far more
-    often than those in the middle (78% against 9% for 40 of 200).
+    This is the reference's distribution, including its flaw: patches near the ends of the record are visible far more often than
+    those in the middle (78% against 9% for 40 of 200).
 
     Args:
         num_context: visible patches, the same for every record, so that no padding is needed.
         min_block_size: shortest block, in patches (10 in the paper).
         generator: CPU generator, the only source of randomness.
-        uniform_positions: rotate each mask by a random offset, so that every patch is visible equally often; a block may
-            then run over the end into the beginning.
+        uniform: rotate each mask by a random offset, so that every patch is visible equally often.
 
     Returns:
-        `context_mask` (batch_size, num_context) and `target_mask` (batch_size, num_patches - num_context): long tensors
-        of patch indices, each row sorted.
+        `context_mask` (batch_size, num_context) and `target_mask` (batch_size, num_patches - num_context): sorted patch indices.
     """
     if not 0 < num_context < num_patches or min_block_size < 1:
-        raise ValueError(
-            f"num_context={num_context} must be between 1 and num_patches - 1 = {num_patches - 1}, so that something is visible "
-            f"and something hidden, and min_block_size={min_block_size} must be at least 1."
-        )
+        limits = f"between 1 and num_patches - 1 = {num_patches - 1}"
+        raise ValueError(f"num_context={num_context} must be {limits}, and min_block_size={min_block_size} at least 1.")
     visible = _visible_patches(batch_size, num_patches, num_context, min_block_size, generator)
-    if uniform_positions:
+    if uniform:
         offset = torch.randint(num_patches, (batch_size, 1), generator=generator)
         visible = visible.gather(1, (torch.arange(num_patches) + offset) % num_patches)
     return _indices(visible), _indices(~visible)

@@ -39,12 +39,7 @@ _SHOWN = {
     "records_per_second": ("records/s", ".0f"),
 }
 
-_NAMES_SHOWN = 8  # records of a skipped step in the log
-
-_REMEDY = (
-    "resume from the last checkpoint with a lower learning rate, or with --mixed_precision no to see whether precision is the "
-    "cause (--allow_changes)."
-)
+_REMEDY = "resume from the last checkpoint (--allow_changes) with a lower learning rate, or with --mixed_precision no."
 
 # A loss that exceeds the first one by this factor does not recover by itself.
 _DIVERGED = 2.0
@@ -105,10 +100,7 @@ def _effective_rank(tokens: torch.Tensor) -> float:
 
 
 def signs_of_collapse(untrained: Line, now: Line) -> dict[str, str]:
-    """
-    Return signs of collapse, measure -> a sentence, from [`collapse_measures`], and `probe_auroc` if there is a probe, before
-    training and now. Without those before training, signs that need a comparison are left out.
-    """
+    """Return signs of collapse, measure -> a sentence, from [`collapse_measures`] and `probe_auroc`, before training and now."""
     share, std, rank, probe = "position_share", "embedding_std", "content_effective_rank", "probe_auroc"
     signs = {}
     if now[share] > _ONLY_POSITION:
@@ -124,10 +116,7 @@ def signs_of_collapse(untrained: Line, now: Line) -> dict[str, str]:
 
 
 def run_summary(lines: Sequence[Line]) -> dict[str, Any]:
-    """
-    Sum up the lines of `metrics.jsonl`: `seconds` of training, without interruptions and evaluations; `skipped_steps`; `metrics`,
-    the last log line; `untrained_metrics`, those before the first step. The last two may be empty.
-    """
+    """Sum up `metrics.jsonl`: `seconds` of training alone, skipped steps, the last log line, and the one before training."""
     return {
         "seconds": sum(line.get("seconds", 0.0) for line in lines),
         "skipped_steps": sum("skipped" in line for line in lines),
@@ -140,20 +129,15 @@ def run_summary(lines: Sequence[Line]) -> dict[str, Any]:
 class Monitor:
     """
     Writes log lines, the progress bar, `metrics.jsonl` and Accelerate's trackers, and looks for signs of collapse and divergence.
-
     Losses are summed up on the device and read only when a line is due, so that a GPU does not wait for them. Metrics before the
     first step are a line of step 0, with which later ones are compared.
-
-    Args:
-        path: of `metrics.jsonl`; lines after step `start`, left by an interrupted run, are dropped.
-        stop_on_collapse: raise `FloatingPointError` at a sign of collapse or divergence, instead of a warning.
     """
 
     accelerator: Accelerator
-    path: Path
+    path: Path  # of `metrics.jsonl`; lines after step `start`, left by an interrupted run, are dropped
     start: int
     max_steps: int
-    stop_on_collapse: bool = False
+    stop_on_collapse: bool = False  # raise `FloatingPointError` at a sign of collapse or divergence, instead of a warning
 
     def __post_init__(self) -> None:
         self.bar = progress_bar(total=self.max_steps, initial=self.start, unit="step")
@@ -174,14 +158,11 @@ class Monitor:
         self.bar.update()
 
     def skip(self, step: int, records: list[str], latents: torch.Tensor) -> None:
-        """
-        Count and log a step that is skipped because its gradients are not finite. Raise `FloatingPointError` after too many such
-        steps in a row; weights are those before the first of them.
-        """
+        """Count and log a step whose gradients are not finite. Raise `FloatingPointError` after too many such steps in a row."""
         self.skipped_in_a_row += 1
         times, skipped = self.skipped_in_a_row, 1 + run_summary(self.lines)["skipped_steps"]
         self.latents_are_finite = bool(torch.isfinite(latents).all())
-        shown = ", ".join(records[:_NAMES_SHOWN]) + (", ..." if len(records) > _NAMES_SHOWN else "")
+        shown = ", ".join(records[:8]) + (", ..." if len(records) > 8 else "")
         logger.warning(f"step {step + 1}/{self.max_steps}: gradients are not finite, the step is skipped. Its records: {shown}")
         self.write({"step": step + 1, "skipped": skipped, "records": records}, is_tracked=False)
         if times >= MOST_SKIPPED_IN_A_ROW:
@@ -190,10 +171,7 @@ class Monitor:
         self.bar.update()
 
     def log(self, step: int, latents: torch.Tensor, **metrics: float | torch.Tensor) -> None:
-        """
-        Write a line: the mean loss since the last line, collapse measures of `latents`, and `metrics` of optimiser step `step`.
-        Raise `FloatingPointError` if the loss is not finite, or at a sign of collapse, if the run is to stop at one.
-        """
+        """Write mean loss, measures of `latents`, and `metrics`. Raise `FloatingPointError` for a loss that is not finite."""
         loss = self.accelerator.reduce(torch.stack(self.losses).mean(), "mean").item()
         if not math.isfinite(loss):
             raise FloatingPointError(f"The loss is {loss} after {step + 1} steps: {_REMEDY}")
@@ -249,11 +227,9 @@ class Monitor:
             raise FloatingPointError(f"Stopped after {step} steps of {self.max_steps}, as --stop_on_collapse asks: {sentence}")
 
     def close(self) -> None:
-        """
-        End the progress bar, and warn of signs of collapse. Raise `FloatingPointError` if the last steps were skipped and their
-        latents are not finite either: weights can be finite and yet too large to compute with.
-        """
+        """End the progress bar, and warn of collapse. Raise `FloatingPointError` if the last steps computed nothing finite."""
         self.bar.close()
+        # Weights can be finite and yet too large to compute with.
         if self.skipped_in_a_row and not self.latents_are_finite:
             sentence = f"Gradients were not finite in the last {self.skipped_in_a_row} steps, nor what the encoder computes"
             raise FloatingPointError(f"{sentence}: nothing is exported; {_REMEDY}")

@@ -17,7 +17,6 @@ from .recipe import PretrainingRecipe
 
 Recipe = TypeVar("Recipe", bound=PretrainingRecipe)
 
-_HELD_OUT = 1 << 62  # keys of held-out batches begin here, so that their draws are not those of a training batch
 _COUNTED = 4  # batches for count_flops, to average over mask sizes, and records in each, for batch statistics
 
 
@@ -30,8 +29,8 @@ class BatchKey:
 
     @classmethod
     def held_out(cls, seed: int, index: int) -> "BatchKey":
-        """Return the key of a batch of the validation folds."""
-        return cls(seed, _HELD_OUT + index)
+        """Return the key of a batch of the validation folds, whose draws are not those of a training batch."""
+        return cls(seed, (1 << 62) + index)
 
     def generator(self, *more: int) -> torch.Generator:
         """Return a CPU generator whose stream depends on the batch, and on `more` where a batch needs several streams."""
@@ -50,11 +49,9 @@ class StepOutput:
 
 class Objective(nn.Module, Generic[Recipe]):
     """
-    Networks and loss that the loop trains.
-
-    `model` holds the trained encoder as `.context_encoder` and its moving average as `.ecg_jepa`. Both are exported;
-    `recipe.exported_weights` says which one is meant for use. Decoders and projectors are modules of the objective: they are
-    trained and resumed, but not exported.
+    Networks and loss that the loop trains. `model` holds the trained encoder as `.context_encoder` and its moving average as
+    `.ecg_jepa`. Both are exported; `recipe.exported_weights` says which one is meant for use. Decoders and projectors are modules
+    of the objective: they are trained and resumed, but not exported.
     """
 
     summary: ClassVar[str]  # completes the sentence "A vision transformer for 12-lead ECG, ..." on cards
@@ -95,10 +92,7 @@ class Objective(nn.Module, Generic[Recipe]):
 
 
 def count_flops(objective: Objective[Any]) -> float:
-    """
-    Count the floating-point operations per record of a training step, forward and backward, on the meta device: those of matrix
-    products, convolutions and attention; a multiplication and an addition are two.
-    """
+    """Count operations per record of forward and backward: matrix products, convolutions, attention; a multiply-add is two."""
     if not objective.recipe.max_steps:
         return 0.0
     shadow = deepcopy(objective).to("meta").train()
@@ -121,10 +115,7 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
 
 
 def gather_over_processes(rows: torch.Tensor) -> torch.Tensor:
-    """
-    Gather the rows of all processes, in their order; gradients flow to each. A loss that every process computes of all rows then
-    has the gradient of one process with the same batch, after the average over processes of data-parallel training.
-    """
+    """Gather the rows of all processes, in order, with gradients: a loss of all of them trains as it does in one process."""
     if _is_alone(rows):
         return rows
     count, rank = len(rows), torch.distributed.get_rank()

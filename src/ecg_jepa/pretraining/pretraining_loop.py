@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -62,10 +62,7 @@ class PretrainingRun:
         return {"recipe": self.recipe.training_settings(), "databases": databases, **processes}
 
     def inputs(self, batch: CorpusBatch, key: BatchKey, rows: slice | None = None) -> dict[str, torch.Tensor]:
-        """
-        Return the arguments of the objective's forward: normalised records of this process's part of a batch, and the draws for
-        them; `rows` are those of the whole batch that `batch` holds, if it is another part.
-        """
+        """Return the arguments of a forward: normalised records, by default this process's `rows` of a batch, and their draws."""
         drawn = self.objective.draw(key, self.recipe.batch_size)
         device, rows = self.accelerator.device, rows or self.own_rows
         inputs = {name: values[rows].to(device, non_blocking=True) for name, values in drawn.items()}
@@ -147,7 +144,11 @@ def train(run: PretrainingRun) -> None:
                 monitor.log_evaluation(step, partial(evaluate, run, network, held_out))
             is_saved = save and checkpoints.save(step + 1)
             if stop:
-                end_early(accelerator, stop, step + 1, is_saved)
+                fate = "is written" if is_saved else "could not be written"
+                cause = f"{signal.Signals(stop).name} after {step + 1} steps, its checkpoint {fate}"
+                logger.warning(f"Stopped by {cause}: go on with --resume_from_checkpoint latest.")
+                accelerator.end_training()
+                raise SystemExit(128 + stop)  # as shells have it: 143 for SIGTERM, 130 for SIGINT
             del output, inputs  # the next forward needs their memory
     monitor.close()
 
@@ -187,11 +188,3 @@ def evaluate(run: PretrainingRun, network: Any, batches: Sequence[CorpusBatch]) 
                 metrics |= run.probe(objective.encoder.to(run.accelerator.device))
     network.train()
     return metrics
-
-
-def end_early(accelerator: Accelerator, number: int, steps_done: int, is_saved: bool) -> NoReturn:
-    """End a run that a signal asked to stop, after its checkpoint."""
-    kept = f"{steps_done} steps, its checkpoint {'is written' if is_saved else 'could not be written'}"
-    logger.warning(f"Stopped by {signal.Signals(number).name} after {kept}: go on with --resume_from_checkpoint latest.")
-    accelerator.end_training()
-    raise SystemExit(128 + number)  # as shells have it: 143 for SIGTERM, 130 for SIGINT

@@ -11,9 +11,6 @@ from matplotlib.figure import Figure
 
 from .._utils.plot_style import COLORS, new_figure
 
-# Standard deviations from one lead's baseline to the next at least, and between leads that need more.
-_ROW_HEIGHT, _CLEAR = 6.0, 0.5
-
 # Columns of `metrics.jsonl`, and their labels.
 PANELS = {
     "loss": "loss",
@@ -53,20 +50,15 @@ def plot_pretraining(log: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_masked_prediction(
-    signal: np.ndarray, sampling_rate: float, lead_name: str, errors: np.ndarray, title: str = "", unit: str = "mV"
-) -> Figure:
-    """
-    Plot the masks of a batch, and how well hidden patches of its first record are predicted: a lead of that record, (samples,),
-    and mean absolute errors of the predicted latents, (records, patches), NaN where a patch is visible.
-    """
+def plot_masked_prediction(signal: np.ndarray, sampling_rate: float, errors: np.ndarray, title: str, label: str) -> Figure:
+    """Plot a lead (samples,) of the first record, its masks, and errors of latents (records, patches), NaN where visible."""
     duration = len(signal) / sampling_rate
     edges = np.linspace(0, duration, errors.shape[1] + 1)
     figure, axes = new_figure(10, 7, nrows=3, sharex=True, height_ratios=[1.2, 0.8, 1.4])
     hidden = ~np.isnan(errors[0])
     axes[0].plot(np.arange(len(signal)) / sampling_rate, signal, color="black", linewidth=0.7, linestyle="-")
     _shade(axes[0], np.repeat(edges, 2)[1:-1], np.repeat(hidden, 2), alpha=0.2)
-    axes[0].set(title=title, ylabel=f"lead {lead_name} ({unit})")
+    axes[0].set(title=title, ylabel=label)
     axes[1].stairs(np.where(hidden, errors[0], 0.0), edges, fill=True, color=COLORS[0])
     axes[1].set_ylabel("prediction error\n(latent units)")
     extent = (0, duration, len(errors) + 0.5, 0.5)
@@ -77,24 +69,19 @@ def plot_masked_prediction(
     return figure
 
 
-def plot_reconstruction(
-    signal: np.ndarray, reconstruction: np.ndarray, sampling_rate: float, lead_names: Sequence[str]
-) -> Figure:
+def plot_reconstruction(signal: np.ndarray, made: np.ndarray, sampling_rate: float, lead_names: Sequence[str]) -> Figure:
     """Plot a normalised record (leads, samples) and the reconstruction of its hidden patches, NaN where it was visible."""
-    baselines = _baselines(signal, reconstruction)
+    baselines = _baselines(signal, made)
     figure, axis = new_figure(10, 8)
     _plot_leads(axis, signal, sampling_rate, lead_names, baselines, color="0.6", label="record")
-    style = {"color": COLORS[1], "label": "reconstruction of hidden patches"}
-    _plot_leads(axis, reconstruction, sampling_rate, lead_names, baselines, **style)
-    _shade(axis, np.arange(signal.shape[1]) / sampling_rate, ~np.isnan(reconstruction[0]), alpha=0.1)
+    _plot_leads(axis, made, sampling_rate, lead_names, baselines, color=COLORS[1], label="reconstruction of hidden patches")
+    _shade(axis, np.arange(signal.shape[1]) / sampling_rate, ~np.isnan(made[0]), alpha=0.1)
     axis.set_xlabel("time (s); shaded: hidden")
     figure.legend(fontsize=8, loc="outside upper right", ncols=2)
     return figure
 
 
-def plot_views(
-    records: np.ndarray, first: np.ndarray, second: np.ndarray, sampling_rate: float, lead_names: Sequence[str]
-) -> Figure:
+def plot_views(records: np.ndarray, first: np.ndarray, second: np.ndarray, sampling_rate: float, lead_names: list[str]) -> Figure:
     """Plot normalised records (records, leads, samples) beside their two views, whose length may be another."""
     ratios = [part.shape[2] for part in (records, first, second)]
     figure, axes = new_figure(13, 8 * len(records), nrows=len(records), ncols=3, squeeze=False, width_ratios=ratios)
@@ -114,7 +101,8 @@ def _baselines(*signals: np.ndarray) -> np.ndarray:
     """Return baselines, from top to bottom, at which no lead of signals (leads, samples) on one axis reaches another."""
     everything = np.concatenate(signals, axis=1)
     above, below = np.nanmax(everything, axis=1), -np.nanmin(everything, axis=1)
-    return -np.concatenate([[0.0], np.cumsum(np.maximum(_ROW_HEIGHT, below[:-1] + above[1:] + _CLEAR))])
+    # At least 6 standard deviations from one to the next, and half a one between leads that need more.
+    return -np.concatenate([[0.0], np.cumsum(np.maximum(6.0, below[:-1] + above[1:] + 0.5))])
 
 
 def _plot_leads(

@@ -80,7 +80,6 @@ class PretrainingRecipe:
     probe_records: int = option(3000, "training records of a linear probe during training, at most", run_only=True)
     probe_seeds: int = option(3, "untrained encoders to compare with", run_only=True)
 
-    # Settings of the objective stand in its own file.
     objective: str = option("jepa", "what is learned: jepa, mae, ... (docs/reference); --objective NAME --help has its settings")
 
     def __post_init__(self) -> None:
@@ -120,8 +119,7 @@ class PretrainingRecipe:
 
     def training_settings(self) -> dict[str, Any]:
         """Return the settings that decide the weights, without the databases: their digests say which records they hold."""
-        values = deciding_values(self)
-        return {name: value for name, value in values.items() if name not in ("databases", "synthetic_records")}
+        return {name: value for name, value in deciding_values(self).items() if name not in ("databases", "synthetic_records")}
 
     def configuration(self) -> str | None:
         """Return the shipped configuration that trains the same, whatever the seed and precision; `None` if none does."""

@@ -1,9 +1,6 @@
 """
-Objectives that compare two views of a record: how views are made, and the projectors through which they are compared.
-
-What is random about a view is drawn on the CPU for the whole batch, whatever the number of processes, and applied on the device.
-Signals are normalised; 0 is a lead's mean. No view turns a lead upside down or moves a piece of a record to another place: either
-would change the diagnosis.
+Objectives that compare two views of a record, of normalised signals. No view turns a lead upside down or moves a piece of a
+record to another place: either would change the diagnosis.
 """
 
 import math
@@ -35,10 +32,7 @@ _SMALLEST_CROP = 0.5  # of a record
 
 
 class PhysiologicalViews:
-    """
-    Changes that happen to recordings: a shorter stretch of the record (`length` samples), leads off, a time-out, noise, and,
-    where the signal has an amplitude, baseline wander and mains interference.
-    """
+    """What happens to recordings: a shorter stretch (`length` samples), leads off, a time-out, noise and interference."""
 
     def __init__(self, config: EcgJepaConfig, length: int):
         self.config = config
@@ -88,10 +82,7 @@ class PhysiologicalViews:
 
 
 class LiteratureViews:
-    """
-    Resized crop (half of the record or more, stretched to the whole length) and time-out, as in the comparison of Mehari &
-    Strodthoff 2022. Resizing changes the heart rate.
-    """
+    """Resized crop and time-out, as in the comparison of Mehari & Strodthoff 2022. Resizing changes the heart rate."""
 
     def draw(self, rows: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Draw the parameters of one view of each of `rows` records, on the CPU."""
@@ -127,15 +118,13 @@ def _time_out(view: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
 
 
 def seeded_normal(seeds: torch.Tensor, shape: tuple[int, ...] | torch.Size) -> torch.Tensor:
-    """
-    Return standard normal numbers (rows, *shape), a function of each row's seed (rows,) alone: the same in every process and, but
-    for rounding, on every device. SplitMix64 (Steele et al. 2014) makes numbers uniform, Box and Muller's formula normal.
-    """
+    """Return normal numbers (rows, *shape) of each row's seed (rows,) alone: but for rounding, the same on every device."""
 
     def shifted(state: torch.Tensor, bits: int) -> torch.Tensor:  # filled with zeros, which >> does for positive numbers only
         return (state >> bits) & ((1 << (64 - bits)) - 1)
 
     count = math.prod(shape)
+    # SplitMix64 (Steele et al. 2014) makes numbers uniform, Box and Muller's formula normal.
     state = seeds[:, None] + torch.arange(1, count + 1, device=seeds.device) * -0x61C8864680B583EB  # overflow is intended
     state = (state ^ shifted(state, 30)) * -0x40A7B892E31B1A47
     state = (state ^ shifted(state, 27)) * -0x6B2FB644ECCEEE15
@@ -211,15 +200,14 @@ class TwoViews(Objective[Recipe]):
 
         views = [self.view(which, input_values, drawn) for which in _WHICH]
         records, first, second = (part[:2].cpu().numpy() for part in (input_values, *views))
-        return {"views": plot_views(records, first, second, self.config.sampling_rate, self.config.lead_names)}
+        return {"views": plot_views(records, first, second, self.config.sampling_rate, list(self.config.lead_names))}
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation over the rows of all processes (PyTorch's own knows one process, or CUDA), always by the batch."""
 
-    def __init__(self, width: int, eps: float = 1e-5):
+    def __init__(self, width: int):
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
@@ -228,14 +216,11 @@ class BatchNorm(nn.Module):
         rows = rows.float()
         rows = rows - mean_over_processes(rows.mean(dim=0))
         variance = mean_over_processes(rows.square().mean(dim=0))
-        return rows * (variance + self.eps).rsqrt() * self.weight + self.bias
+        return rows * (variance + 1e-5).rsqrt() * self.weight + self.bias
 
 
 def projector(widths: list[int], batch_norm: bool) -> nn.Sequential:
-    """
-    Return a network behind the encoder that is not exported: linear layers from the first of `widths` to the last, and between
-    them GELU, after batch normalisation if asked for.
-    """
+    """Return linear layers from the first of `widths` to the last, and between them GELU, after batch normalisation if asked."""
     layers: list[nn.Module] = []
     for before, after in pairwise(widths[:-1]):
         layers += [nn.Linear(before, after, bias=not batch_norm), *([BatchNorm(after)] if batch_norm else []), nn.GELU()]

@@ -13,8 +13,8 @@ from .._utils.plot_style import save
 from .._utils.settings import write_yaml
 from ..evaluation.calibration import probabilities
 from ..evaluation.results import METRICS_FILE, PREDICTIONS_FILE
+from ..finetuning.finetuning_loop import PLOTS_DIR, FinetuningResult, FinetuningRun
 from ..finetuning.result_plots import plot_results
-from ..finetuning.run import PLOTS_DIR, FinetuningResult, FinetuningRun
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from .card import as_eval_results, classifier_results
 from .directory import circumstances, save_directory

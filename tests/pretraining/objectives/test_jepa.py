@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ecg_jepa import EcgJepaConfig, EcgJepaForPreTrainingOutput
+from ecg_jepa import EcgJepaConfig
 from ecg_jepa.model.modeling_ecg_jepa import gather_patches
 from ecg_jepa.pretraining.monitoring import collapse_measures
 from ecg_jepa.pretraining.objective import BatchKey
@@ -191,7 +191,6 @@ def test_the_target_encoder_follows_after_a_step(objective):
 
 def test_errors_of_patches():
     target_mask = torch.tensor([[0, 3], [1, 2]])
-    output = EcgJepaForPreTrainingOutput(prediction=torch.ones(2, 2, 4), target=torch.arange(16.0).view(2, 2, 4))
-    nan = float("nan")
+    prediction, target, nan = torch.ones(2, 2, 4), torch.arange(16.0).view(2, 2, 4), float("nan")
     expected = torch.tensor([[1.0, nan, nan, 4.5], [nan, 8.5, 12.5, nan]])
-    torch.testing.assert_close(patch_errors(output, target_mask, 4), expected, equal_nan=True)
+    torch.testing.assert_close(patch_errors(prediction, target, target_mask, 4), expected, equal_nan=True)

@@ -32,6 +32,8 @@ from ..shards import FEATURES, rows_to_table
 _VALUES_PER_TABLE = 16_000_000  # samples: 32 MB, so that 30 minutes of 12 leads need no more memory than 10 seconds
 _INT16_LIMIT = np.iinfo(np.int16).max  # symmetric: +-32.767 mV
 
+_real_folder = lru_cache(maxsize=4096)(os.path.realpath)  # the records of a folder ask one after the other
+
 
 @dataclass
 class EcgDatabaseConfig(datasets.BuilderConfig):
@@ -174,10 +176,7 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
         }
 
     def _condition(self, path: str, ecg: Ecg) -> tuple[np.ndarray, np.ndarray, int]:
-        """
-        Return the prepared signal, int16 in uV, its source, standard leads in mV, and how many samples were clipped. Raises
-        `RecordError` if the signal is short, implausible or otherwise unusable.
-        """
+        """Return the prepared signal (int16 in uV), its source (standard leads in mV), and how many samples were clipped."""
         rate, amplitude_free = ecg.sampling_rate or 0.0, self.config.amplitude_free
         if (duration := ecg.signal.shape[1] / rate) < self.config.min_duration:
             raise RecordError(path, "short", f"{duration:g} s, at least {self.config.min_duration:g} s are wanted")
@@ -264,9 +263,3 @@ class EcgDatabaseBuilder(datasets.ArrowBasedBuilder):
 
     def _generate_tables(self, records: list[RecordInfo]) -> Iterator[tuple[int, pa.Table]]:
         yield from enumerate(self.prepare_records(records, ShardReport()))
-
-
-@lru_cache(maxsize=4096)
-def _real_folder(path: str) -> str:
-    """Return a folder's path without links; the records of a folder ask one after the other."""
-    return os.path.realpath(path)

@@ -56,8 +56,10 @@ class Code15(EcgDatabaseBuilder):
 
     def _records_of_file(self, trace_file: str, exams: list[dict[Hashable, Any]]) -> list[RecordInfo]:
         """Return the records of an HDF5 file, in the order of its rows; then rows of the table without one."""
+        path = self.data_dir / trace_file
         try:
-            ids = read_exam_ids(self.data_dir / trace_file).tolist()
+            with _open(path) as file, reading(path, "signal"):
+                ids = np.asarray(file["exam_id"][:], dtype=np.int64).tolist()  # 0 where a row holds no tracing
             problem = ("missing signal", f"{trace_file} has no such exam")
         except RecordError as error:
             ids, problem = [], (error.reason, error.detail)
@@ -113,12 +115,6 @@ def _parse_bool(value: Any) -> bool:
     if str(value) not in known:
         raise ValueError(f"expected True or False, not {value!r}")
     return known[str(value)]
-
-
-def read_exam_ids(path: Path) -> np.ndarray:
-    """Return the exam ids of an `exams_part*.hdf5`, one per tracing, 0 where a row holds none. Raises `RecordError`."""
-    with _open(path) as file, reading(path, "signal"):
-        return np.asarray(file["exam_id"][:], dtype=np.int64)
 
 
 def read_tracing(path: Path, row: int) -> Ecg:

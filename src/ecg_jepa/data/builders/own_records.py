@@ -48,7 +48,6 @@ _EXPECTED = {
     "sampling_rate": "a positive number of Hz",
     "unit": "one of mV, uV, V, nV",
 }
-_MAY_BE_EMPTY = ("age", "sex", *LAYOUT_COLUMNS)
 
 _ZERO_OR_ONE = {"0": False, "1": True}
 _LABEL_WORDS = {"false": False, "true": True, "no": False, "yes": True}  # in columns that are listed as labels
@@ -59,8 +58,6 @@ _WORDS: dict[str, dict[str, Any]] = {
 
 # A column that makes more of the rows unusable is an error; one row alone never is.
 LARGEST_UNUSABLE_SHARE = 0.1
-
-_SHOWN_VALUES = 3
 
 
 class CellError(ValueError):
@@ -209,7 +206,7 @@ def parse_cell(column: str, value: Any) -> Any:
     Return the meaning of a cell: years, sex, fold, rate in Hz, unit, leads, `None` for an empty cell that need not be filled;
     True or False in a column without a meaning of its own, a label. Raises `CellError`.
     """
-    if pd.isna(value) and column in _MAY_BE_EMPTY:
+    if pd.isna(value) and column in ("age", "sex", *LAYOUT_COLUMNS):
         return None
     text = str(value).strip()
     try:
@@ -245,9 +242,7 @@ def refuse_columns(faults: Sequence[CellError], num_rows: int) -> None:
                 f"expected {found[0].expected}."
             )
     if described:
-        raise ValueError(
-            f"{RECORDS_CSV}: {' '.join(described)} Mend the column; rows are rejected one by one only if they are few."
-        )
+        raise ValueError(f"{RECORDS_CSV}: {' '.join(described)} Mend the column; rows are rejected alone only if they are few.")
 
 
 def _warn_about_patients(records: Sequence[RecordInfo]) -> None:
@@ -278,7 +273,7 @@ def _shown(value: Any) -> str:
 def _counted(values: Iterable[Any]) -> str:
     """Return the commonest values, each with its number of rows."""
     counts = Counter(_shown(value) or "nothing" for value in values).most_common()
-    words = [f"{value} in {count} row{'s' if count > 1 else ''}" for value, count in counts[:_SHOWN_VALUES]]
+    words = [f"{value} in {count} row{'s' if count > 1 else ''}" for value, count in counts[:3]]
     if rest := len(counts) - len(words):
         words.append(f"{rest} other value{'s' if rest > 1 else ''}")
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]

@@ -1,6 +1,4 @@
-"""
-PTB-XL 1.0.3 as downloaded from PhysioNet, and its seven classification tasks (Strodthoff et al. 2020; ST-MEM: Na et al. 2024).
-"""
+"""PTB-XL 1.0.3 as downloaded from PhysioNet, and its seven tasks (Strodthoff et al. 2020; ST-MEM: Na et al. 2024)."""
 
 import ast
 from collections.abc import Hashable, Sequence

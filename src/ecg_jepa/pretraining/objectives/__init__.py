@@ -7,7 +7,8 @@ from typing import Any
 from ..objective import Objective
 from ..recipe import PretrainingRecipe
 from .byol import Byol, ByolRecipe
-from .jepa import Data2Vec, Data2VecRecipe, Jepa, JepaRecipe
+from .data2vec import Data2Vec, Data2VecRecipe
+from .jepa import Jepa, JepaRecipe
 from .mae import Mae, MaeRecipe
 from .simclr import SimClr, SimClrRecipe
 from .untrained import Untrained, UntrainedRecipe

@@ -1,7 +1,4 @@
-"""
-The JEPA (Weimann & Conrad 2024): predict from visible patches how the moving average of the encoder represents hidden ones; and
-data2vec (Baevski et al. 2022) with the same masks and predictor, whose target is the average of several layers.
-"""
+"""The JEPA (Weimann & Conrad 2024): predict from visible patches how the moving average of the encoder represents hidden ones."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -11,7 +8,7 @@ from torch.nn.functional import l1_loss, layer_norm, mse_loss
 
 from ..._utils.settings import check_at_least, option, settings
 from ...model.configuration_ecg_jepa import EcgJepaConfig
-from ...model.modeling_ecg_jepa import EcgJepaForPreTraining, EcgJepaForPreTrainingOutput, gather_patches
+from ...model.modeling_ecg_jepa import EcgJepaForPreTraining, gather_patches
 from ..masking import BlockMaskRecipe, draw_block_masks
 from ..objective import BatchKey, Objective, StepOutput, mean_over_processes
 from .vicreg import vicreg_penalties
@@ -43,10 +40,8 @@ class JepaRecipe(BlockMaskRecipe):
         check_at_least(self, 0, "variance_floor", *weights)
         coupled = self.center_targets or self.variance_weight or self.covariance_weight
         if self.gradient_accumulation_steps > 1 and coupled:
-            raise ValueError(
-                "center_targets, variance_weight and covariance_weight look at all records of an optimiser step together: use a "
-                "larger batch_size instead of gradient_accumulation_steps."
-            )
+            remedy = "use a larger batch_size instead of gradient_accumulation_steps"
+            raise ValueError(f"center_targets, variance_weight and covariance_weight look at all records of a step: {remedy}.")
 
 
 class Jepa(Objective[JepaRecipe]):
@@ -94,10 +89,7 @@ class Jepa(Objective[JepaRecipe]):
 
     @torch.no_grad()
     def encode_targets(self, input_values: torch.Tensor, alone: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Return tokens of the target encoder, and the targets made of them: (batch, patches, hidden_size) float32 each. Targets are
-        centred over the records of all processes, unless one process calls this `alone`.
-        """
+        """Return tokens of the target encoder, and the targets made of them: (batch, patches, hidden_size) float32 each."""
         recipe, width = self.recipe, (self.config.hidden_size,)
         layers = [output.float() for output in self.model.encode_targets(input_values, recipe.target_layers)]
         targets = layers[-1]
@@ -105,7 +97,7 @@ class Jepa(Objective[JepaRecipe]):
             targets = torch.stack([layer_norm(output, width) for output in layers]).mean(dim=0)
         if recipe.center_targets:
             mean = targets.mean(dim=0)
-            targets = targets - (mean if alone else mean_over_processes(mean))
+            targets = targets - (mean if alone else mean_over_processes(mean))  # alone: one process draws plots
         if recipe.normalize_targets or recipe.target_layers > 1:
             targets = layer_norm(targets, width)
         return layers[-1], targets
@@ -117,34 +109,15 @@ class Jepa(Objective[JepaRecipe]):
         config = self.config
         masks = {name: mask if mask.dim() == 2 else mask[:, 0] for name, mask in drawn.items()}
         output = self.model(input_values, **masks, targets=self.encode_targets(input_values, alone=True)[1])
-        errors = patch_errors(output, masks["target_mask"], config.num_patches).cpu().numpy()
+        errors = patch_errors(output.prediction, output.target, masks["target_mask"], config.num_patches).cpu().numpy()
         lead = config.lead_names.index("II") if "II" in config.lead_names else 0
         title = f"Masks and prediction error after {self.recipe.max_steps} steps"
-        unit = "standard deviations" if config.amplitude_free else "mV"
-        shown = signal[0, lead].cpu().numpy()
-        return {"masks": plot_masked_prediction(shown, config.sampling_rate, config.lead_names[lead], errors, title, unit)}
-
-
-@settings
-class Data2VecRecipe(JepaRecipe):
-    """Settings of the JEPA with another default."""
-
-    target_layers: int = option(8, "targets are the average of the last layers, each normalised, and normalised once more")
-
-
-class Data2Vec(Jepa):
-    """The JEPA with targets of several layers."""
-
-    summary = (
-        "pre-trained by predicting from visible patches the average of several layers of its own moving average (data2vec, "
-        "Baevski et al. 2022)"
-    )
+        label = f"lead {config.lead_names[lead]} ({'standard deviations' if config.amplitude_free else 'mV'})"
+        return {"masks": plot_masked_prediction(signal[0, lead].cpu().numpy(), config.sampling_rate, errors, title, label)}
 
 
 @torch.no_grad()
-def patch_errors(output: EcgJepaForPreTrainingOutput, target_mask: torch.Tensor, num_patches: int) -> torch.Tensor:
+def patch_errors(prediction: torch.Tensor, target: torch.Tensor, target_mask: torch.Tensor, num_patches: int) -> torch.Tensor:
     """Return the mean absolute error of each patch's predicted latents, (batch, num_patches); NaN where it was visible."""
-    assert output.prediction is not None
-    assert output.target is not None
-    errors = (output.prediction.float() - output.target.float()).abs().mean(dim=-1)
+    errors = (prediction.float() - target.float()).abs().mean(dim=-1)
     return torch.full((len(errors), num_patches), torch.nan, device=errors.device).scatter(1, target_mask, errors)

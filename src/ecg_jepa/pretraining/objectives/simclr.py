@@ -30,8 +30,7 @@ class SimClr(TwoViews[SimClrRecipe]):
 
     def __init__(self, config: EcgJepaConfig, recipe: SimClrRecipe):
         super().__init__(config, recipe)
-        widths = [config.hidden_size, recipe.projection_hidden_size, recipe.projection_size]
-        self.projector = projector(widths, batch_norm=False)
+        self.projector = projector([config.hidden_size, recipe.projection_hidden_size, recipe.projection_size], batch_norm=False)
 
     def compare(self, first: torch.Tensor, second: torch.Tensor) -> StepOutput:
         """Return the contrastive loss, with negatives of all processes."""
@@ -43,10 +42,7 @@ class SimClr(TwoViews[SimClrRecipe]):
 
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Return the normalised temperature-scaled cross-entropy of two views (records, width) each, where the positive of a row is its
-    other view, and cosine similarities over temperature, (2 * records, 2 * records), -infinity of each row with itself.
-    """
+    """Return the NT-Xent loss of two views, (records, width) each, and cosines over temperature, (2 * records, 2 * records)."""
     with in_full_precision(first):
         rows = normalize(torch.cat([first, second]).float(), dim=1)
         similarities = (rows @ rows.T / temperature).fill_diagonal_(float("-inf"))

@@ -125,7 +125,7 @@ def train(run: FinetuningRun, validation: Scorer) -> tuple[int, int]:
     batches = run.data.training_batches(settings.batch_size // accelerator.num_processes, run.crop_length, seed)
     best_step, best_score, best_weights = 0, -1.0, copy.deepcopy(model.state_dict())
     bar = progress_bar(total=settings.max_steps, unit="step")
-    since, logged_step, skipped_in_a_row = time.perf_counter(), 0, 0
+    since, logged_step, skipped = time.perf_counter(), 0, 0  # skipped in a row
 
     for step in range(settings.max_steps):
         network.train()
@@ -138,10 +138,13 @@ def train(run: FinetuningRun, validation: Scorer) -> tuple[int, int]:
         norm = gradient_norm(accelerator, network, settings.max_grad_norm)
         if torch.isfinite(norm):
             optimizer.step()
-            skipped_in_a_row = 0
+            skipped = 0
         else:
-            skipped_in_a_row += 1
-            warn_of_skipped(step + 1, settings.max_steps, skipped_in_a_row)
+            skipped += 1
+            logger.warning(f"step {step + 1}/{settings.max_steps}: gradients are not finite, the step is skipped.")
+            if skipped >= MOST_SKIPPED_IN_A_ROW:
+                remedy = "lower the learning rate, or use --mixed_precision no to see whether precision is the cause"
+                raise FloatingPointError(f"Gradients were not finite in {skipped} steps in a row, to step {step + 1}: {remedy}.")
         optimizer.zero_grad()
         bar.update()
         if (step + 1) % settings.eval_steps == 0 or step + 1 == settings.max_steps:
@@ -150,8 +153,14 @@ def train(run: FinetuningRun, validation: Scorer) -> tuple[int, int]:
                 score = macro_auroc(run.predict(validation))
             if score > best_score:
                 best_step, best_score, best_weights = step + 1, score, copy.deepcopy(model.state_dict())
+            seconds = (time.perf_counter() - since) / (step + 1 - logged_step)  # per step, validation included
+            remaining = tqdm.format_interval((settings.max_steps - step - 1) * seconds)
+            logger.info(
+                f"step {step + 1}/{settings.max_steps}: loss {loss.item():.4f}, gradient norm {norm:.3g}, validation AUROC "
+                f"{score:.4f}, {settings.batch_size / seconds:.0f} records/s, {remaining} to go"
+            )
             numbers = {"loss": loss.item(), "grad_norm": float(norm), "validation_macro_auroc": score}
-            log(run, step + 1, step + 1 - logged_step, time.perf_counter() - since, numbers)
+            accelerator.log(numbers, step=step + 1)
             since, logged_step = time.perf_counter(), step + 1
             if step + 1 - best_step >= settings.patience:
                 break
@@ -165,31 +174,8 @@ def macro_auroc(predictions: Predictions) -> float:
     return measure(MacroAuroc, predictions.labels, predictions.logits)["macro_auroc"]
 
 
-def warn_of_skipped(step: int, max_steps: int, times: int) -> None:
-    """Warn of a step that is skipped because its gradients are not finite. Raise `FloatingPointError` after many in a row."""
-    logger.warning(f"step {step}/{max_steps}: gradients are not finite, the step is skipped.")
-    if times >= MOST_SKIPPED_IN_A_ROW:
-        remedy = "lower the learning rate, or use --mixed_precision no to see whether precision is the cause"
-        raise FloatingPointError(f"Gradients were not finite in {times} steps in a row, to step {step}: {remedy}.")
-
-
-def log(run: FinetuningRun, done: int, steps: int, seconds: float, numbers: dict[str, float]) -> None:
-    """Log a validation after `done` steps; the last `steps` and their validation took so many seconds."""
-    settings = run.settings
-    loss, norm, score = numbers.values()
-    remaining = tqdm.format_interval((settings.max_steps - done) * seconds / steps)
-    logger.info(
-        f"step {done}/{settings.max_steps}: loss {loss:.4f}, gradient norm {norm:.3g}, validation AUROC {score:.4f}, "
-        f"{steps * settings.batch_size / seconds:.0f} records/s, {remaining} to go"
-    )
-    run.accelerator.log(numbers, step=done)
-
-
 def run_protocol(run: FinetuningRun) -> FinetuningResult | None:
-    """
-    Train and score the classifier, and put thresholds and temperature, chosen on validation, into its configuration. Return the
-    result on the main process, `None` on others.
-    """
+    """Train, score, and configure thresholds and temperature chosen on validation. Return `None` but on the main process."""
     encoder = run.start.describe_encoder()
     started = time.perf_counter()
     validation = run.scorer("validation")
