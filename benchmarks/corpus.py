@@ -80,7 +80,7 @@ def main() -> None:
     begin = time.perf_counter()
     database = PreparedDatabase(arguments.directory)
     corpus = Corpus([database], [1.0], batch_size=arguments.batch_size, crop_length=10 * database.info.sampling_rate)
-    corpus.lead_statistics()
+    _ = corpus.lead_statistics
     opened = time.perf_counter() - begin
     print(f"{len(database)} records ({database.info.name}), opened in {opened:.2f} s with their statistics")
     if arguments.sampled_records:

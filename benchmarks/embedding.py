@@ -16,8 +16,8 @@ from ecg_jepa._utils.hardware import set_up_cpu
 from ecg_jepa._utils.settings import option, parse_settings, settings
 from ecg_jepa.apps.embedding import find_extractor, write_embeddings
 from ecg_jepa.apps.record_source import RecordSource, file_source, files_in_folder, prepared_source
+from ecg_jepa.data.crops import batch_crops
 from ecg_jepa.data.records import find_database
-from ecg_jepa.data.task_data import batch_crops
 from ecg_jepa.evaluation.linear_probe import embed_records
 from ecg_jepa.model.modeling_ecg_jepa import EcgJepaModel
 

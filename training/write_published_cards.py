@@ -13,7 +13,7 @@ from ecg_jepa import EcgJepaModel
 from ecg_jepa._utils.files import shipped
 from ecg_jepa._utils.settings import parse_settings
 from ecg_jepa.data.databases import builder_class
-from ecg_jepa.data.quality import PUBLISHED
+from ecg_jepa.data.record_statistics import PUBLISHED
 from ecg_jepa.evaluation.published import paper_run, published_rows
 from ecg_jepa.pretraining.objectives.jepa import JepaRecipe
 from ecg_jepa.publishing.card import write_model_card

@@ -6,7 +6,7 @@ import torch
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
 from ecg_jepa.apps import embedding
 from ecg_jepa.apps.record_source import RecordSource
-from ecg_jepa.data.task_data import batch_crops
+from ecg_jepa.data.crops import batch_crops
 from ecg_jepa.evaluation.linear_probe import embed_records
 from ecg_jepa.formats.ecg import RecordError
 

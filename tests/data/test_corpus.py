@@ -96,7 +96,7 @@ def test_crops_come_from_training_folds_and_everywhere_in_the_record(prepared_di
 
 
 def test_normalisation_is_the_databases_own(corpus):
-    mean, std = corpus.lead_statistics()
+    mean, std = corpus.lead_statistics
     expected_mean, expected_std = corpus.databases[1].lead_statistics(corpus.records[1])
     np.testing.assert_array_equal(mean[1], expected_mean)
     np.testing.assert_array_equal(std[1], expected_std)
@@ -109,7 +109,7 @@ def test_normalisation_is_the_databases_own(corpus):
 
 def test_mixture_statistics(corpus):
     mean, std = corpus.mixture_statistics()
-    means, stds = corpus.lead_statistics()
+    means, stds = corpus.lead_statistics
     np.testing.assert_allclose(mean, 0.75 * means[0] + 0.25 * means[1])
     second_moment = 0.75 * (stds[0] ** 2 + means[0] ** 2) + 0.25 * (stds[1] ** 2 + means[1] ** 2)
     np.testing.assert_allclose(std, np.sqrt(second_moment - mean**2))

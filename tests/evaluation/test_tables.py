@@ -7,7 +7,7 @@ import torch
 
 from ecg_jepa import EcgJepaConfig, EcgJepaModel
 from ecg_jepa._utils.model_directory import weights_digest
-from ecg_jepa.data.quality import PUBLISHED
+from ecg_jepa.data.record_statistics import PUBLISHED
 from ecg_jepa.evaluation.bootstrap import paired_test
 from ecg_jepa.evaluation.published import paper_run, published_result
 from ecg_jepa.evaluation.tables import as_markdown, compare, comparison_as_markdown, find_outdated, find_runs, gather

@@ -134,7 +134,7 @@ def test_the_loop_is_the_recipe(pretrain, prepared_dir, tmp_path):
     model = EcgJepaForPreTraining(AutoModelForPreTraining.from_pretrained(tmp_path / "pretraining").config).train()
     draw = Jepa(model.config, recipe).draw
     corpus = Corpus.from_weights(prepared_dir, {"synthetic": 1.0}, batch_size=8, crop_length=1250, seed=7)
-    normalize = BatchNormalizer(*corpus.lead_statistics())
+    normalize = BatchNormalizer(*corpus.lead_statistics)
     decayed = [m.weight for m in model.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d)) and m.weight.requires_grad]
     others = [p for p in model.parameters() if p.requires_grad and not any(p is d for d in decayed)]
     groups = [{"params": decayed, "weight_decay": 1.0}, {"params": others, "weight_decay": 0.0}]

@@ -72,10 +72,7 @@ def read_upload(uploads: Sequence[str | Path], declared: Mapping[str, Any] | Non
 
 @contextmanager
 def gather_files(uploads: Sequence[str | Path]) -> Iterator[Path]:
-    """
-    Yield the file to open, in a temporary folder that holds all uploaded files under their own names. Raises `ValueError` if it
-    is not clear which one is meant, or two have one name.
-    """
+    """Yield the file to open, in a temporary folder with all uploads. Raises `ValueError` if it is not clear which is meant."""
     paths = [Path(upload) for upload in uploads]
     names = ", ".join(path.name for path in paths)
     if not paths:

@@ -15,9 +15,9 @@ from .._utils.hardware import use_faster_attention
 from .._utils.logs import progress_bar
 from .._utils.model_directory import model_directory
 from .._utils.run_directory import LOCK_FILE, clear
+from ..data.crops import mean_over_crops
 from ..data.raw_files import files_digest
 from ..data.records import write_rejections
-from ..data.task_data import mean_over_crops
 from ..formats.read import files_of
 from ..model.configuration_ecg_jepa import EcgJepaConfig
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
@@ -41,10 +41,7 @@ def digest_of_request(files: Sequence[EcgFile], declared: Mapping[str, Any], abo
 
 
 class Classifier:
-    """
-    A classifier of a directory or Hub repository with its pre-processing, and the pipeline of both. Raises `FileNotFoundError` if
-    there is none, `ValueError` for another kind of model.
-    """
+    """A classifier, its pre-processing and pipeline. Raises `FileNotFoundError`, or `ValueError` for another kind of model."""
 
     def __init__(self, name_or_path: str | Path, device: torch.device | str = "cpu"):
         directory = model_directory(name_or_path)
@@ -62,7 +59,7 @@ class Classifier:
     @torch.no_grad()
     def classify(self, crops: torch.Tensor, owners: torch.Tensor, batch_size: int = 64) -> list[list[dict[str, Any]]]:
         """
-        Return labels, scores and decisions, highest score first, of the records of a batch of [`data.task_data.batch_crops`], as
+        Return labels, scores and decisions, highest score first, of the records of a batch of [`data.crops.batch_crops`], as
         the pipeline does; at most `batch_size` crops run through the model together.
         """
         parts = [self.model(input_values=part.to(self.model.device)).logits.float().cpu() for part in crops.split(batch_size)]

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..data.crops import batch_crops
 from ..data.raw_files import check_headings, faults_of, find_ecg_files, read_csv
 from ..data.records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase
-from ..data.task_data import batch_crops
 from ..formats.ecg import Ecg, RecordError, split_names
 from ..formats.read import read_ecg
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
@@ -34,7 +34,7 @@ class RecordSource:
         self, numbers: Iterable[int], batch_size: int, rejections: list[dict[str, str]]
     ) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
         """
-        Yield records in order, prefetching in threads: names, and a batch of [`data.task_data.batch_crops`]. Unusable records are
+        Yield records in order, prefetching in threads: names, and a batch of [`data.crops.batch_crops`]. Unusable records are
         appended to `rejections`. Texts are UTF-8, which names of files need not be.
         """
         usable: list[str] = []
@@ -127,10 +127,7 @@ def read_silent_file(path: Path, declared: Mapping[str, Any], **options: Any) ->
 
 
 def files_in_folder(folder: str | Path, exclude: Sequence[Path] = ()) -> list[EcgFile]:
-    """
-    Return the ECGs in a folder and below, named by their paths in it; those in or at a path of `exclude` are left out. Raises
-    `FileNotFoundError` if there are none.
-    """
+    """Return the ECGs below a folder, named by their paths in it, but for `exclude`. Raises `FileNotFoundError` if none is."""
     excluded = {path.resolve() for path in exclude}
     files = [EcgFile(name, Path(folder, name)) for name in find_ecg_files(folder, folder)]
     files = [file for file in files if not excluded & {(place := file.path.resolve()), *place.parents}]

@@ -10,7 +10,7 @@ import pandas as pd
 from ..data.builders.ptb_xl import class_names
 from ..data.corpus import common_cutoff, mix_statistics
 from ..data.databases import builder_class
-from ..data.quality import PUBLISHED
+from ..data.record_statistics import PUBLISHED
 from ..model.feature_extraction_ecg_jepa import EcgJepaFeatureExtractor
 from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification
 from ..model.signal_processing_ecg_jepa import STANDARD_LEADS

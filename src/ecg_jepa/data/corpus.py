@@ -130,19 +130,16 @@ class Corpus:
         # Batches are normalised by the index of each database in this corpus.
         return [CorpusBatch(batch.signal, torch.tensor(chosen)[batch.database]) for batch in batches]
 
-    def lead_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation in mV of the records that may be used, (databases, leads) each."""
-        return self._lead_statistics
-
     @cached_property  # for a million records it takes seconds
-    def _lead_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+    def lead_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation in mV of the records that may be used, (databases, leads) each."""
         statistics = [d.lead_statistics(r) for d, r in zip(self.databases, self.records, strict=True)]
         mean, std = np.array(statistics).swapaxes(0, 1)
         return mean, std
 
     def mixture_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation per lead in mV of the mixture as a whole, (leads,) each."""
-        return mix_statistics(self.weights, *self.lead_statistics())
+        return mix_statistics(self.weights, *self.lead_statistics)
 
     def highpass_cutoff(self) -> float | None:
         """Return the cutoff in Hz of the high-pass at preparation if all databases had the same; otherwise `None`."""

@@ -43,40 +43,33 @@ class RemoteFile:
 class PhysioNet:
     """A project with its version, such as `ptb-xl/1.0.3`, and the licence and attribution that its page states."""
 
-    project: str
+    name: str
     licence: str
     attribution: str | None = None
-    address: str = "https://physionet.org/files"
+    address = "https://physionet.org/files"
+    pages = "https://physionet.org/content/{}/"
 
     @property
     def page(self) -> str:
-        """Address of the project's page."""
-        return f"https://physionet.org/content/{self.project}/"
+        """Address of the page."""
+        return self.pages.format(self.name)
 
     def list_files(self, address: str | None = None) -> list[RemoteFile]:
-        """List all files of the project, from its `SHA256SUMS.txt`. `address`: of a mirror."""
-        root = f"{(address or self.address).rstrip('/')}/{self.project}"
+        """List all files, from `SHA256SUMS.txt`. `address`: of a mirror."""
+        root = f"{(address or self.address).rstrip('/')}/{self.name}"
         entries = [line.split(maxsplit=1) for line in _read(f"{root}/SHA256SUMS.txt").decode().splitlines() if line.strip()]
         return [RemoteFile(path.strip(), f"{root}/{path.strip()}", f"sha256:{checksum}") for checksum, path in entries]
 
 
-@dataclass(frozen=True)
-class Zenodo:
+class Zenodo(PhysioNet):
     """A record by its number, and the licence and attribution that its page states."""
 
-    record: str
-    licence: str
-    attribution: str | None = None
-    address: str = "https://zenodo.org/api/records"
-
-    @property
-    def page(self) -> str:
-        """Address of the record's page."""
-        return f"https://zenodo.org/records/{self.record}"
+    address = "https://zenodo.org/api/records"
+    pages = "https://zenodo.org/records/{}"
 
     def list_files(self, address: str | None = None) -> list[RemoteFile]:
-        """List all files of the record, from Zenodo's description of it. `address`: of a mirror."""
-        description = json.loads(_read(f"{(address or self.address).rstrip('/')}/{self.record}"))
+        """List all files, from Zenodo's description of the record. `address`: of a mirror."""
+        description = json.loads(_read(f"{(address or self.address).rstrip('/')}/{self.name}"))
         return [RemoteFile(file["key"], file["links"]["self"], file["checksum"]) for file in description["files"]]
 
 

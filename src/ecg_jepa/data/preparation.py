@@ -23,8 +23,8 @@ from .._utils.files import digest_files, digest_of, write_json
 from .._utils.logs import progress_bar
 from .._utils.run_directory import own_directory
 from ..model.signal_processing_ecg_jepa import STANDARD_LEADS
-from .quality import PUBLISHED, count_labels, measure_quality
 from .raw_files import files_digest, read_lines
+from .record_statistics import PUBLISHED, count_labels, measure_quality
 from .records import (
     DATABASE_FILE,
     QUALITY_FILE,

@@ -1,7 +1,4 @@
-"""
-Tables and file names of raw databases. Builders leave plain file access to this module and to `formats`: `datasets` replaces
-`open` and the like in their own modules.
-"""
+"""Tables and file names of raw databases. They are read here since `datasets` replaces `open` in the modules of builders."""
 
 import hashlib
 import logging
@@ -100,11 +97,6 @@ def read_lines(path: str | Path) -> list[str]:
     """Return the lines of a text file that are not empty; none if there is no such file."""
     path = Path(path)
     return [line for line in map(str.strip, path.read_text(errors="replace").splitlines()) if line] if path.is_file() else []
-
-
-def has_file(root: str | Path, path: str) -> bool:
-    """Return whether there is something at `path` below `root`, by that name or by that of a WFDB header."""
-    return any(os.path.exists(os.path.join(root, name)) for name in (path, f"{path}.hea"))
 
 
 def record_files(directory: str | Path, root: str | Path) -> list[str]:

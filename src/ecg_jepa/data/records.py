@@ -19,7 +19,7 @@ from datasets.table import InMemoryTable, concat_tables
 
 from .._utils.files import digest_files, digest_of, read_json, replace_file, write_json
 from ..model.signal_processing_ecg_jepa import UNKNOWN_UNIT
-from .quality import lead_statistics
+from .record_statistics import lead_statistics
 from .shards import check_shard, damaged, open_shard
 from .tasks import multi_hot
 
@@ -211,10 +211,7 @@ class PreparedDatabase:
         return pd.read_csv(path, index_col=0)
 
     def signal(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """
-        Return a record or a crop of it, (leads, samples) int16 in uV: a read-only view of the mapped file, nothing is copied.
-        Raises `IndexError` if the crop does not lie within the record.
-        """
+        """Return a record or crop, (leads, samples) int16 in uV: a read-only view of the mapped file. Raises `IndexError`."""
         num_samples, begin, leads = int(self.num_samples[index]), int(self._begin[index]), len(self.info.lead_names)
         stop = num_samples if length is None else start + length
         if not 0 <= start < stop <= num_samples:
@@ -224,7 +221,7 @@ class PreparedDatabase:
 
     def lead_statistics(self, indices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """
-        Return mean and standard deviation per lead in mV of the records `indices` (default: all), see `quality.lead_statistics`.
+        Return mean and standard deviation per lead in mV of the records `indices` (default: all; see `record_statistics`).
         Raises `ValueError` if there is no record, or a lead never changes in any: nothing can be divided by its deviation.
         """
         if indices is not None and len(indices) == 0:

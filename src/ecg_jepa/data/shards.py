@@ -94,10 +94,7 @@ def check_shard(directory: Path, shard: dict[str, Any], content: bool = True) ->
 
 
 def open_shard(directory: Path, shard: dict[str, Any], num_leads: int) -> datasets.Dataset:
-    """
-    Map a file of prepared records, described by [`write_shard`], into memory. Raises `ValueError` that names it if it is not what
-    was prepared. Samples alone are not read: see [`check_shard`].
-    """
+    """Map a shard into memory; only [`check_shard`] reads its samples. Raises `ValueError` that names it if it is damaged."""
     path = check_shard(directory, shard, content=False)
     try:
         dataset = datasets.Dataset.from_file(str(path))

@@ -1,7 +1,7 @@
 """A prepared database as a classification task: splits, normalisation, crops."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,35 +11,12 @@ import torch
 from .._utils.files import digest_of
 from ..model.signal_processing_ecg_jepa import cut_crops, normalize
 from .builders.ptb_xl import describe_classes, make_task
+from .crops import batch_crops
 from .records import MICROVOLTS_PER_MILLIVOLT, PreparedDatabase, find_database
 from .splits import FOLDS_OF_SPLIT, draw_per_class, draw_share, patient_numbers, split_by_patient
 from .tasks import Task, make_statement_task
 
 logger = logging.getLogger(__name__)
-
-
-def batch_crops(records: Iterable[np.ndarray], max_crops: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """
-    Yield batches of the crops of whole records, (crops, leads, samples) each, and each crop's record, counted from 0.
-
-    The crops of a batch have one length, and are at most `max_crops` unless a single record has more.
-    """
-    parts: list[np.ndarray] = []
-    owners: list[int] = []
-    for position, crops in enumerate(records):
-        if parts and (len(owners) + len(crops) > max_crops or crops.shape[1:] != parts[0].shape[1:]):
-            yield torch.from_numpy(np.concatenate(parts)), torch.tensor(owners)
-            parts, owners = [], []
-        parts.append(crops)
-        owners += [position] * len(crops)
-    if parts:
-        yield torch.from_numpy(np.concatenate(parts)), torch.tensor(owners)
-
-
-def mean_over_crops(values: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
-    """Return the mean over each record's crops, (records, width), of the values of a batch of [`batch_crops`], (crops, width)."""
-    crops = torch.bincount(owners - owners[0])
-    return values.new_zeros(len(crops), values.shape[1]).index_add_(0, owners - owners[0], values) / crops[:, None]
 
 
 @dataclass(frozen=True)

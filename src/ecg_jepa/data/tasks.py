@@ -15,10 +15,7 @@ SINGLE_LABEL = ("ST-MEM",)  # tasks whose classes exclude each other
 
 
 def parts_of(name: str) -> list[str]:
-    """
-    Return the tasks that a task is joined from: `superdiagnostic+rhythm` has the classes of both. Raises `ValueError` for an
-    unknown or repeated part, and for exclusive classes joined to others.
-    """
+    """Return the tasks that `a+b` joins. Raises `ValueError` for unknown, repeated or, among several, exclusive ones."""
     parts = name.split("+")
     if unknown := [part for part in parts if part not in TASKS]:
         raise ValueError(f"Unknown task {unknown[0]!r}: choose one of {', '.join(TASKS)}, or several, such as form+rhythm.")

@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from .._utils.hardware import crops_at_once
-from ..data.task_data import TaskData, mean_over_crops
+from ..data.crops import mean_over_crops
+from ..data.task_data import TaskData
 from ..model.modeling_ecg_jepa import EcgJepaModel
 from .metrics import MacroAuroc, measure
 
@@ -20,7 +21,7 @@ def embed_records(
 ) -> Iterator[np.ndarray]:
     """
     Yield the vectors of each batch's records, (records, hidden_size) float32: pooled tokens, averaged over crops.
-    `batches` are those of [`data.task_data.batch_crops`]; `pooling` is the "mean" over patches, or the first "register".
+    `batches` are those of [`data.crops.batch_crops`]; `pooling` is the "mean" over patches, or the first "register".
     """
     encoder.eval()
     for crops, owners in batches:
@@ -78,10 +79,7 @@ def linear_probe(
 
 
 def probe_scores(features: np.ndarray, labels: np.ndarray, held_out_features: np.ndarray) -> np.ndarray:
-    """
-    Return probabilities of held-out records by a logistic regression per class, (records, classes); NaN for a class that all or
-    none of the training records have.
-    """
+    """Return probabilities (records, classes) by logistic regression; NaN for a class that all or no training records have."""
     scaler = StandardScaler().fit(features)
     features, held_out_features = scaler.transform(features), scaler.transform(held_out_features)
     scores = np.full((len(held_out_features), labels.shape[1]), np.nan)

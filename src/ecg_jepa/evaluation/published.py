@@ -3,7 +3,7 @@
 from typing import Any
 
 from .._utils.files import RANDOM_PREFIX
-from ..data.quality import PUBLISHED
+from ..data.record_statistics import PUBLISHED
 
 # (size, corpus) -> (all fine-tuned, all "linear", ST-MEM fine-tuned, ST-MEM "linear"); the paper's linear is our attentive.
 _COLUMNS = (("finetune", "all"), ("attentive", "all"), ("finetune", "ST-MEM"), ("attentive", "ST-MEM"))

@@ -11,7 +11,8 @@ import torch
 from .._utils.files import RANDOM_PREFIX, TRAINING_INFO_FILE, digest_of, read_json
 from .._utils.hardware import crops_at_once
 from .._utils.model_directory import model_directory, weights_digest
-from ..data.task_data import TaskData, mean_over_crops
+from ..data.crops import mean_over_crops
+from ..data.task_data import TaskData
 from ..model.configuration_ecg_jepa import SIZES, EcgJepaConfig
 from ..model.modeling_ecg_jepa import EcgJepaForSequenceClassification, EcgJepaModel
 from .protocols import FinetuneSettings

@@ -327,10 +327,7 @@ def _read_wfdb(path: Path) -> Any:
 
 
 def unpack_records(signal: Any) -> Any:
-    """
-    Return several records, in a list, a tuple or an array (records, leads, samples), as a list; one record in nested lists as an
-    array; anything else as it is.
-    """
+    """Return several records (list, tuple, 3-D array) as a list, one in nested lists as an array, anything else as it is."""
     if isinstance(signal, (list, tuple)) and not describes_itself(signal):
         has_rows = len(signal) > 0 and not describes_itself(signal[0]) and np.ndim(_to_numpy(signal[0])) == 1
         return as_array(signal) if has_rows else list(signal)

@@ -481,10 +481,7 @@ class EcgJepaEncoderPair(EcgJepaPreTrainedModel):
 
     @torch.no_grad()
     def encode_targets(self, input_values: Tensor, num_layers: int = 1) -> list[Tensor]:
-        """
-        Return the target encoder's outputs for all patches, (batch, patches, hidden_size) from each of its last `num_layers`
-        layers, in order, through the final norm.
-        """
+        """Return the target encoder's last `num_layers` layers through the final norm, each (batch, patches, hidden_size)."""
         return [self.without_registers(output) for output in self.ecg_jepa.layer_outputs(input_values, num_layers=num_layers)]
 
 

@@ -255,10 +255,7 @@ def select_leads(signal: np.ndarray, lead_names: Sequence[str], wanted: Sequence
 
 
 def interpolate_nans(signal: np.ndarray) -> np.ndarray:
-    """
-    Replace NaNs by linear interpolation along each lead; at the edges by the nearest value. Raises `ValueError` if a lead is NaN
-    throughout, or any value is infinite.
-    """
+    """Replace NaNs linearly along each lead, at edges by the nearest value. Raises `ValueError` if all are, or one infinite."""
     if np.isinf(signal).any():
         raise ValueError("The signal has infinite values: expected mV, with NaN where nothing was recorded.")
     missing = np.isnan(signal)

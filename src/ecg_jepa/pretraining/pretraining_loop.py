@@ -40,7 +40,7 @@ class PretrainingRun:
         config = recipe.model_config(info.sampling_rate, info.amplitude_free)
         sizes = {"batch_size": recipe.batch_size, "crop_length": config.signal_length, "seed": recipe.seed}
         self.corpus = Corpus.from_weights(recipe.data_dir, weights, **sizes)
-        self.normalize = BatchNormalizer(*self.corpus.lead_statistics()).to(accelerator.device)
+        self.normalize = BatchNormalizer(*self.corpus.lead_statistics).to(accelerator.device)
         self.objective = make_objective(config, recipe)
         if not is_sharded(accelerator):  # a process that holds a part of the weights may not have room for all of them
             self.objective.to(accelerator.device)

@@ -85,7 +85,7 @@ def export_encoder(
     }
     on_card = [
         {**vars(database.info), **share, "mean": means.tolist(), "std": stds.tolist()}
-        for (database, share), means, stds in zip(shares, *corpus.lead_statistics(), strict=True)
+        for (database, share), means, stds in zip(shares, *corpus.lead_statistics, strict=True)
     ]
     card |= {"settings": settings, "databases": on_card, "info_file": TRAINING_INFO_FILE}
     # The encoder comes last: its training_info.json says that the run is finished.

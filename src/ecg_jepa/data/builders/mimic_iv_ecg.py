@@ -16,8 +16,8 @@ _PATIENT = re.compile(r"/p(\d+)/s\d+/[^/]+$")
 
 class MimicIvEcg(EcgDatabaseBuilder):
     """
-    MIMIC-IV-ECG (Gow et al. 2023): 800,035 records of 10 s at 500 Hz, leads in the order I, II, III, aVR, aVF, aVL, V1-V6
-    (the headers say so). It has no diagnoses of its own; age and sex are in MIMIC-IV, under other terms.
+    MIMIC-IV-ECG (Gow et al. 2023): 800,035 records of 10 s at 500 Hz. Leads are I, II, III, aVR, aVF, aVL, V1-V6, which
+    `select_leads` reorders by the names in the headers. It has no diagnoses; age and sex are in MIMIC-IV, under other terms.
     """
 
     database = "mimic-iv-ecg"

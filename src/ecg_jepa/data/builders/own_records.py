@@ -30,7 +30,7 @@ from ...model.signal_processing_ecg_jepa import (
     declare,
     select_leads,
 )
-from ..raw_files import check_headings, has_file, parse_age, read_csv
+from ..raw_files import check_headings, parse_age, read_csv
 from ..splits import FOLDS_OF_SPLIT
 from .base import EcgDatabaseBuilder, EcgDatabaseConfig, RecordInfo
 
@@ -105,7 +105,7 @@ class OwnRecords(EcgDatabaseBuilder):
         for index, row in enumerate(table.to_dict("records")):
             record, of_row = _record_info(index, row, self.label_names)
             faults += of_row
-            if not has_file(self.data_dir, record.path):
+            if not any(os.path.exists(self.data_dir / name) for name in (record.path, f"{record.path}.hea")):
                 faults.append(CellError("path", row["path"], f"a file, as seen from {self.data_dir}"))
             if record.record_id in seen:
                 column = "path" if pd.isna(row.get("record_id")) else "record_id"

@@ -101,17 +101,14 @@ def make_task(name: str, statements: Sequence[Sequence[str]], table: pd.DataFram
     unknown = {statement for of_record in statements for statement in of_record} - set(table.index)
     if unknown:
         raise ValueError(f"Statements that scp_statements.csv does not know: {', '.join(sorted(unknown))}.")
-    tasks = [_make_one(part, statements, table) for part in parts]
+    tasks = []
+    for part in parts:
+        class_of, single_label = _class_of_statement(part, table), part in SINGLE_LABEL
+        classes_of_records = [{class_of[s] for s in of_record if s in class_of} for of_record in statements]
+        included = np.array([len(c) == 1 if single_label else len(c) > 0 for c in classes_of_records], dtype=bool)
+        names = sorted({c for classes, kept in zip(classes_of_records, included, strict=True) if kept for c in classes})
+        tasks.append(Task(part, names, multi_hot(classes_of_records, names) * included[:, None], included, single_label))
     return tasks[0] if len(tasks) == 1 else join_tasks(tasks)
-
-
-def _make_one(name: str, statements: Sequence[Sequence[str]], table: pd.DataFrame) -> Task:
-    class_of = _class_of_statement(name, table)
-    classes_of_records = [{class_of[s] for s in of_record if s in class_of} for of_record in statements]
-    single_label = name in SINGLE_LABEL
-    included = np.array([len(c) == 1 if single_label else len(c) > 0 for c in classes_of_records], dtype=bool)
-    names = sorted({c for classes, kept in zip(classes_of_records, included, strict=True) if kept for c in classes})
-    return Task(name, names, multi_hot(classes_of_records, names) * included[:, None], included, single_label)
 
 
 def _class_of_statement(name: str, table: pd.DataFrame) -> dict[str, str]:

@@ -10,7 +10,7 @@ from ecg_jepa.data.builders import challenge_2021
 from ecg_jepa.data.builders.code_15 import Code15
 from ecg_jepa.data.builders.mimic_iv_ecg import MimicIvEcg
 from ecg_jepa.data.builders.ptb_xl import PtbXl
-from ecg_jepa.data.quality import PUBLISHED, outlying
+from ecg_jepa.data.record_statistics import PUBLISHED, outlying
 from ecg_jepa.data.records import find_database
 from ecg_jepa.model.configuration_ecg_jepa import STANDARD_LEADS
 
